@@ -1,0 +1,192 @@
+"""Every error that Holdfast raises on purpose, as one tree.
+
+    HoldfastError
+    ├── CompileError                 the workflow function cannot become a program
+    ├── AppError                     the app does not hang together (checked when it is loaded)
+    ├── InvalidMessage               a body or its properties break the message contract
+    ├── NotPersistable               a variable has no stored form
+    ├── ProgramUnresolvable          a stored program needs names that the deployed code lacks
+    ├── PersistenceRequired          the workflow needs a persistence provider and has none
+    ├── InstanceError
+    │   ├── InstanceNotFound         no such instance
+    │   ├── InstanceLocked           another host holds the instance
+    │   ├── InstanceLockLost         this host no longer holds the instance
+    │   ├── InstanceCompleted        the instance is closed
+    │   └── KeyInUse                 another instance holds that bookmark or correlation key
+    ├── WrongExpectedVersion         the stream is not where the writer believed it to be
+    ├── StorageError                 Postgres refused or cannot be reached
+    │   └── CommitOutcomeUnknown     the connection broke while a commit was on its way
+    ├── BrokerError                  RabbitMQ refused or cannot be reached
+    └── SettingsError                a setting is missing or out of bounds
+
+``RemoteError`` stands outside the tree: it stands in for a user's exception whose class is gone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+
+class HoldfastError(Exception):
+    """Base of every error raised by Holdfast itself."""
+
+
+class CompileError(HoldfastError):
+    """The function cannot become a program; raised when the decorator runs.
+
+    ``file`` and ``line`` point at the offending source, ``what`` names it and ``mend`` says what
+    to write instead.
+    """
+
+    def __init__(self, *, file: str, line: int, what: str, mend: str) -> None:
+        super().__init__(f"{file}:{line}: {what}. {mend}")
+        self.file = file
+        self.line = line
+        self.what = what
+        self.mend = mend
+
+
+class AppError(HoldfastError):
+    """The app is inconsistent: a name is used twice, a type or activity is missing."""
+
+
+class InvalidMessage(HoldfastError):
+    """A message breaks the contract; ``reason`` is the dead letter's machine-readable reason."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class NotPersistable(HoldfastError):
+    """A variable holds a value that has no stored form.
+
+    ``variable`` is the name, ``path`` the place inside its value (empty for the value itself),
+    ``type_name`` the offending type and ``line`` the source line at which the instance stands.
+    """
+
+    def __init__(
+        self, *, variable: str, path: str, type_name: str, mend: str = "", line: int | None = None
+    ) -> None:
+        super().__init__(variable, path, type_name)
+        self.variable = variable
+        self.path = path
+        self.type_name = type_name
+        self.mend = mend
+        self.line = line
+
+    def __str__(self) -> str:
+        where = f" at line {self.line}" if self.line is not None else ""
+        inside = f" (in {self.path})" if self.path else ""
+        mend = f". {self.mend}" if self.mend else ""
+        return f"variable {self.variable!r}{inside} holds a {self.type_name}, which cannot be persisted{where}{mend}"
+
+
+class ProgramUnresolvable(HoldfastError):
+    """A stored program cannot run here: names are missing or its signature does not verify."""
+
+
+class PersistenceRequired(HoldfastError):
+    """The workflow needs a persistence provider and the host has none."""
+
+
+class InstanceError(HoldfastError):
+    """Something about one instance; ``instance_id`` names it."""
+
+    def __init__(self, instance_id: UUID, message: str) -> None:
+        super().__init__(message)
+        self.instance_id = instance_id
+
+
+class InstanceNotFound(InstanceError):
+    """There is no instance with this id."""
+
+    def __init__(self, instance_id: UUID) -> None:
+        super().__init__(instance_id, f"there is no instance {instance_id}")
+
+
+class InstanceLocked(InstanceError):
+    """Another host holds the instance until ``expiration``."""
+
+    def __init__(
+        self, instance_id: UUID, *, owner: UUID, machine: str, expiration: datetime
+    ) -> None:
+        super().__init__(
+            instance_id,
+            f"instance {instance_id} is locked by host {owner} on {machine} until {expiration.isoformat()}",
+        )
+        self.owner = owner
+        self.machine = machine
+        self.expiration = expiration
+
+
+class InstanceLockLost(InstanceError):
+    """This host's lease lapsed or another host took the instance; nothing was committed."""
+
+    def __init__(self, instance_id: UUID) -> None:
+        super().__init__(instance_id, f"the lock on instance {instance_id} is lost")
+
+
+class InstanceCompleted(InstanceError):
+    """The instance is closed and takes no more commands."""
+
+    def __init__(self, instance_id: UUID) -> None:
+        super().__init__(instance_id, f"instance {instance_id} is closed")
+
+
+class KeyInUse(InstanceError):
+    """Another instance already waits for this message type and correlation key."""
+
+    def __init__(self, instance_id: UUID, *, message_type: str, correlation_key: str) -> None:
+        super().__init__(
+            instance_id,
+            f"another instance already waits for {message_type} with key {correlation_key!r}",
+        )
+        self.message_type = message_type
+        self.correlation_key = correlation_key
+
+
+class WrongExpectedVersion(HoldfastError):
+    """The stream is not at the version that the writer expected."""
+
+    def __init__(self, instance_id: UUID, *, expected: object, actual: int) -> None:
+        super().__init__(f"stream {instance_id} is at version {actual}, expected {expected}")
+        self.instance_id = instance_id
+        self.expected = expected
+        self.actual = actual
+
+
+class StorageError(HoldfastError):
+    """Postgres refused the operation or cannot be reached."""
+
+
+class CommitOutcomeUnknown(StorageError):
+    """The connection broke during a commit and the server could not say what became of it."""
+
+
+class BrokerError(HoldfastError):
+    """RabbitMQ refused the operation or cannot be reached."""
+
+
+class SettingsError(HoldfastError):
+    """A setting is missing or out of bounds."""
+
+
+@dataclass(eq=False)
+class RemoteError(Exception):
+    """Stands in for an exception whose class no longer exists.
+
+    ``type_name`` is the class that was raised and ``message`` what it said.
+    """
+
+    type_name: str
+    message: str
+
+    def __post_init__(self) -> None:
+        super().__init__(self.type_name, self.message)
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.message}"
