@@ -1,0 +1,386 @@
+"""The engine's one door to storage: the ``PersistenceProvider`` port and the values that pass it.
+
+Every method takes many items and answers each, in order, so that an adapter can serve them in one
+round trip; the engine collects what is ready (``engine/batcher.py``). An adapter must keep these laws,
+which the suite in ``tests/contract`` states one by one:
+
+* ``commit`` writes all of a batch or nothing of it, and one bad batch harms no other of its group.
+* A batch commits only while its host's lease lives and the instance's lock token and version are
+  unchanged.
+* A message id gets one verdict ``applied`` at most, ever.
+* The clock that decides about leases and timers is the store's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+from uuid import UUID
+
+from holdfast.events.types import Event
+from holdfast.projections.instance import InstanceState
+from holdfast.schemas.errors import HoldfastError
+from holdfast.schemas.message import Envelope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """One worker process: it lives by a lease of ``lease_seconds``."""
+
+    host_id: UUID
+    app: str
+    machine: str
+    process_id: int
+    lease_seconds: float
+    programs: tuple[str, ...] = ()
+    message_types: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredProgram:
+    """A program as ``holdfast.programs`` keeps it; ``program`` is its JSON tree."""
+
+    program_hash: str
+    workflow: str
+    format: int
+    program: Any
+    starts_with: str | None
+    receives: tuple[str, ...]
+    signature: bytes | None
+
+
+class RouteKind(StrEnum):
+    """What the store knows of a message, first match of DESIGN's routing table."""
+
+    NON_PERSISTED = "non_persisted"
+    """It started an instance that has no persistence point yet: that instance."""
+    DUPLICATE = "duplicate"
+    """The id is known, with the same type, key and body."""
+    REUSED = "reused"
+    """The id is known, with another type, key or body."""
+    BOOKMARK = "bookmark"
+    """An instance waits for it."""
+    LIVING = "living"
+    """An instance with that key lives and its program receives the type, but does not wait for it now."""
+    FINISHED = "finished"
+    """The instance with that key is closed and its program starts with or receives the type."""
+    NONE = "none"
+    """Nothing is known: it may start a workflow, else it is buffered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where one message belongs."""
+
+    kind: RouteKind
+    instance_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """A new instance, made known to the store before its first burst; it is locked by the host."""
+
+    instance_id: UUID
+    workflow: str
+    program_hash: str
+    correlation_key: str
+    start_message_id: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """An instance that this host has just locked.
+
+    ``state`` is None for a non-persisted instance; ``start_message`` is then its start message if the
+    store still has it (buffered or dead-lettered).
+    """
+
+    instance_id: UUID
+    workflow: str
+    program_hash: str
+    correlation_key: str
+    partition: int
+    start_message_id: str
+    lock_token: int
+    is_initialized: bool
+    is_suspended: bool
+    state: InstanceState | None
+    start_message: StoredMessage | None = None
+
+
+InboxVerdict = Literal["applied", "buffered", "rejected", "expired", "dead_lettered"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredMessage:
+    """A message or control command that waits in the inbox, in the order of ``sequence``."""
+
+    sequence: int
+    kind: Literal["message", "control"]
+    envelope: Envelope
+    instance_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intake:
+    """A message to be stored with a verdict but without a batch.
+
+    ``instance_id`` addresses it to one instance (control commands, messages kept for a suspended
+    instance). ``reason`` and ``detail`` explain a rejection or a dead letter.
+    """
+
+    envelope: Envelope
+    verdict: InboxVerdict
+    kind: Literal["message", "control"] = "message"
+    reason: str | None = None
+    detail: str | None = None
+    instance_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consumed:
+    """A message that a batch consumes; ``stored`` says that it waits in the inbox already."""
+
+    envelope: Envelope
+    stored: bool
+    kind: Literal["message", "control"] = "message"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """A message to publish after the commit."""
+
+    message_id: str
+    exchange: str
+    routing_key: str
+    type: str
+    key: str
+    body: bytes
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """All that one persistence point of one instance commits.
+
+    ``expected_version`` is the stream's version before ``events``; ``state`` the fold after them.
+    ``release`` gives the lock back with the commit (closed or unloaded instances).
+    A bookmark that the batch opened and closed again appears in neither list of the store's
+    bookmarks: the adapter makes the table equal ``state.bookmarks``; ``opened`` and ``closed`` are
+    the difference to the previous persistence point.
+    """
+
+    instance_id: UUID
+    host_id: UUID
+    lock_token: int
+    expected_version: int
+    events: Sequence[Event]
+    metadata: dict[str, Any]
+    state: InstanceState
+    opened: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
+    consumed: Sequence[Consumed] = ()
+    outgoing: Sequence[Outgoing] = ()
+    release: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The batch is durable; ``cursor`` is the log's opaque cursor of its last event."""
+
+    cursor: str
+
+
+class AlreadyConsumed(HoldfastError):
+    """A message of the batch has its verdict already; nothing of the batch was written."""
+
+    def __init__(self, message_id: str) -> None:
+        super().__init__(f"message {message_id!r} was consumed before")
+        self.message_id = message_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspension:
+    """Suspends a non-persisted instance: operational, without an event."""
+
+    instance_id: UUID
+    host_id: UUID
+    lock_token: int
+    reason: str
+    exception_name: str | None
+    message: Consumed | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runnable:
+    """Something that a host should take up now: an instance, or a buffered start message."""
+
+    instance_id: UUID | None = None
+    message: StoredMessage | None = None
+    why: Literal["message", "timer", "lapsed", "control", "start"] = "message"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wakeups:
+    """What wakes one locked instance now, oldest message first; ``now`` is the store's clock."""
+
+    now: datetime
+    messages: Sequence[StoredMessage] = ()
+    due: Sequence[str] = ()
+
+
+class Transaction(Protocol):
+    """A user's hold on the database transaction that also commits the workflow's state.
+
+    ``execute`` takes SQL with psycopg's placeholders and gives a psycopg cursor. Commit and roll-back
+    belong to Holdfast.
+    """
+
+    async def execute(self, query: Any, params: Any = None) -> Any:
+        """Run one statement and return its cursor (``fetchone``, ``fetchall``, ``rowcount``)."""
+        ...
+
+
+class UnitOfWork(Protocol):
+    """An open transaction for batches with user SQL, on a connection of its own."""
+
+    def savepoint(self) -> AbstractAsyncContextManager[Transaction]:
+        """Give a transaction handle under a savepoint, rolled back if the body raises."""
+        ...
+
+    async def commit(self, batch: Batch) -> Committed:
+        """Commit the user's writes and the batch together; raises as ``commit`` answers."""
+        ...
+
+    async def rollback(self) -> None:
+        """Drop everything since the transaction began."""
+        ...
+
+
+class PersistenceProvider(Protocol):
+    """What the engine needs of a store."""
+
+    async def open_host(self, host: Host) -> None:
+        """Add a host with a fresh lease; its id must be new."""
+        ...
+
+    async def renew_host(self, host_id: UUID) -> bool:
+        """Renew a living lease; False if it lapsed, and then it stays lapsed."""
+        ...
+
+    async def close_host(self, host_id: UUID) -> None:
+        """Free every lock of the host and end its lease."""
+        ...
+
+    async def known_types(self) -> frozenset[str]:
+        """Return the message types that some living host of the app knows."""
+        ...
+
+    async def save_programs(self, programs: Sequence[StoredProgram]) -> None:
+        """Keep programs; one that is there already stays as it is."""
+        ...
+
+    async def load_program(self, program_hash: str) -> StoredProgram | None:
+        """Return a program of the app."""
+        ...
+
+    async def route(self, envelopes: Sequence[Envelope]) -> Sequence[Route]:
+        """Answer where each message belongs."""
+        ...
+
+    async def register(
+        self, host_id: UUID, registrations: Sequence[Registration]
+    ) -> Sequence[int | HoldfastError]:
+        """Register instances, each locked by the host; answers the lock token of each.
+
+        ``KeyInUse`` or ``AlreadyConsumed`` for one whose key lives or whose start message is known.
+        """
+        ...
+
+    async def load(
+        self, host_id: UUID, instance_ids: Sequence[UUID]
+    ) -> Sequence[Loaded | HoldfastError]:
+        """Lock and load instances; ``InstanceLocked``, ``InstanceCompleted`` or ``InstanceNotFound`` instead.
+
+        An instance that this host holds already is given again with its token unchanged.
+        """
+        ...
+
+    async def release(self, host_id: UUID, instance_ids: Sequence[UUID]) -> None:
+        """Give locks of this host back."""
+        ...
+
+    async def commit(self, batches: Sequence[Batch]) -> Sequence[Committed | HoldfastError]:
+        """Commit a group: at most one batch an instance, each answered for itself.
+
+        ``InstanceLockLost``, ``WrongExpectedVersion``, ``AlreadyConsumed``, ``KeyInUse`` for a member
+        that was dropped; ``CommitOutcomeUnknown`` if nobody can tell; ``StorageError`` raised
+        (not answered) when nothing at all was committed and the store cannot be reached.
+        """
+        ...
+
+    def begin(self, host_id: UUID) -> AbstractAsyncContextManager[UnitOfWork]:
+        """Open a transaction for user SQL from a bounded pool; rolled back unless committed."""
+        ...
+
+    async def suspend(self, suspensions: Sequence[Suspension]) -> None:
+        """Suspend non-persisted instances, keep their start message in the inbox, free the lock."""
+        ...
+
+    async def take_in(self, intakes: Sequence[Intake]) -> Sequence[Route]:
+        """Store messages with a verdict; an id that is known already is left alone.
+
+        Answers ``DUPLICATE`` or ``REUSED`` for a known id. Otherwise ``BOOKMARK`` with the instance
+        for a buffered message that an open bookmark waits for, looked up after the commit so
+        that no wake-up is lost, else ``NONE``.
+        """
+        ...
+
+    async def attempt(self, message_ids: Sequence[str]) -> Sequence[int]:
+        """Count one more attempt of each message, durably, and return the counts."""
+        ...
+
+    async def wakeups(self, host_id: UUID, instance_ids: Sequence[UUID]) -> Sequence[Wakeups]:
+        """Return what wakes each of these instances now, as of a fresh look at the store."""
+        ...
+
+    async def runnable(self, host_id: UUID, start_types: Sequence[str], limit: int) -> Sequence[Runnable]:
+        """Return work for this host: what woke instances that it holds or that no living host holds.
+
+        Due timers, buffered messages with an open bookmark, control commands, instances of lapsed
+        hosts that were running, and buffered messages that start a workflow.
+        """
+        ...
+
+    async def next_timer(self, host_id: UUID) -> float | None:
+        """Return the seconds until the next timer that concerns this host; None if there is none."""
+        ...
+
+    async def expire(self, ttl_seconds: float, limit: int) -> int:
+        """Give buffered messages older than their time to live the verdict ``expired``; count them."""
+        ...
+
+    async def outbox(self, host_id: UUID, limit: int) -> Sequence[Outgoing]:
+        """Return the oldest unpublished messages of instances that no other living host holds."""
+        ...
+
+    async def published(self, message_ids: Sequence[str]) -> None:
+        """Remove confirmed messages from the outbox."""
+        ...
+
+    async def unroutable(self, message_id: str, reason: str) -> None:
+        """Mark a message as a dead letter of the outbox."""
+        ...
+
+    async def now(self) -> datetime:
+        """Return the store's clock."""
+        ...
+
+    async def close(self) -> None:
+        """Close connections."""
+        ...
