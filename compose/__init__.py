@@ -1,0 +1,1 @@
+"""How to run what Holdfast needs, here and elsewhere; no part of the wheel."""

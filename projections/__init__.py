@@ -1,0 +1,1 @@
+"""All that is computed from events, first of all the instance."""

@@ -1,0 +1,1 @@
+"""Every contract that outlives a process: messages, values, identifiers, errors, settings."""

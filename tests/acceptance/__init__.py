@@ -1,0 +1,1 @@
+"""The product as its user meets it, at the command line."""
