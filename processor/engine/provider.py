@@ -22,6 +22,7 @@ from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from holdfast.events.types import Event
+from holdfast.processor.language.transaction import Transaction
 from holdfast.projections.instance import InstanceState
 from holdfast.schemas.errors import HoldfastError
 from holdfast.schemas.message import Envelope
@@ -123,6 +124,7 @@ class StoredMessage:
     sequence: int
     kind: Literal["message", "control"]
     envelope: Envelope
+    received_at: datetime
     instance_id: UUID | None = None
 
 
@@ -234,18 +236,6 @@ class Wakeups:
     due: Sequence[str] = ()
 
 
-class Transaction(Protocol):
-    """A user's hold on the database transaction that also commits the workflow's state.
-
-    ``execute`` takes SQL with psycopg's placeholders and gives a psycopg cursor. Commit and roll-back
-    belong to Holdfast.
-    """
-
-    async def execute(self, query: Any, params: Any = None) -> Any:
-        """Run one statement and return its cursor (``fetchone``, ``fetchall``, ``rowcount``)."""
-        ...
-
-
 class UnitOfWork(Protocol):
     """An open transaction for batches with user SQL, on a connection of its own."""
 
@@ -330,6 +320,10 @@ class PersistenceProvider(Protocol):
 
     async def suspend(self, suspensions: Sequence[Suspension]) -> None:
         """Suspend non-persisted instances, keep their start message in the inbox, free the lock."""
+        ...
+
+    async def resume(self, host_id: UUID, instance_id: UUID, control_id: str) -> None:
+        """Let a suspended non-persisted instance, locked by this host, go on; applies the control row."""
         ...
 
     async def take_in(self, intakes: Sequence[Intake]) -> Sequence[Route]:

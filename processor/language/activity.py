@@ -1,0 +1,93 @@
+"""Activities: the user functions that a workflow awaits.
+
+A *code activity* is any ``async def`` (awaited in the process) or plain ``def`` (run in a thread); it
+runs outside the database transaction. A *record activity* takes a ``Transaction`` as its first
+parameter: its SQL commits together with the workflow's state.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property, update_wrapper
+from typing import Any, Generic, ParamSpec, TypeVar, cast, get_type_hints
+
+from holdfast.processor.language.awaitables import ActivityCall
+from holdfast.processor.language.transaction import Transaction
+from holdfast.schemas.errors import AppError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """How often an activity is tried and how long to wait in between.
+
+    ``attempts`` counts all calls, the first included. The n-th wait is ``delay * factor ** (n - 1)``,
+    at most ``max_delay``. Only exceptions of the classes ``on`` are retried.
+    """
+
+    attempts: int = 3
+    delay: timedelta = timedelta(milliseconds=100)
+    factor: float = 2.0
+    max_delay: timedelta = timedelta(seconds=5)
+    on: tuple[type[Exception], ...] = (Exception,)
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise AppError(f"Retry(attempts={self.attempts}): at least one attempt is needed")
+        if self.factor < 1:
+            raise AppError(f"Retry(factor={self.factor}): waits cannot shrink, use 1 or more")
+        for name in ("delay", "max_delay"):
+            if not timedelta(0) <= getattr(self, name) <= timedelta(seconds=5):
+                raise AppError(f"Retry({name}={getattr(self, name)}): use 0 to 5 seconds")
+
+    def wait(self, attempt: int) -> float:
+        """Return the seconds to wait after the ``attempt``-th call failed, counted from 1."""
+        seconds = self.delay.total_seconds() * self.factor ** (attempt - 1)
+        return min(seconds, self.max_delay.total_seconds())
+
+
+ONCE = Retry(attempts=1)
+
+
+class Activity(Generic[P, R]):
+    """A registered activity; calling it in a workflow gives an awaitable ``ActivityCall``.
+
+    ``function`` is the user's function itself, for tests.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], *, name: str, retry: Retry, timeout: timedelta | None
+    ) -> None:
+        if timeout is not None and timeout <= timedelta(0):
+            raise AppError(f"activity {name}: timeout must be positive, not {timeout}")
+        self.function = function
+        self.name = name
+        self.retry = retry
+        self.timeout = timeout
+        self.is_async = inspect.iscoroutinefunction(function)
+        update_wrapper(self, function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> ActivityCall[R]:
+        return ActivityCall(activity=self.name, args=args, kwargs=kwargs)
+
+    def __repr__(self) -> str:
+        return f"<activity {self.name}>"
+
+    @cached_property
+    def is_record(self) -> bool:
+        """Whether the first parameter is a ``Transaction``."""
+        parameters = list(inspect.signature(self.function).parameters)
+        return bool(parameters) and self.hints.get(parameters[0]) is Transaction
+
+    @cached_property
+    def hints(self) -> dict[str, Any]:
+        """The resolved annotations, ``return`` included; ``AppError`` if a name is missing."""
+        try:
+            return cast("dict[str, Any]", get_type_hints(self.function))
+        except NameError as error:
+            raise AppError(f"activity {self.name}: annotation names an unknown type: {error}") from None

@@ -1,0 +1,65 @@
+"""Settings of a worker and of the command line, from the environment or a file.
+
+Every setting is read from ``HOLDFAST_<NAME>``, or from the file that ``HOLDFAST_ENV_FILE`` names.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Self
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from holdfast.schemas.errors import SettingsError
+
+
+class Settings(BaseSettings):
+    """Validated settings; durations are in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_prefix="HOLDFAST_", extra="ignore", frozen=True)
+
+    database_url: str = Field(default="", description="postgresql:// URL of the database")
+    amqp_url: str = Field(default="", description="amqp:// URL of RabbitMQ")
+    partitions: int = Field(default=1, ge=1, le=100, description="queues that the app's messages are spread over")
+    prefetch: int = Field(default=400, ge=1, le=65535, description="unacked messages a partition")
+    lease: float = Field(default=60.0, gt=0, description="seconds that a host's locks outlive its last renewal")
+    renewal: float = Field(default=30.0, gt=0, description="seconds between two renewals of the lease")
+    detection: float = Field(default=5.0, gt=0, description="seconds between two looks for runnable instances")
+    time_to_unload: float = Field(default=60.0, ge=0, description="seconds that an idle instance stays loaded")
+    transaction_timeout: float = Field(default=60.0, gt=0, description="seconds that a transaction with user SQL may stay open")
+    group_size: int = Field(default=100, ge=1, le=1000, description="batches that one commit takes at most")
+    max_attempts: int = Field(default=5, ge=1, description="tries of a message before it is dead-lettered")
+    max_body_bytes: int = Field(default=1 << 20, ge=1, description="size of the largest message body")
+    message_ttl: float = Field(default=7 * 86400.0, gt=0, description="seconds that an unclaimed message stays buffered")
+    user_connections: int = Field(default=8, ge=1, description="connections for batches with user SQL")
+    shutdown_grace: float = Field(default=20.0, ge=0, description="seconds that bursts get to end on shutdown")
+    program_key: str = Field(default="", description="secret that signs stored programs")
+
+    @property
+    def heartbeat(self) -> int:
+        """Seconds between AMQP heartbeats: at most a third of the lease."""
+        return max(1, min(60, int(self.lease / 3)))
+
+    @classmethod
+    def load(cls, **overrides: object) -> Self:
+        """Return the settings of this process, or raise ``SettingsError`` in one clear line."""
+        try:
+            settings = cls(_env_file=os.environ.get("HOLDFAST_ENV_FILE"), **overrides)  # type: ignore[arg-type] # overrides are validated
+        except ValidationError as error:
+            problems = "; ".join(
+                f"HOLDFAST_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors(include_url=False)
+            )
+            raise SettingsError(problems) from None
+        if settings.renewal * 2 > settings.lease:
+            settings = settings.model_copy(update={"renewal": settings.lease / 2})
+        return settings
+
+    def require(self, *names: str) -> Self:
+        """Return these settings if all of the named ones are given, else raise ``SettingsError``."""
+        for name in names:
+            if not getattr(self, name):
+                raise SettingsError(
+                    f"HOLDFAST_{name.upper()} is not set: {type(self).model_fields[name].description}"
+                )
+        return self
