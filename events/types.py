@@ -159,12 +159,15 @@ class InstanceCompleted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameChange:
-    """What a persistence point changed in one frame: its place and its variables."""
+    """What a persistence point changed in one frame: its place and its variables.
 
-    function: str
+    ``program`` is the hash of the frame's program, given when the frame is new.
+    """
+
     step: int
     line: int
     visits: int
+    program: str | None = None
     set: Mapping[str, Json] = field(default_factory=dict)
     unset: tuple[str, ...] = ()
 

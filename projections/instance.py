@@ -30,9 +30,9 @@ Outcome = Literal["completed", "faulted", "cancelled", "terminated"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameState:
-    """One running call: where it stands and its variables as JSON trees."""
+    """One running call: its program's hash, where it stands and its variables as JSON trees."""
 
-    function: str
+    program: str
     step: int
     line: int
     visits: int
@@ -142,11 +142,12 @@ def fold(events: Iterable[Event], state: InstanceState = initial) -> InstanceSta
 def _persisted(state: InstanceState, event: Persisted, version: int) -> InstanceState:
     frames = {path: frame for path, frame in state.frames.items() if path not in event.ended}
     for path, change in event.frames.items():
-        before = frames[path].variables if path in frames else {}
-        variables = {k: v for k, v in before.items() if k not in change.unset}
+        before = frames.get(path)
+        kept = before.variables if before is not None else {}
+        variables = {k: v for k, v in kept.items() if k not in change.unset}
         variables.update(change.set)
         frames[path] = FrameState(
-            function=change.function,
+            program=change.program or (before.program if before is not None else state.program_hash),
             step=change.step,
             line=change.line,
             visits=change.visits,

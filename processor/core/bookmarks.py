@@ -1,0 +1,90 @@
+"""From what a frame awaits to the bookmarks that it opens, and from what happens to them to its answer.
+
+A bookmark is named ``<frame>.<visit>``, with ``/<branch>`` for a branch of ``first_of`` and ``:timeout``
+for the timer that bounds a ``receive``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from holdfast.events.types import BookmarkOpened, Where
+from holdfast.processor.core.machine import Ask
+from holdfast.processor.core.outcomes import Raised, Returned
+from holdfast.processor.language.awaitables import Awaitable, Delay, FirstOf, Outcome, Receive
+from holdfast.schemas.message import Message
+
+WAITS = (Receive, Delay, FirstOf)
+"""What makes an instance wait at a bookmark."""
+
+
+def prefix(ask: Ask) -> str:
+    """Return what the names of all bookmarks of an ask begin with."""
+    return f"{ask.path}.{ask.visit}"
+
+
+def belongs(bookmark: str, ask: Ask) -> bool:
+    """Whether a bookmark was opened by this ask."""
+    start = prefix(ask)
+    return bookmark == start or bookmark.startswith((f"{start}/", f"{start}:"))
+
+
+def opened(ask: Ask, now: datetime) -> list[BookmarkOpened]:
+    """Return the bookmarks that an ask opens at ``now``; ``OverflowError`` for a time out of reach."""
+    where = Where(ask.path, ask.step, ask.line)
+    return list(_opened(prefix(ask), ask.awaited, where, now))
+
+
+def _opened(name: str, awaited: Awaitable[Any], where: Where, now: datetime) -> Iterator[BookmarkOpened]:
+    match awaited:
+        case Receive():
+            yield BookmarkOpened(
+                where=where,
+                bookmark=name,
+                kind="message",
+                message_type=awaited.type,
+                correlation_key=awaited.key,
+            )
+            if awaited.timeout is not None:
+                yield BookmarkOpened(
+                    where=where, bookmark=f"{name}:timeout", kind="timer", due=_due(awaited.timeout, now)
+                )
+        case Delay():
+            yield BookmarkOpened(where=where, bookmark=name, kind="timer", due=_due(awaited.until, now))
+        case FirstOf():
+            for branch, wait in awaited.branches.items():
+                yield from _opened(f"{name}/{branch}", wait, where, now)
+
+
+def _due(until: timedelta | datetime, now: datetime) -> str:
+    moment = until if isinstance(until, datetime) else now + until
+    return moment.astimezone(UTC).isoformat()
+
+
+def by_message(ask: Ask, bookmark: str, message: Message) -> Returned:
+    """Return a frame's answer when ``message`` resumes one of its bookmarks."""
+    return _answer(ask, bookmark, message)
+
+
+def by_timer(ask: Ask, bookmark: str) -> Returned | Raised:
+    """Return a frame's answer when a timer resumes one of its bookmarks."""
+    if bookmark.endswith(":timeout"):
+        return Raised(TimeoutError(f"no message came for {_wait(ask, bookmark)}"))
+    return _answer(ask, bookmark, None)
+
+
+def _answer(ask: Ask, bookmark: str, value: object) -> Returned:
+    if isinstance(ask.awaited, FirstOf):
+        return Returned(Outcome(bookmark.removeprefix(f"{prefix(ask)}/"), value))
+    return Returned(value)
+
+
+def _wait(ask: Ask, bookmark: str) -> str:
+    awaited: Awaitable[Any] = ask.awaited
+    if isinstance(awaited, FirstOf):
+        awaited = awaited.branches[bookmark.removeprefix(f"{prefix(ask)}/").removesuffix(":timeout")]
+    if isinstance(awaited, Receive):
+        return f"{awaited.type} with key {awaited.key!r} within {awaited.timeout}"
+    return repr(awaited)

@@ -1,0 +1,123 @@
+"""What a persistence point writes of an instance's variables.
+
+All variables of all frames are encoded in one pass, so that what they share stays shared, and compared
+with their last encoded form, so that changes made in place are found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from holdfast.events.types import FrameChange, Json, Persisted, Reason
+from holdfast.processor.core.frame import FrameImage
+from holdfast.processor.core.machine import Machine
+from holdfast.projections.instance import InstanceState
+from holdfast.schemas.errors import NotPersistable
+from holdfast.schemas.values import Types, decode, encode
+
+
+@dataclass(slots=True)
+class Encoder:
+    """Keeps the last encoded form of one instance's variables: JSON text by frame and name."""
+
+    types: Types
+    texts: Mapping[tuple[str, str], bytes] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, state: InstanceState, types: Types) -> Encoder:
+        """Return an encoder that stands where a stored state stands."""
+        return cls(
+            types,
+            {
+                (path, name): orjson.dumps(tree)
+                for path, frame in state.frames.items()
+                for name, tree in frame.variables.items()
+            },
+        )
+
+    def persisted(
+        self, reason: Reason, machine: Machine, state: InstanceState
+    ) -> tuple[Persisted, dict[tuple[str, str], bytes]]:
+        """Return the event that closes a batch, and the texts to keep once it has committed.
+
+        ``state`` is the state as of the previous persistence point. Raises ``NotPersistable`` with
+        the variable and the line at which its frame stands.
+        """
+        images = machine.images() if machine.outcome is None else {}
+        trees = self._encode(images)
+        texts = {key: orjson.dumps(tree) for key, tree in trees.items()}
+        frames: dict[str, FrameChange] = {}
+        for path, image in images.items():
+            changed = {
+                name: trees[path, name]
+                for name in image.variables
+                if self.texts.get((path, name)) != texts[path, name]
+            }
+            before = state.frames.get(path)
+            unset = () if before is None else tuple(n for n in before.variables if n not in image.variables)
+            if (
+                before is None
+                or changed
+                or unset
+                or (before.step, before.visits) != (image.step, image.visits)
+            ):
+                frames[path] = FrameChange(
+                    step=image.step,
+                    line=image.line,
+                    visits=image.visits,
+                    program=image.program if before is None else None,
+                    set=changed,
+                    unset=unset,
+                )
+        ended = tuple(path for path in state.frames if path not in images)
+        return Persisted(reason=reason, frames=frames, ended=ended), texts
+
+    def _encode(self, images: Mapping[str, FrameImage]) -> dict[tuple[str, str], Json]:
+        names = {
+            f"{path}.{name}": (path, name) for path, image in images.items() for name in image.variables
+        }
+        values = {key: images[path].variables[name] for key, (path, name) in names.items()}
+        try:
+            trees = encode(values, self.types)
+        except NotPersistable as error:
+            path, name = names[error.variable]
+            raise NotPersistable(
+                variable=name,
+                path=error.path,
+                type_name=error.type_name,
+                mend=error.mend,
+                line=images[path].line,
+            ) from None
+        return {names[key]: tree for key, tree in trees.items()}
+
+
+def images_of(state: InstanceState, types: Types) -> dict[str, FrameImage]:
+    """Return the frames of a stored state with their variables as live objects again."""
+    flat = {
+        f"{path}.{name}": tree
+        for path, frame in state.frames.items()
+        for name, tree in frame.variables.items()
+    }
+    values: dict[str, Any] = decode(flat, types)
+    return {
+        path: FrameImage(
+            program=frame.program,
+            step=frame.step,
+            line=frame.line,
+            visits=frame.visits,
+            variables={name: values[f"{path}.{name}"] for name in frame.variables},
+        )
+        for path, frame in state.frames.items()
+    }
+
+
+def encode_value(value: object, types: Types) -> Json:
+    """Return one value as the log shows it; what has no stored form is shown as its ``repr``."""
+    try:
+        return encode({"value": value}, types)["value"]
+    except NotPersistable:
+        return encode({"value": repr(value)}, types)["value"]
