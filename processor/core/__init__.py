@@ -1,0 +1,1 @@
+"""The interpreter: runs programs, asks for what it cannot do itself, and takes the answers."""

@@ -1,0 +1,252 @@
+"""One running call: a program, a place in it, and variables.
+
+``Frame.run`` interprets the steps of a program; what lies between two steps of control flow is native
+code, the program's blocks. All that a frame knows while it waits is in ``variables``: the user's under
+their names, its own under names that begin with ``$``:
+
+    $await     what the frame waits for
+    $answer    what came back, until the frame goes on
+    $raised    the exception that came back, until the frame goes on
+    $return    the value of a ``return`` on its way out
+    $t…        values held while an expression waits
+    $for…      a ``for`` loop's sequence and the index of its next item
+    $match…    the subject of a ``match`` whose guard waits
+    $caught…   the exception that an ``except`` clause handles
+    $pending…  how a ``finally`` clause goes on: an exception, a step, or a step and a return value
+
+They are plain data, so that a frame can be stored and restored at any await.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from types import CodeType, TracebackType
+from typing import Any
+
+from holdfast.processor.core.outcomes import Raised, Returned
+from holdfast.processor.language.awaitables import Awaitable
+from holdfast.processor.language.linking import AWAIT, JUMP, LEAVE, NEXT, RAISE, RESUME, RUN, UNBIND, Code
+from holdfast.processor.language.program import Program
+
+Variables = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameImage:
+    """A frame as data.
+
+    ``program`` is the program's hash, ``step`` the step at which the frame stands and ``line`` that
+    step's line in the user's file, ``visits`` the number of awaits so far. ``variables`` are the live
+    objects themselves, not copies.
+    """
+
+    program: str
+    step: int
+    line: int
+    visits: int
+    variables: Variables
+
+
+class Frame:
+    """The live form of one call; ``outcome`` is set once it has ended."""
+
+    __slots__ = ("asked", "code", "outcome", "program", "step", "variables", "visits")
+
+    def __init__(self, program: Program, *, step: int, visits: int, variables: Variables) -> None:
+        self.program = program
+        self.code: Code = program.code
+        self.step = step
+        self.visits = visits
+        self.variables = variables
+        self.asked = False
+        self.outcome: Returned | Raised | None = None
+
+    @property
+    def awaiting(self) -> Awaitable[Any] | None:
+        """What the frame waits for, or ``None`` if it can run or has ended."""
+        return self.variables.get("$await") if self.outcome is None else None
+
+    @property
+    def line(self) -> int:
+        """The line of the user's file at which the frame stands."""
+        return self.code.lines[self.step]
+
+    def image(self) -> FrameImage:
+        """Return the frame as data: what the rest of the run can still need, and every variable of the user."""
+        live, dropped = self.code.kept[self.step]
+        variables = {
+            name: value
+            for name, value in self.variables.items()
+            if (name in live if name[0] == "$" else not (name in dropped and _is_code(value)))
+        }
+        return FrameImage(
+            program=self.program.hash, step=self.step, line=self.line, visits=self.visits, variables=variables
+        )
+
+    def answer(self, result: Returned | Raised) -> None:
+        """Take the answer to what the frame waits for."""
+        if self.awaiting is None:
+            raise RuntimeError("this frame waits for nothing")
+        del self.variables["$await"]
+        if isinstance(result, Returned):
+            self.variables["$answer"] = result.value
+        else:
+            self.variables["$raised"] = result.error
+
+    def run(self) -> None:
+        """Go on until the frame waits or ends."""
+        variables = self.variables
+        steps = self.code.steps
+        pc = self.step
+        thrown = variables.pop("$raised", None)
+        if "$answer" in variables:
+            variables[steps[pc][1]] = variables.pop("$answer")
+            pc += 1
+        while True:
+            raised: BaseException | None = None
+            try:
+                if thrown is not None:
+                    self._throw(pc, thrown)
+                while raised is None:
+                    op, a, b, c = steps[pc]
+                    if op == RUN:
+                        pc = b[a(variables)] if c is None else b[_run_handling(_handled(c, variables), a, variables)]
+                    elif op == AWAIT:
+                        awaited = variables["$await"]
+                        self.visits += 1
+                        if not isinstance(awaited, Awaitable):
+                            del variables["$await"]
+                            self._throw(pc, _not_awaitable(awaited))
+                        self.step = pc
+                        self.asked = False
+                        return
+                    elif op == NEXT:
+                        walk = variables[a]
+                        try:
+                            variables[b] = walk[0][walk[1]]
+                        except IndexError:
+                            pc = c
+                        else:
+                            walk[1] += 1
+                            pc += 1
+                    elif op == JUMP:
+                        pc = a
+                    elif op == LEAVE:
+                        variables[a] = [pc + 1, variables.pop("$return")] if c else pc + 1
+                        pc = b
+                    elif op == RESUME:
+                        pending = variables.pop(a)
+                        if isinstance(pending, BaseException):
+                            raised = pending
+                        elif isinstance(pending, list):
+                            pc, variables["$return"] = pending
+                        else:
+                            pc = pending
+                    elif op == RAISE:
+                        raised = variables.pop(a)
+                    elif op == UNBIND:
+                        variables.pop(a, None)
+                        pc += 1
+                    else:
+                        self.step = pc
+                        self.outcome = Returned(variables.pop("$return") if a else None)
+                        return
+            except BaseException as error:  # noqa: BLE001  Whatever user code raises takes the road that Python gives it.
+                raised = error
+                raised.__traceback__ = _users(raised.__traceback__)
+            thrown = None
+            catch = self.code.catches[pc]
+            if catch is None:
+                self.step = pc
+                self.outcome = Raised(_escaped(raised))
+                return
+            slot, pc = catch
+            variables[slot] = raised
+
+    def _throw(self, pc: int, error: BaseException) -> None:
+        """Raise ``error`` from the line of the await at ``pc``, as if the awaited thing had raised it there."""
+        throw = self.code.throw(pc)
+        handled = _handled(self.code.steps[pc][3] or (), self.variables)
+        if handled is None:
+            throw(error)
+        elif error.__context__ is None:
+            _run_handling(handled, throw, error)
+        else:
+            # It brings a history of its own, at whose end stands what the workflow was handling.
+            _append_context(error, handled)
+            throw(error)
+
+
+def _handled(slots: tuple[str, ...], variables: Variables) -> BaseException | None:
+    """Return the exception that is being handled, given the slots of the clauses around, innermost first."""
+    for slot in slots:
+        value = variables[slot]
+        if isinstance(value, BaseException):
+            return value
+    return None
+
+
+def _run_handling(handled: BaseException | None, function: Any, argument: Any) -> Any:
+    """Call ``function`` as the body of an ``except`` clause that handles ``handled``."""
+    if handled is None:
+        return function(argument)
+    traceback, context = handled.__traceback__, handled.__context__
+    try:
+        raise handled
+    except BaseException:  # noqa: BLE001  It is the one just raised.
+        handled.__traceback__ = traceback
+        handled.__context__ = context
+        return function(argument)
+
+
+def _append_context(error: BaseException, handled: BaseException) -> None:
+    """Put ``handled`` at the end of the chain of contexts of ``error``, unless that would close a circle."""
+    behind = _contexts(handled)
+    chain = _contexts(error)
+    if not {id(link) for link in behind} & {id(link) for link in chain}:
+        chain[-1].__context__ = handled
+
+
+def _contexts(error: BaseException) -> list[BaseException]:
+    chain = [error]
+    while (context := chain[-1].__context__) is not None and all(context is not link for link in chain):
+        chain.append(context)
+    return chain
+
+
+def _not_awaitable(value: object) -> TypeError:
+    """Return the error of awaiting something that is not for workflows."""
+    if inspect.iscoroutine(value):
+        value.close()
+    if not hasattr(type(value), "__await__"):
+        return TypeError(f"object {type(value).__name__} can't be used in 'await' expression")
+    return TypeError(
+        f"a workflow cannot await a {type(value).__name__}: it awaits activities, receive(), send(), delay(), "
+        "first_of() and checkpoint(); put other asynchronous code into an activity"
+    )
+
+
+def _escaped(error: BaseException) -> BaseException:
+    """Return what a coroutine raises when ``error`` leaves its body (PEP 479)."""
+    if not isinstance(error, StopIteration):
+        return error
+    replacement = RuntimeError("coroutine raised StopIteration")
+    replacement.__cause__ = replacement.__context__ = error
+    return replacement
+
+
+def _is_code(value: object) -> bool:
+    return callable(value) or inspect.isgenerator(value)
+
+
+def _users(traceback: TracebackType | None) -> TracebackType | None:
+    """Return the part of a traceback that begins in the user's function."""
+    while traceback is not None and traceback.tb_frame.f_code in _INTERPRETER:
+        traceback = traceback.tb_next
+    return traceback
+
+
+_INTERPRETER: frozenset[CodeType] = frozenset(
+    function.__code__ for function in (Frame.run, Frame._throw, _run_handling)
+)

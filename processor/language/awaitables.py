@@ -1,0 +1,149 @@
+"""What a workflow may await: plain data that says what is wanted.
+
+Calling ``receive``, ``delay`` and the others does nothing by itself. It gives a value; ``await`` hands
+that value to whoever runs the workflow, and gives back the answer. Because it is data, an instance
+that waits can be stored together with what it waits for.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Generic, Self, TypeVar, cast
+
+from holdfast.schemas.identifiers import check_name
+from holdfast.schemas.message import Message
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Message)
+
+
+class Awaitable(Generic[T]):
+    """Base of everything that a workflow may await; ``T`` is the type of the answer."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Self, Any, T]:
+        """Yield this value to the driver of a native coroutine and return the driver's answer."""
+        return cast("T", (yield self))
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityCall(Awaitable[T]):
+    """One call of an activity, by the activity's name; answered with what it returns."""
+
+    activity: str
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Receive(Awaitable[T]):
+    """Waits for a message of a type under a correlation key; answered with the message.
+
+    Raises ``TimeoutError`` in the workflow when ``timeout`` passes first.
+    """
+
+    type: str
+    key: str
+    timeout: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Send(Awaitable[None]):
+    """Puts a message into the outbox; it leaves with the next persistence point."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Delay(Awaitable[None]):
+    """A durable timer: for a length of time, or until a moment (with a time zone)."""
+
+    until: timedelta | datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FirstOf(Awaitable["Outcome"]):
+    """Waits for the first of several named waits and cancels the rest; answered with an ``Outcome``."""
+
+    branches: dict[str, Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint(Awaitable[None]):
+    """An explicit persistence point."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The branch of a ``first_of`` that came first: its ``name`` and its ``value``."""
+
+    name: str
+    value: Any = None
+
+
+def receive(type: type[M], key: object, timeout: timedelta | None = None) -> Awaitable[M]:
+    """Wait for a message of ``type`` whose correlation key is ``key``.
+
+    Args:
+        type: a ``Message`` subclass.
+        key: the correlation key; numbers and UUIDs are taken in their text form.
+        timeout: how long to wait at most; ``None`` waits without end.
+
+    Raises:
+        TypeError: ``type`` is not a message type, or ``timeout`` not a ``timedelta``.
+        InvalidMessage: the key is empty or too long.
+    """
+    if not (isinstance(type, builtins.type) and issubclass(type, Message)):
+        raise TypeError(f"receive() takes a Message class, not {type!r}")
+    if timeout is not None and not isinstance(timeout, timedelta):
+        raise TypeError(f"the timeout of receive() is a timedelta, not {timeout!r}")
+    return Receive(type.message_type, check_name("correlation", str(key)), timeout)
+
+
+def send(message: Message) -> Awaitable[None]:
+    """Publish ``message`` once the next persistence point has committed."""
+    if not isinstance(message, Message):
+        raise TypeError(f"send() takes a Message, not {message!r}")
+    return Send(message)
+
+
+def delay(until: timedelta | datetime) -> Awaitable[None]:
+    """Wait for a length of time or until a moment; what lies in the past is due at once.
+
+    Raises:
+        TypeError: ``until`` is neither a ``timedelta`` nor a ``datetime``.
+        ValueError: ``until`` is a ``datetime`` without a time zone.
+    """
+    if isinstance(until, datetime):
+        if until.utcoffset() is None:
+            raise ValueError("delay() needs a datetime with a time zone, such as datetime.now(UTC)")
+    elif not isinstance(until, timedelta):
+        raise TypeError(f"delay() takes a timedelta or a datetime, not {until!r}")
+    return Delay(until)
+
+
+def first_of(**branches: Awaitable[Any]) -> Awaitable[Outcome]:
+    """Wait for the first of several ``receive`` and ``delay``, each under a name of its own.
+
+    Raises:
+        TypeError: there is no branch, or one that is neither a ``receive`` nor a ``delay``.
+    """
+    if not branches:
+        raise TypeError("first_of() needs at least one branch, such as late=delay(timedelta(days=3))")
+    for name, branch in branches.items():
+        if not isinstance(branch, Receive | Delay):
+            raise TypeError(f"a branch of first_of() is a receive() or a delay(), but {name!r} is {branch!r}")
+    return FirstOf(branches)
+
+
+def checkpoint() -> Awaitable[None]:
+    """Persist the instance here, whatever its persistence mode."""
+    return Checkpoint()
+
+
+STORED = (ActivityCall, Receive, Send, Delay, FirstOf, Checkpoint, Outcome)
+"""The classes of this module that stand in the variables of a waiting instance."""

@@ -1,0 +1,143 @@
+"""Syntax trees as JSON, in one form for every version of Python.
+
+A node is an object with its class under ``_``, its place in the source under ``at`` (line, column, end
+line, end column) and its fields. What some versions lack, and others leave empty, is left out, and the
+texts of an f-string, which versions cut differently, are joined; so the same function gives the
+same JSON everywhere, apart from places. Constants are tagged, so that every one of them comes back exactly.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from typing import Any, TypeAlias
+
+Json: TypeAlias = Any
+
+PLACE = ("lineno", "col_offset", "end_lineno", "end_col_offset")
+
+_LEFT_OUT = frozenset({"kind", "type_comment"})
+_LEFT_OUT_IF_EMPTY = frozenset({"type_params"})
+_CONSTANTS = frozenset({("Constant", "value"), ("MatchSingleton", "value")})
+
+
+def dump(tree: ast.AST | list[Any]) -> Json:
+    """Return the JSON form of a node or of a list of nodes."""
+    return _dump(tree)
+
+
+def load(data: Json) -> Any:
+    """Return the node, or list of nodes, whose JSON form ``data`` is.
+
+    Raises ``ValueError`` for a kind of node that this Python does not have.
+    """
+    if isinstance(data, list):
+        return [load(item) for item in data]
+    if not isinstance(data, dict):
+        return data
+    kind = getattr(ast, data["_"], None)
+    if not (isinstance(kind, type) and issubclass(kind, ast.AST)):
+        raise ValueError(f"this Python has no syntax node {data['_']!r}")
+    node = kind()
+    for name in kind._fields:
+        if (data["_"], name) in _CONSTANTS:
+            value: Any = _load_constant(data[name])
+        elif name in data:
+            value = load(data[name])
+        elif name == "ctx":
+            value = ast.Load()
+        else:
+            value = [] if name in _LEFT_OUT_IF_EMPTY else None
+        setattr(node, name, value)
+    for name, number in zip(PLACE, data.get("at", ()), strict=False):
+        setattr(node, name, number)
+    return node
+
+
+def without_places(data: Json) -> Json:
+    """Return JSON that holds trees without the places of their nodes."""
+    if isinstance(data, list):
+        return [without_places(item) for item in data]
+    if isinstance(data, dict):
+        return {name: without_places(value) for name, value in data.items() if name != "at"}
+    return data
+
+
+def _dump(value: Any) -> Json:
+    if isinstance(value, list):
+        return [_dump(item) for item in value]
+    if not isinstance(value, ast.AST):
+        return value
+    kind = type(value).__name__
+    data: dict[str, Json] = {"_": kind}
+    if "lineno" in value._attributes:
+        data["at"] = [getattr(value, name) for name in PLACE]
+    for name in value._fields:
+        field = getattr(value, name, None)
+        if (kind, name) in _CONSTANTS:
+            data[name] = _dump_constant(field)
+        elif name in _LEFT_OUT or field is None or (name in _LEFT_OUT_IF_EMPTY and not field):
+            continue
+        elif isinstance(field, ast.Load):
+            continue
+        elif kind == "JoinedStr":
+            data[name] = _dump(_joined(field))
+        elif kind == "FormattedValue" and name == "format_spec" and not _joined(field.values):
+            continue
+        else:
+            data[name] = _dump(field)
+    return data
+
+
+def _joined(parts: list[ast.expr]) -> list[ast.expr]:
+    """Return the parts of an f-string with neighbouring texts joined and empty ones left out."""
+    joined: list[ast.expr] = []
+    for part in parts:
+        if isinstance(part, ast.Constant):
+            if joined and isinstance(last := joined[-1], ast.Constant):
+                text = ast.Constant(f"{last.value!s}{part.value!s}")
+                joined[-1] = ast.copy_location(text, last)
+                continue
+            if part.value == "":
+                continue
+        joined.append(part)
+    return joined
+
+
+def _dump_constant(value: Any) -> Json:
+    if value is None or isinstance(value, bool):
+        return value
+    if value is ...:
+        return {"ellipsis": True}
+    if isinstance(value, str):
+        plain = value.isprintable() or not any(char == "\0" or "\ud800" <= char <= "\udfff" for char in value)
+        return value if plain else {"text": json.dumps(value)}
+    if isinstance(value, int):
+        return {"int": hex(value)}
+    if isinstance(value, float):
+        return {"float": value.hex()}
+    if isinstance(value, complex):
+        return {"complex": [value.real.hex(), value.imag.hex()]}
+    if isinstance(value, bytes):
+        return {"bytes": value.hex()}
+    raise ValueError(f"a constant of type {type(value).__name__} has no JSON form")
+
+
+def _load_constant(data: Json) -> Any:
+    if not isinstance(data, dict):
+        return data
+    ((tag, value),) = data.items()
+    match tag:
+        case "ellipsis":
+            return ...
+        case "text":
+            return json.loads(value)
+        case "int":
+            return int(value, 16)
+        case "float":
+            return float.fromhex(value)
+        case "complex":
+            return complex(*map(float.fromhex, value))
+        case "bytes":
+            return bytes.fromhex(value)
+    raise ValueError(f"no constant is tagged {tag!r}")
