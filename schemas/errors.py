@@ -6,6 +6,7 @@
     ├── InvalidMessage               a body or its properties break the message contract
     ├── NotPersistable               a variable has no stored form
     ├── ProgramUnresolvable          a stored program needs names that the deployed code lacks
+    │   └── UnreadableValue          a stored value names a type that is not declared, or is damaged
     ├── PersistenceRequired          the workflow needs a persistence provider and has none
     ├── InstanceError
     │   ├── InstanceNotFound         no such instance
@@ -14,7 +15,10 @@
     │   ├── InstanceCompleted        the instance is closed
     │   └── KeyInUse                 another instance holds that bookmark or correlation key
     ├── WrongExpectedVersion         the stream is not where the writer believed it to be
+    ├── StaleTransaction             the stream was appended to by a younger transaction
+    ├── UnreadableEvent              the log holds an event that this version does not know
     ├── StorageError                 Postgres refused or cannot be reached
+    │   ├── NotMigrated              the database lacks the schema, or a part of it
     │   └── CommitOutcomeUnknown     the connection broke while a commit was on its way
     ├── BrokerError                  RabbitMQ refused or cannot be reached
     └── SettingsError                a setting is missing or out of bounds
@@ -89,6 +93,10 @@ class ProgramUnresolvable(HoldfastError):
     """A stored program cannot run here: names are missing or its signature does not verify."""
 
 
+class UnreadableValue(ProgramUnresolvable):
+    """A stored variable cannot be read: its tree names a type that is not declared, or is damaged."""
+
+
 class PersistenceRequired(HoldfastError):
     """The workflow needs a persistence provider and the host has none."""
 
@@ -159,8 +167,28 @@ class WrongExpectedVersion(HoldfastError):
         self.actual = actual
 
 
+class StaleTransaction(HoldfastError):
+    """The stream was appended to by a younger transaction; run the same again in a new transaction.
+
+    Within a stream the transaction ids never fall, so that readers of the whole log, who read in the
+    order of transaction ids, see each stream in the order of its versions.
+    """
+
+    def __init__(self, instance_id: UUID) -> None:
+        super().__init__(f"stream {instance_id} was appended to by a younger transaction")
+        self.instance_id = instance_id
+
+
+class UnreadableEvent(HoldfastError):
+    """The log holds an event whose type or shape this version of Holdfast does not know."""
+
+
 class StorageError(HoldfastError):
     """Postgres refused the operation or cannot be reached."""
+
+
+class NotMigrated(StorageError):
+    """The database lacks Holdfast's schema, or its newest part."""
 
 
 class CommitOutcomeUnknown(StorageError):

@@ -1,6 +1,6 @@
 -- The foundation: the log, the instance store, messages, hosts and programs.
 
-create schema holdfast;
+create schema if not exists holdfast;
 
 comment on schema holdfast is 'Holdfast: event log, instance store, inbox and outbox of durable workflows.';
 
@@ -32,7 +32,7 @@ create table holdfast.events (
     type text not null,
     data json not null,
     metadata json not null,
-    recorded_at timestamptz not null default now(),
+    recorded_at timestamptz not null default statement_timestamp(),
     primary key (instance_id, version)
 );
 
@@ -59,6 +59,10 @@ create trigger events_are_append_only
 create trigger events_are_never_truncated
     before truncate on holdfast.events
     for each statement execute function holdfast.refuse_change();
+
+-- They fire whatever session_replication_role says.
+alter table holdfast.events enable always trigger events_are_append_only;
+alter table holdfast.events enable always trigger events_are_never_truncated;
 
 -- Programs.
 
@@ -269,3 +273,34 @@ create index outbox_of_instance on holdfast.outbox (instance_id, sequence);
 
 comment on table holdfast.outbox is 'Messages that are committed but not yet confirmed by the broker; a confirmed one is deleted.';
 comment on column holdfast.outbox.dead_reason is 'Set when the broker could not route the message; it can be resent.';
+
+-- Roles: members of holdfast_worker run workers, members of holdfast_observer may only look. Roles belong to the whole
+-- cluster, so another database may have made them, even at this moment; who may not make any goes on without.
+
+do $$
+declare
+    name text;
+begin
+    foreach name in array array['holdfast_worker', 'holdfast_observer'] loop
+        begin
+            if not exists (select from pg_roles where rolname = name) then
+                execute format('create role %I nologin', name);
+            end if;
+        exception
+            when duplicate_object or unique_violation then null;
+            when insufficient_privilege then raise notice 'role % is missing and cannot be created', name;
+        end;
+        if exists (select from pg_roles where rolname = name) then
+            execute format('grant usage on schema holdfast to %I', name);
+            execute format('grant select on all tables in schema holdfast to %I', name);
+        end if;
+    end loop;
+    if exists (select from pg_roles where rolname = 'holdfast_worker') then
+        grant insert on holdfast.events, holdfast.programs to holdfast_worker;
+        grant insert, update, delete
+            on holdfast.hosts, holdfast.instance_rows, holdfast.instance_states, holdfast.bookmarks,
+               holdfast.inbox, holdfast.attempts, holdfast.outbox
+            to holdfast_worker;
+    end if;
+end
+$$;
