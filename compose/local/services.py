@@ -1,0 +1,74 @@
+"""The servers that Holdfast needs: those whose addresses are given, and private ones for the rest."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg import sql
+
+from compose.local.postgres import Postgres
+from compose.local.provide import provide_rabbitmq
+from compose.local.rabbitmq import Broker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """A Postgres and a RabbitMQ to work with."""
+
+    database_url: str
+    """Of an existing database; the names of further ones are up to the caller."""
+    amqp_url: str
+    postgres: Postgres | None
+    """The private server, to be stopped and started by a test; nothing when the address was given."""
+    rabbitmq: Broker | None
+    """The private node, likewise."""
+
+    def database(self, name: str) -> str:
+        """Give the address of another database on the same server."""
+        return urlsplit(self.database_url)._replace(path=f"/{name}").geturl()
+
+    def new_database(self, name: str, *, template: str = "template1") -> str:
+        """Create a database as a copy of `template`, which nobody may be connected to, and give its address."""
+        self._run(sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template)))
+        return self.database(name)
+
+    def drop_database(self, name: str) -> None:
+        """Remove a database, and end the connections to it."""
+        self._run(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+    def _run(self, statement: sql.Composed) -> None:
+        with psycopg.connect(self.database_url, autocommit=True) as connection:
+            connection.execute(statement)
+
+
+@contextmanager
+def running_services() -> Iterator[Services]:
+    """Give services for as long as the block lasts; whatever had to be started for it is gone at its end.
+
+    HOLDFAST_DATABASE_URL and HOLDFAST_AMQP_URL, where they are set, are used as they are.
+    """
+    database_url = os.environ.get("HOLDFAST_DATABASE_URL")
+    amqp_url = os.environ.get("HOLDFAST_AMQP_URL")
+    with ExitStack() as stack:
+        # The two take seconds to start, so they start side by side. Closing one that still starts ends its start.
+        starts = stack.enter_context(ThreadPoolExecutor(2))
+        postgres = None if database_url else Postgres()
+        if postgres:
+            stack.callback(postgres.close)
+        postgres_start = starts.submit(postgres.start) if postgres else None
+        rabbitmq = None if amqp_url else provide_rabbitmq()
+        if rabbitmq:
+            stack.callback(rabbitmq.close)
+            starts.submit(rabbitmq.start).result()
+        if postgres_start:
+            postgres_start.result()
+        yield Services(
+            database_url=database_url or (postgres.url if postgres else ""),
+            amqp_url=amqp_url or (rabbitmq.url if rabbitmq else ""),
+            postgres=postgres,
+            rabbitmq=rabbitmq,
+        )
