@@ -1,0 +1,97 @@
+"""Events as the log stores them: the name of the type, and the fields as JSON.
+
+How a type is read is derived from its dataclass fields once, when this module is loaded. A field that
+is missing in the data takes its default; how shapes change otherwise, ``upcasting.py`` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import orjson
+
+from holdfast.events.types import Event
+from holdfast.events.upcasting import UPCASTERS, VERSION_KEY, shape_version, upcast
+from holdfast.schemas.errors import UnreadableEvent
+
+_Convert = Callable[[Any], Any]
+
+
+def encode(event: Event) -> tuple[str, bytes]:
+    """Return the type of an event and its data as JSON text.
+
+    Raises ``TypeError`` for what is no event, and where an event holds what is no JSON tree.
+    """
+    kind = type(event)
+    name = kind.__name__
+    if _CLASSES.get(name) is not kind:
+        raise TypeError(f"{kind.__qualname__} is not an event type")
+    if name in UPCASTERS:
+        data = {field.name: getattr(event, field.name) for field in fields(event)}
+        return name, orjson.dumps({VERSION_KEY: shape_version(name), **data})
+    return name, orjson.dumps(event)
+
+
+def decode(type: str, data: bytes | str) -> Event:
+    """Return the event that was stored as this type and JSON text; older shapes are upcast.
+
+    Raises ``UnreadableEvent`` if the type or the shape is unknown.
+    """
+    try:
+        make, conversions = _DECODERS[type]
+        values = orjson.loads(data)
+        if type in UPCASTERS or VERSION_KEY in values:
+            values = upcast(type, values)
+        for name, convert in conversions:
+            if name in values:
+                values[name] = convert(values[name])
+        event: Event = make(**values)
+        return event
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if type not in _DECODERS:
+            raise UnreadableEvent(f"this version of Holdfast knows no event type {type!r}") from None
+        raise UnreadableEvent(f"{type} is stored in a shape that cannot be read: {error}") from error
+
+
+def _conversions(cls: type) -> tuple[tuple[str, _Convert], ...]:
+    """Return the fields of a dataclass that JSON does not give back as they were, with the way back."""
+    hints = get_type_hints(cls)
+    found = ((field.name, _conversion(hints[field.name])) for field in fields(cls))
+    return tuple((name, convert) for name, convert in found if convert is not None)
+
+
+def _conversion(hint: Any) -> _Convert | None:
+    origin = get_origin(hint)
+    if origin is UnionType and NoneType in get_args(hint):
+        (inner,) = (arm for arm in get_args(hint) if arm is not NoneType)
+        convert = _conversion(inner)
+        return None if convert is None else lambda value: None if value is None else convert(value)
+    if origin is tuple and get_args(hint) == (str, ...):
+        return tuple
+    if origin is Mapping:
+        convert = _conversion(get_args(hint)[1])
+        return None if convert is None else lambda value: {key: convert(item) for key, item in value.items()}
+    if is_dataclass(hint) and isinstance(hint, type):
+        return _maker(hint)
+    if hint in (str, int, Any) or origin is Literal:
+        return None
+    raise TypeError(f"the codec does not know how to read a field of type {hint!r}")
+
+
+def _maker(cls: type) -> _Convert:
+    conversions = _conversions(cls)
+
+    def make(values: dict[str, Any]) -> Any:
+        for name, convert in conversions:
+            if name in values:
+                values[name] = convert(values[name])
+        return cls(**values)
+
+    return make
+
+
+_CLASSES: dict[str, type] = {cls.__name__: cls for cls in get_args(Event)}
+_DECODERS = {name: (cls, _conversions(cls)) for name, cls in _CLASSES.items()}

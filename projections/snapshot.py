@@ -1,0 +1,41 @@
+"""Snapshots: an instance's state as the instance store keeps it.
+
+A snapshot is a JSON object with the format's version under ``format`` and the fields of
+``InstanceState`` beside it. Equal histories give equal bytes, which is what ``verify`` relies on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import orjson
+
+from holdfast.projections.instance import Bookmark, FrameState, InstanceState
+from holdfast.schemas.errors import StorageError
+
+FORMAT = 1
+
+_NAMES = tuple(field.name for field in fields(InstanceState))
+
+
+def dumps(state: InstanceState) -> bytes:
+    """Return a state as JSON text."""
+    snapshot: dict[str, Any] = {"format": FORMAT}
+    for name in _NAMES:
+        snapshot[name] = getattr(state, name)
+    return orjson.dumps(snapshot)
+
+
+def loads(snapshot: bytes) -> InstanceState:
+    """Return the state that ``dumps`` wrote; ``StorageError`` for a format that is not known."""
+    try:
+        values = orjson.loads(snapshot)
+        version = values.pop("format")
+        if version != FORMAT:
+            raise StorageError(f"a snapshot has format {version!r}, this version of Holdfast knows {FORMAT}")
+        values["frames"] = {path: FrameState(**frame) for path, frame in values["frames"].items()}
+        values["bookmarks"] = {name: Bookmark(**bookmark) for name, bookmark in values["bookmarks"].items()}
+        return InstanceState(**values)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StorageError(f"a snapshot cannot be read: {error!r}") from error
