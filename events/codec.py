@@ -67,18 +67,24 @@ def _conversion(hint: Any) -> _Convert | None:
     origin = get_origin(hint)
     if origin is UnionType and NoneType in get_args(hint):
         (inner,) = (arm for arm in get_args(hint) if arm is not NoneType)
-        convert = _conversion(inner)
-        return None if convert is None else lambda value: None if value is None else convert(value)
+        return _unless_none(_conversion(inner))
     if origin is tuple and get_args(hint) == (str, ...):
         return tuple
     if origin is Mapping:
-        convert = _conversion(get_args(hint)[1])
-        return None if convert is None else lambda value: {key: convert(item) for key, item in value.items()}
+        return _for_each(_conversion(get_args(hint)[1]))
     if is_dataclass(hint) and isinstance(hint, type):
         return _maker(hint)
     if hint in (str, int, Any) or origin is Literal:
         return None
     raise TypeError(f"the codec does not know how to read a field of type {hint!r}")
+
+
+def _unless_none(convert: _Convert | None) -> _Convert | None:
+    return convert and (lambda value: None if value is None else convert(value))
+
+
+def _for_each(convert: _Convert | None) -> _Convert | None:
+    return convert and (lambda value: {key: convert(item) for key, item in value.items()})
 
 
 def _maker(cls: type) -> _Convert:

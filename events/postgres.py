@@ -1,0 +1,172 @@
+"""The event log on Postgres: the adapter of ``EventLog`` whose connection is psycopg's.
+
+See ``log.py`` for what it promises and ``sql/log.sql`` for how it keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from psycopg import AsyncConnection, AsyncCursor
+from psycopg.errors import UniqueViolation
+from psycopg.rows import tuple_row
+
+from holdfast.events.codec import decode, encode
+from holdfast.events.log import Append, Expected, ExpectedVersion, HorizonLag
+from holdfast.events.recorded import Cursor, RecordedEvent
+from holdfast.events.types import Event
+from holdfast.schemas.errors import StaleTransaction, StorageError, WrongExpectedVersion
+from holdfast.schemas.postgres.statements import load
+
+_SQL = load(__package__)
+_PAGE = 1000
+_LAST = (1 << 63) - 1
+_START = Cursor(0, 0, 0)
+
+_Row = tuple[UUID, int, str, str, int, int, int, str, datetime]
+_Answer = Cursor | WrongExpectedVersion | StaleTransaction
+
+
+async def append_many(connection: AsyncConnection[Any], appends: Sequence[Append]) -> list[_Answer]:
+    """Append to several streams in one statement; see ``EventLog.append_many``."""
+    ordinals: list[int] = []
+    indexes: list[int] = []
+    types: list[str] = []
+    data: list[str] = []
+    metadata: list[str] = []
+    for ordinal, append in enumerate(appends, 1):
+        if not append.events:
+            raise ValueError("an append needs at least one event")
+        extra = orjson.dumps(append.metadata).decode()
+        for index, event in enumerate(append.events, 1):
+            name, text = encode(event)
+            ordinals.append(ordinal)
+            indexes.append(index)
+            types.append(name)
+            data.append(text.decode())
+            metadata.append(extra)
+    parameters = {
+        "instance_ids": [append.instance_id for append in appends],
+        "expected": [_number(append.expected) for append in appends],
+        "ordinals": ordinals,
+        "indexes": indexes,
+        "types": types,
+        "data": data,
+        "metadata": metadata,
+    }
+    try:
+        async with _cursor(connection) as cursor:
+            await cursor.execute(_SQL["append_many"], parameters)
+            rows = await cursor.fetchall()
+    except UniqueViolation as error:
+        raise StorageError("another writer appended to a stream of the group at the same time") from error
+    return [_answer(append, row) for append, row in zip(appends, rows, strict=True)]
+
+
+async def append(
+    connection: AsyncConnection[Any],
+    instance_id: UUID,
+    expected: ExpectedVersion,
+    events: Sequence[Event],
+    metadata: Mapping[str, Any] | None = None,
+) -> Cursor:
+    """Append to one stream; see ``EventLog.append``.
+
+    It runs under a savepoint: where another writer of the stream commits first, it looks again.
+    """
+    one = Append(instance_id=instance_id, expected=expected, events=events, metadata=metadata or {})
+    while True:
+        try:
+            async with connection.transaction():
+                (answer,) = await append_many(connection, [one])
+        except StorageError as error:
+            if not isinstance(error.__cause__, UniqueViolation):
+                raise
+        else:
+            if isinstance(answer, Cursor):
+                return answer
+            raise answer
+
+
+async def read_stream(
+    connection: AsyncConnection[Any], instance_id: UUID, from_version: int = 1, to_version: int | None = None
+) -> AsyncIterator[RecordedEvent]:
+    """Yield the events of a stream, a page at a time; see ``EventLog.read_stream``."""
+    last = _LAST if to_version is None else to_version
+    while from_version <= last:
+        async with _cursor(connection) as cursor:
+            await cursor.execute(
+                _SQL["read_stream"],
+                {"instance_id": instance_id, "from_version": from_version, "to_version": last, "limit": _PAGE},
+            )
+            rows = await cursor.fetchall()
+        for row in rows:
+            yield _recorded(row)
+        if len(rows) < _PAGE:
+            return
+        from_version = rows[-1][1] + 1
+
+
+async def read_all(
+    connection: AsyncConnection[Any], after: Cursor | None = None, limit: int = _PAGE
+) -> tuple[list[RecordedEvent], Cursor | None]:
+    """Return the next events of the whole log; see ``EventLog.read_all``."""
+    start = after or _START
+    async with _cursor(connection) as cursor:
+        await cursor.execute(
+            _SQL["read_all"],
+            {"epoch": start.epoch, "xid": str(start.xid), "position": start.position, "limit": limit},
+        )
+        events = [_recorded(row) for row in await cursor.fetchall()]
+    return events, events[-1].cursor if events else after
+
+
+async def horizon_lag(connection: AsyncConnection[Any]) -> HorizonLag:
+    """Return how far the end of the log lies above the safe horizon."""
+    async with _cursor(connection) as cursor:
+        await cursor.execute(_SQL["horizon_lag"])
+        row = await cursor.fetchone()
+    events, seconds = row or (0, 0.0)
+    return HorizonLag(events, seconds)
+
+
+def _cursor(connection: AsyncConnection[Any]) -> AsyncCursor[Any]:
+    return connection.cursor(row_factory=tuple_row, binary=True)
+
+
+def _number(expected: ExpectedVersion) -> int:
+    match expected:
+        case Expected.ANY:
+            return -1
+        case Expected.STREAM_EXISTS:
+            return -2
+        case Expected.NO_STREAM:
+            return 0
+    if expected < 0:
+        raise ValueError(f"a stream has no version {expected}")
+    return expected
+
+
+def _answer(append: Append, row: tuple[int, bool, int, int, int | None]) -> _Answer:
+    actual, as_expected, epoch, xid, position = row
+    if position is not None:
+        return Cursor(epoch, xid, position)
+    if not as_expected:
+        return WrongExpectedVersion(append.instance_id, expected=append.expected, actual=actual)
+    return StaleTransaction(append.instance_id)
+
+
+def _recorded(row: _Row) -> RecordedEvent:
+    instance_id, version, name, data, epoch, xid, position, metadata, recorded_at = row
+    return RecordedEvent(
+        instance_id=instance_id,
+        version=version,
+        event=decode(name, data),
+        cursor=Cursor(epoch, xid, position),
+        metadata=orjson.loads(metadata),
+        recorded_at=recorded_at,
+    )

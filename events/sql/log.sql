@@ -1,0 +1,70 @@
+-- name: append_many
+-- The events of a stream count from its head, if the head is where the writer expects it: at a number,
+-- or anywhere (-1), or at least at 1 (-2). A stream whose last event was written by a younger
+-- transaction is late and left alone. Events refer to their stream by its ordinal.
+with streams as materialized (
+    select
+        s.ordinal,
+        s.instance_id,
+        c.epoch,
+        coalesce(h.version, 0) as actual,
+        coalesce((h.epoch, h.xid) > (c.epoch, pg_current_xact_id()), false) as late,
+        case s.expected
+            when -1 then true
+            when -2 then h.version is not null
+            else coalesce(h.version, 0) = s.expected
+        end as expected
+    from unnest(%(instance_ids)b::uuid[], %(expected)b::bigint[]) with ordinality
+        as s (instance_id, expected, ordinal)
+    cross join holdfast.cluster c
+    left join lateral (
+        select e.version, e.epoch, e.xid
+        from holdfast.events e
+        where e.instance_id = s.instance_id
+        order by e.version desc
+        limit 1
+    ) h on true
+), written as (
+    insert into holdfast.events (epoch, instance_id, version, type, data, metadata)
+    select s.epoch, s.instance_id, s.actual + e.index, e.type, e.data::json, e.metadata::json
+    from unnest(
+        %(ordinals)b::int[], %(indexes)b::int[], %(types)b::text[], %(data)b::text[], %(metadata)b::text[]
+    ) with ordinality as e (ordinal, index, type, data, metadata, place)
+    join streams s on s.ordinal = e.ordinal and s.expected and not s.late
+    order by e.place
+    returning instance_id, position
+), heads as (
+    select instance_id, max(position) as position
+    from written
+    group by instance_id
+)
+select s.actual, s.expected, s.epoch, pg_current_xact_id()::text::bigint, h.position
+from streams s
+left join heads h on h.instance_id = s.instance_id
+order by s.ordinal;
+
+-- name: read_stream
+select
+    instance_id, version, type, data::text, epoch, xid::text::bigint, position, metadata::text, recorded_at
+from holdfast.events
+where instance_id = %(instance_id)s::uuid
+    and version >= %(from_version)s::bigint
+    and version <= %(to_version)s::bigint
+order by version
+limit %(limit)s::bigint;
+
+-- name: read_all
+-- Nothing below the oldest running transaction can still appear, so no reader skips what commits late.
+select
+    instance_id, version, type, data::text, epoch, xid::text::bigint, position, metadata::text, recorded_at
+from holdfast.events
+where (epoch, xid, position)
+        > (%(epoch)s::int, %(xid)s::text::xid8, %(position)s::bigint)
+    and (epoch, xid) < (holdfast.current_epoch(), pg_snapshot_xmin(pg_current_snapshot()))
+order by epoch, xid, position
+limit %(limit)s::bigint;
+
+-- name: horizon_lag
+select count(*), coalesce(extract(epoch from clock_timestamp() - min(recorded_at)), 0)::float8
+from holdfast.events
+where (epoch, xid) >= (holdfast.current_epoch(), pg_snapshot_xmin(pg_current_snapshot()));
