@@ -1,7 +1,7 @@
 """The servers that Holdfast needs: those whose addresses are given, and private ones for the rest."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -46,13 +46,14 @@ class Services:
 
 
 @contextmanager
-def running_services() -> Iterator[Services]:
+def running_services(given: Mapping[str, str] = os.environ) -> Iterator[Services]:
     """Give services for as long as the block lasts; whatever had to be started for it is gone at its end.
 
-    HOLDFAST_DATABASE_URL and HOLDFAST_AMQP_URL, where they are set, are used as they are.
+    HOLDFAST_DATABASE_URL and HOLDFAST_AMQP_URL, where they are `given`, are used as they are. Raises ServerError when a
+    private server cannot be had.
     """
-    database_url = os.environ.get("HOLDFAST_DATABASE_URL")
-    amqp_url = os.environ.get("HOLDFAST_AMQP_URL")
+    database_url = given.get("HOLDFAST_DATABASE_URL")
+    amqp_url = given.get("HOLDFAST_AMQP_URL")
     with ExitStack() as stack:
         # The two take seconds to start, so they start side by side. Closing one that still starts ends its start.
         starts = stack.enter_context(ThreadPoolExecutor(2))
