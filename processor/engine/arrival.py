@@ -1,0 +1,44 @@
+"""A message in the engine's hands, from RabbitMQ or from the inbox."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from holdfast.processor.engine.provider import Consumed, StoredMessage
+from holdfast.schemas.errors import InvalidMessage
+from holdfast.schemas.message import Envelope, Message
+
+
+def _nothing() -> None:
+    """Do nothing: what settling a message from the inbox amounts to."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Arrival:
+    """One message on its way through the engine.
+
+    ``settle`` acknowledges it to the broker and is called once its fate is durable. ``problem`` is
+    what the consumer found wrong with it; ``message`` is its validated form, once it is known.
+    """
+
+    envelope: Envelope
+    received_at: datetime
+    partition: int = 0
+    redelivered: bool = False
+    stored: StoredMessage | None = None
+    settle: Callable[[], None] = _nothing
+    problem: InvalidMessage | None = None
+    message: Message | None = None
+    attempts: int = 0
+
+    @classmethod
+    def of(cls, stored: StoredMessage) -> Arrival:
+        """Return the arrival of a message that waits in the inbox."""
+        return cls(envelope=stored.envelope, received_at=stored.received_at, stored=stored)
+
+    def consumed(self) -> Consumed:
+        """Return what a batch says of this message."""
+        kind = "message" if self.stored is None else self.stored.kind
+        return Consumed(envelope=self.envelope, stored=self.stored is not None, kind=kind)

@@ -1,0 +1,357 @@
+"""A host's hold on one instance: its mailbox in memory, and the task that runs its bursts.
+
+The task takes up one input after the other — the start message, a control command, a message, a due
+timer — until nothing is left to do. When a burst fails, the policy of the workflow decides; when a commit
+fails, the copy is dropped and loaded again, and the messages that it had taken are tried once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+import orjson
+import structlog
+
+from holdfast.events.types import SuspensionReason, Where
+from holdfast.processor.engine.arrival import Arrival
+from holdfast.processor.engine.live_instance import LiveInstance, UnhandledError
+from holdfast.processor.engine.provider import AlreadyConsumed, Intake, Suspension
+from holdfast.schemas.errors import (
+    InstanceError,
+    InvalidMessage,
+    NotPersistable,
+    ProgramUnresolvable,
+    StorageError,
+    WrongExpectedVersion,
+)
+
+if TYPE_CHECKING:
+    from holdfast.processor.engine.engine import Engine
+
+log = structlog.get_logger("holdfast.engine")
+
+STORAGE_PAUSE = 0.5
+"""Seconds before something is tried again after the store could not be reached."""
+
+LOST = (InstanceError, WrongExpectedVersion, AlreadyConsumed, StorageError)
+"""After these a host's copy of an instance is worth nothing: drop it, and look again."""
+
+FIRST_RETRY = 0.1
+LAST_RETRY = 5.0
+"""Seconds before an abandoned message is tried again: doubled each time between these two."""
+
+
+class Holding:
+    """One instance in the hands of this host."""
+
+    def __init__(self, engine: Engine, instance: LiveInstance) -> None:
+        self.engine = engine
+        self.runtime = engine.runtime
+        self.instance = instance
+        self.task: asyncio.Task[None] | None = None
+        self.idle_since = self.runtime.environment.monotonic()
+        self._mailbox: deque[Arrival] = deque()
+        self._stored: deque[Arrival] = deque()
+        self._due: list[str] = []
+        self._look = instance.loaded.is_initialized
+
+    @property
+    def busy(self) -> bool:
+        """Whether the instance has something to do."""
+        return self.task is not None
+
+    def takes(self, arrival: Arrival) -> bool:
+        """Whether the message can be left here: it is waited for, or may be once the burst ends."""
+        envelope = arrival.envelope
+        if self.busy:
+            return envelope.type in self.instance.workflow.receives
+        return self.instance.waiting_for(envelope.type, envelope.key) is not None
+
+    def offer(self, arrival: Arrival) -> None:
+        """Leave a message here."""
+        self._mailbox.append(arrival)
+        self._go()
+
+    def poke(self) -> None:
+        """Have the instance look at what the store holds for it."""
+        self._look = True
+        self._go()
+
+    async def rest(self) -> None:
+        """Return once the instance has nothing to do."""
+        if self.task is not None:
+            await asyncio.wait([self.task])
+
+    def _go(self) -> None:
+        if self.task is None:
+            self.task = asyncio.create_task(self._work())
+
+    async def _work(self) -> None:
+        going = True
+        try:
+            while going:
+                try:
+                    going = await self._step()
+                except UnhandledError as error:
+                    going = await self._attempted(self._unhandled(error))
+                except NotPersistable as error:
+                    going = await self._attempted(self._suspend("not_persistable", type(error).__name__, str(error)))
+                except LOST as error:
+                    going = await self._reload(error)
+        except Exception:
+            log.exception("burst failed", instance_id=str(self.instance.instance_id))
+            self.engine.forget(self)
+            await self.instance.drop()
+        finally:
+            self.idle_since = self.runtime.environment.monotonic()
+            self.task = None
+
+    async def _step(self) -> bool:
+        """Take up one input; False once there is none and nothing is left in memory."""
+        instance = self.instance
+        if instance.closed:
+            return await self._let_go(release=False)
+        if self._look:
+            await self._look_at_store()
+        if self._is_suspended:
+            return await self._resume()
+        if instance.state.version == 0:
+            return await self._begin()
+        instance.restore()
+        if instance.must_run:
+            await self._run()
+            return True
+        chosen = self._next_message()
+        timer = self._next_timer()
+        if chosen is not None:
+            queue, arrival, bookmark = chosen
+            due = instance.due(timer) if timer is not None else None
+            if due is None or arrival.received_at <= due:
+                if arrival.message is None and not await self._parse(arrival):
+                    queue.remove(arrival)
+                    return True
+                assert arrival.message is not None
+                queue.remove(arrival)
+                instance.receive(bookmark, arrival, arrival.message)
+                await self._run()
+                return True
+        if timer is not None:
+            self._due.remove(timer)
+            instance.fire(timer)
+            await self._run()
+            return True
+        if self._mailbox:
+            await self.engine.buffer(self._mailbox.popleft())
+            return True
+        return self._look
+
+    async def _run(self) -> None:
+        await self.instance.run()
+        self._look = bool(self.instance.state.bookmarks)
+
+    async def _begin(self) -> bool:
+        """Run a non-persisted instance from its start message, if that is at hand."""
+        instance = self.instance
+        start_id = instance.loaded.start_message_id
+        arrival = next((a for a in self._mailbox if a.envelope.message_id == start_id), None)
+        if arrival is not None:
+            self._mailbox.remove(arrival)
+        elif instance.loaded.start_message is not None:
+            arrival = Arrival.of(instance.loaded.start_message)
+        if arrival is None or not await self._parse(arrival):
+            return await self._let_go(release=True)
+        assert arrival.message is not None
+        instance.begin(arrival, arrival.message)
+        await self._run()
+        return True
+
+    async def _resume(self) -> bool:
+        """Apply a command to resume, if there is one; else let go of the suspended instance."""
+        instance = self.instance
+        for arrival in self._stored:
+            body = orjson.loads(arrival.envelope.body)
+            if arrival.stored is None or arrival.stored.kind != "control" or body.get("command") != "resume":
+                continue
+            self._stored.remove(arrival)
+            if instance.state.version == 0:
+                await self.runtime.provider.resume(
+                    self.runtime.host_id, instance.instance_id, arrival.envelope.message_id
+                )
+                return await self._load_again()
+            instance.resume(arrival, by=body.get("by") or "unknown", why=body.get("why"))
+            instance.restore()
+            if instance.must_run:
+                await self._run()
+            else:
+                await instance.persist_requested()
+                self._look = True
+            return True
+        return await self._let_go(release=True)
+
+    @property
+    def _is_suspended(self) -> bool:
+        instance = self.instance
+        return instance.state.is_suspended or (instance.state.version == 0 and instance.loaded.is_suspended)
+
+    # Inputs.
+
+    async def _look_at_store(self) -> None:
+        self._look = False
+        wakeups = await self.runtime.look.put(self.instance.instance_id)
+        self._stored = deque(Arrival.of(message) for message in wakeups.messages)
+        self._due = list(wakeups.due)
+
+    def _next_message(self) -> tuple[deque[Arrival], Arrival, str] | None:
+        """Return the oldest message that an open bookmark waits for, and the queue that it is in."""
+        for queue in (self._stored, self._mailbox):
+            for arrival in queue:
+                bookmark = self.instance.waiting_for(arrival.envelope.type, arrival.envelope.key)
+                if bookmark is not None:
+                    return queue, arrival, bookmark
+        return None
+
+    def _next_timer(self) -> str | None:
+        """Return the open timer that was due first."""
+        due = [(moment, name) for name in self._due if (moment := self.instance.due(name)) is not None]
+        return min(due)[1] if due else None
+
+    async def _parse(self, arrival: Arrival) -> bool:
+        """Validate a message from the inbox; False if it had to become a dead letter."""
+        kind = self.runtime.app.messages.get(arrival.envelope.type)
+        try:
+            if kind is None:
+                raise InvalidMessage("unknown_type", f"message type {arrival.envelope.type!r} is not known here")
+            if arrival.message is None:
+                arrival.message = kind.parse(arrival.envelope)
+        except InvalidMessage as error:
+            await self._keep(arrival, error.reason, error.detail)
+            return False
+        return True
+
+    async def _keep(self, arrival: Arrival, reason: str | None, detail: str | None) -> None:
+        """Store a message: as a dead letter if there is a reason, else buffered."""
+        intake = Intake(
+            envelope=arrival.envelope,
+            verdict="buffered" if reason is None else "dead_lettered",
+            reason=reason,
+            detail=detail,
+        )
+        await self.runtime.take_in.put(intake)
+        arrival.settle()
+
+    # When something goes wrong.
+
+    async def _attempted(self, handling: object) -> bool:
+        """Await a failure's handling; if the store gives way under it, start over from there."""
+        try:
+            return bool(await handling)  # type: ignore[misc] # a coroutine of this class
+        except LOST as error:
+            return await self._reload(error)
+
+    async def _unhandled(self, error: UnhandledError) -> bool:
+        instance = self.instance
+        log.warning(
+            "unhandled exception",
+            instance_id=str(instance.instance_id),
+            workflow=instance.workflow.name,
+            line=error.where.line,
+            exception=error.detail,
+        )
+        if instance.workflow.on_unhandled == "abandon":
+            return await self._abandon(error)
+        return await self._suspend("unhandled_exception", error.name, error.detail, error.where)
+
+    async def _suspend(
+        self, reason: SuspensionReason, exception_name: str, detail: str, where: Where | None = None
+    ) -> bool:
+        """Go back to the last persistence point and suspend there; what was taken goes into the inbox."""
+        instance = self.instance
+        taken = await instance.drop()
+        try:
+            if instance.state.version == 0:
+                suspension = Suspension(
+                    instance_id=instance.instance_id,
+                    host_id=self.runtime.host_id,
+                    lock_token=instance.loaded.lock_token,
+                    reason=reason,
+                    exception_name=exception_name,
+                    message=next((a.consumed() for a in taken), None),
+                )
+                await self.runtime.provider.suspend([suspension])
+            else:
+                for arrival in taken:
+                    if arrival.stored is None:
+                        await self._keep(arrival, None, None)
+                await instance.suspend(reason, exception_name, detail, where)
+        except LOST:
+            self._mailbox.extendleft(a for a in reversed(taken) if a.stored is None)
+            raise
+        for arrival in taken:
+            arrival.settle()
+        return await self._let_go(release=False)
+
+    async def _abandon(self, error: UnhandledError) -> bool:
+        """Go back to the last persistence point, unload, and try the messages again, or give them up."""
+        instance, runtime = self.instance, self.runtime
+        taken = await instance.drop()
+        names = [a.envelope.message_id for a in taken] or [f"instance:{instance.instance_id}"]
+        attempts = max(await runtime.provider.attempt(names))
+        if attempts >= runtime.settings.max_attempts:
+            if not taken:
+                return await self._suspend("unhandled_exception", error.name, error.detail, error.where)
+            for arrival in taken:
+                await self._keep(arrival, "unhandled_exception", error.detail)
+            return await self._let_go(release=True)
+        self._mailbox.extendleft(a for a in reversed(taken) if a.stored is None)
+        pause = min(LAST_RETRY, FIRST_RETRY * 2 ** (attempts - 1))
+        arrivals = list(self._mailbox)
+        self._mailbox.clear()
+        going = await self._let_go(release=True)
+        if arrivals:
+            self.engine.retry(arrivals, pause)
+        else:
+            self.engine.wake_later(instance.instance_id, pause)
+        return going
+
+    async def _reload(self, error: Exception) -> bool:
+        """Drop the copy and load the instance again; False if it is no longer ours to hold."""
+        log.warning("copy dropped", instance_id=str(self.instance.instance_id), error=str(error))
+        taken = await self.instance.drop()
+        for arrival in reversed(taken):
+            if arrival.stored is not None:
+                continue
+            if isinstance(error, AlreadyConsumed) and arrival.envelope.message_id == error.message_id:
+                self.engine.retry([arrival], 0)
+            else:
+                self._mailbox.appendleft(arrival)
+        return await self._load_again(pause=isinstance(error, StorageError))
+
+    async def _load_again(self, *, pause: bool = False) -> bool:
+        while True:
+            if pause:
+                await self.runtime.environment.sleep(STORAGE_PAUSE)
+            try:
+                self.instance = await self.engine.load(self.instance.instance_id)
+            except StorageError:
+                pause = True
+            except (InstanceError, ProgramUnresolvable):
+                arrivals = list(self._mailbox)
+                self.engine.forget(self)
+                self._mailbox.clear()
+                self.engine.retry(arrivals, 0)
+                return False
+            else:
+                self._look = True
+                return True
+
+    async def _let_go(self, *, release: bool) -> bool:
+        """Forget the instance and send what is left in memory on its way; always False."""
+        self.engine.forget(self)
+        if release:
+            await self.runtime.provider.release(self.runtime.host_id, [self.instance.instance_id])
+        arrivals = list(self._mailbox)
+        self._mailbox.clear()
+        self.engine.retry(arrivals, 0)
+        return False

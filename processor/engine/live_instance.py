@@ -1,0 +1,448 @@
+"""One loaded instance: its machine, the batch that is not yet written, and the road to each commit.
+
+A *burst* is all that the instance does from being woken to being idle or closed. The machine asks, this
+module answers: it runs activities, opens bookmarks, collects events and outgoing messages, and takes
+the persistence points. Where a burst cannot go on it raises; who holds the instance
+(``engine/engine.py``) decides what becomes of it and of the messages that it had taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from holdfast.events.types import (
+    ActivityCompleted,
+    ActivityFailed,
+    BookmarkOpened,
+    Event,
+    InstanceCompleted,
+    InstanceResumed,
+    InstanceStarted,
+    InstanceSuspended,
+    MessageReceived,
+    MessageSent,
+    Persisted,
+    Reason,
+    SuspensionReason,
+    TimerFired,
+    Where,
+)
+from holdfast.processor.core import bookmarks
+from holdfast.processor.core.machine import ROOT, Ask, Machine
+from holdfast.processor.core.outcomes import Raised, Returned
+from holdfast.processor.engine import activities
+from holdfast.processor.engine.arrival import Arrival
+from holdfast.processor.engine.persistence_point import Encoder, encode_value, images_of
+from holdfast.processor.engine.provider import Batch, Loaded, Outgoing, UnitOfWork
+from holdfast.processor.engine.runtime import Runtime
+from holdfast.processor.language.app import Workflow
+from holdfast.processor.language.awaitables import ActivityCall, Checkpoint, Send
+from holdfast.processor.language.program import Program
+from holdfast.projections.instance import fold, initial
+from holdfast.schemas.errors import AppError, KeyInUse
+from holdfast.schemas.identifiers import check_name, idempotency_key, outgoing_message_id
+from holdfast.schemas.message import Message
+
+
+class UnhandledError(Exception):
+    """The workflow let an exception out; ``error`` is that exception."""
+
+    def __init__(self, error: BaseException, where: Where) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.where = where
+
+    @property
+    def name(self) -> str:
+        """The qualified name of the exception's class."""
+        kind = type(self.error)
+        return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+    @property
+    def detail(self) -> str:
+        """What the exception says, as Python prints it."""
+        return "".join(traceback.format_exception_only(self.error)).strip()
+
+
+@dataclass(slots=True)
+class Unwritten:
+    """The batch so far, and whom to tell once it has committed."""
+
+    events: list[Event] = field(default_factory=list)
+    taken: list[Arrival] = field(default_factory=list)
+    outgoing: list[Outgoing] = field(default_factory=list)
+    has_activity: bool = False
+
+
+class LiveInstance:
+    """An instance that this host holds, between being loaded and being let go."""
+
+    def __init__(self, runtime: Runtime, loaded: Loaded, workflow: Workflow, program: Program) -> None:
+        self.runtime = runtime
+        self.instance_id = loaded.instance_id
+        self.loaded = loaded
+        self.workflow = workflow
+        self.program = program
+        self.state = loaded.state or initial
+        self.unwritten = Unwritten()
+        self._types = runtime.app.types
+        self._encoder = Encoder.of(self.state, self._types)
+        self._machine: Machine | None = None
+        self._asks: dict[str, Ask] = {}
+        self._unit: UnitOfWork | None = None
+        self._stack = AsyncExitStack()
+        self._deadline = 0.0
+
+    @property
+    def closed(self) -> bool:
+        """Whether the instance has ended."""
+        return self.state.execution_status == "closed"
+
+    # What wakes an instance.
+
+    def begin(self, arrival: Arrival, message: Message) -> None:
+        """Start from the message that starts the workflow."""
+        envelope = arrival.envelope
+        self._take(arrival)
+        self._record(
+            InstanceStarted(
+                workflow=self.workflow.name,
+                program_hash=self.program.hash,
+                correlation_key=self.loaded.correlation_key,
+                message_id=envelope.message_id,
+                message_type=envelope.type,
+                body=orjson.loads(envelope.body),
+            )
+        )
+        self._machine = Machine.start(self.program, {self.workflow.parameter: message})
+
+    def receive(self, bookmark: str, arrival: Arrival, message: Message) -> None:
+        """Resume a bookmark with a message."""
+        ask = self._ask_of(bookmark)
+        envelope = arrival.envelope
+        self._take(arrival)
+        self._record(
+            MessageReceived(
+                where=_where(ask),
+                bookmark=bookmark,
+                closes=self._bookmarks_of(ask),
+                message_id=envelope.message_id,
+                message_type=envelope.type,
+                correlation_key=envelope.key,
+                body=orjson.loads(envelope.body),
+            )
+        )
+        self._answer(ask, bookmarks.by_message(ask, bookmark, message))
+
+    def fire(self, bookmark: str) -> None:
+        """Resume a bookmark whose timer is due."""
+        ask = self._ask_of(bookmark)
+        self._record(
+            TimerFired(
+                where=_where(ask),
+                bookmark=bookmark,
+                closes=self._bookmarks_of(ask),
+                due=self.state.bookmarks[bookmark].due or "",
+            )
+        )
+        self._answer(ask, bookmarks.by_timer(ask, bookmark))
+
+    def resume(self, control: Arrival, *, by: str, why: str | None) -> None:
+        """Let a suspended instance go on; it is durable with the next persistence point."""
+        self._take(control)
+        self._record(InstanceResumed(by=by, why=why))
+
+    def restore(self) -> None:
+        """Make the stored frames live again, if they are not; asks that are pending are asked again."""
+        if self._machine is None:
+            images = images_of(self.state, self._types)
+            self._machine = Machine.restore({self.program.hash: self.program}, images)
+            self._advance()
+
+    @property
+    def must_run(self) -> bool:
+        """Whether the instance can go on by itself, as after a crash in the middle of a burst."""
+        return self._live.outcome is not None or any(not self._bookmarks_of(a) for a in self._asks.values())
+
+    @property
+    def _can_serve(self) -> bool:
+        return any(not isinstance(ask.awaited, bookmarks.WAITS) for ask in self._asks.values())
+
+    # The burst.
+
+    async def run(self) -> None:
+        """Run until the instance is idle or closed, with a persistence point at the end.
+
+        Raises ``UnhandledError``, ``NotPersistable`` and whatever a commit answers; nothing since the
+        last persistence point is durable then, and the instance must be dropped or suspended.
+        """
+        machine = self._live
+        while True:
+            self._advance()
+            if isinstance(machine.outcome, Returned):
+                self._record(InstanceCompleted(result=encode_value(machine.outcome.value, self._types)))
+                await self._persist("completed")
+                return
+            if isinstance(machine.outcome, Raised):
+                error = machine.outcome.error
+                frame = machine.frames[ROOT]
+                raise UnhandledError(error, Where(ROOT, frame.step, _line(error, self.program, frame.line)))
+            if self._can_serve:
+                for ask in list(self._asks.values()):
+                    await self._serve(ask)
+            elif await self._idle():
+                return
+
+    async def _idle(self) -> bool:
+        """Open the bookmarks of all asks and persist; False if one could not be opened."""
+        before = len(self.unwritten.events)
+        for ask in self._asks.values():
+            if not self._bookmarks_of(ask):
+                for event in bookmarks.opened(ask, self.runtime.now()):
+                    self._record(event)
+        try:
+            await self._persist("idle")
+        except KeyInUse as error:
+            ask = next(a for a in self._asks.values() if self._waits_for(a, error))
+            del self.unwritten.events[before:]
+            self._answer(ask, Raised(error))
+            return False
+        return True
+
+    async def _serve(self, ask: Ask) -> None:
+        awaited = ask.awaited
+        if isinstance(awaited, ActivityCall):
+            await self._run_activity(ask, awaited)
+        elif isinstance(awaited, Send):
+            self._send(ask, awaited)
+        elif isinstance(awaited, Checkpoint):
+            self._answer(ask, Returned())
+            await self._persist("checkpoint")
+
+    async def _run_activity(self, ask: Ask, call: ActivityCall[Any]) -> None:
+        if self.unwritten.has_activity and self.workflow.persistence == "regular":
+            await self._persist("activity_completed")
+        activity = self.runtime.app.activities.get(call.activity)
+        if activity is None:
+            self._answer(ask, Raised(AppError(f"this app has no activity {call.activity!r}")))
+            return
+        key = idempotency_key(self.instance_id, ask.path, ask.step, ask.visit, call.activity)
+        unit = await self._transaction() if activity.is_record else None
+        try:
+            async with asyncio.timeout(self._remaining()):
+                outcome, attempts = await activities.run(
+                    activity,
+                    call,
+                    instance_id=self.instance_id,
+                    idempotency_key=key,
+                    unit=unit,
+                    environment=self.runtime.environment,
+                )
+        except TimeoutError:
+            limit = self.runtime.settings.transaction_timeout
+            error = TimeoutError(f"a transaction with user SQL was open for more than {limit:g} seconds")
+            raise UnhandledError(error, _where(ask)) from None
+        self.unwritten.has_activity = True
+        if isinstance(outcome, Returned):
+            self._record(
+                ActivityCompleted(
+                    where=_where(ask),
+                    activity=call.activity,
+                    idempotency_key=key,
+                    attempts=attempts,
+                    result=encode_value(outcome.value, self._types),
+                )
+            )
+        else:
+            self._record(
+                ActivityFailed(
+                    where=_where(ask),
+                    activity=call.activity,
+                    idempotency_key=key,
+                    attempts=attempts,
+                    error=encode_value(outcome.error, self._types),
+                )
+            )
+        self._answer(ask, outcome)
+
+    def _send(self, ask: Ask, sending: Send) -> None:
+        message = sending.message
+        version = self.state.version + 1
+        message_id = outgoing_message_id(self.instance_id, version, len(self.unwritten.outgoing))
+        try:
+            key = check_name("correlation", message.correlation_key) if message.correlation_field else ""
+            body = message.model_dump_json().encode()
+        except Exception as error:  # noqa: BLE001  What a message cannot say of itself is the sender's error.
+            self._answer(ask, Raised(error))
+            return
+        self.unwritten.outgoing.append(
+            Outgoing(
+                message_id=message_id,
+                exchange=message.exchange or self.runtime.out_exchange,
+                routing_key=message.message_type,
+                type=message.message_type,
+                key=key,
+                body=body,
+            )
+        )
+        self._record(
+            MessageSent(
+                where=_where(ask),
+                message_id=message_id,
+                message_type=message.message_type,
+                correlation_key=key,
+                body=orjson.loads(body),
+            )
+        )
+        self._answer(ask, Returned())
+
+    async def _transaction(self) -> UnitOfWork:
+        """Return the open transaction for user SQL, opening it if there is none."""
+        if self._unit is None:
+            runtime = self.runtime
+            self._unit = await self._stack.enter_async_context(runtime.provider.begin(runtime.host_id))
+            self._deadline = runtime.environment.monotonic() + runtime.settings.transaction_timeout
+        return self._unit
+
+    def _remaining(self) -> float | None:
+        """Return the seconds that the open transaction may still last; None if there is none."""
+        if self._unit is None:
+            return None
+        return max(0.0, self._deadline - self.runtime.environment.monotonic())
+
+    # Persistence points.
+
+    async def _persist(self, reason: Reason) -> None:
+        """Commit everything since the previous persistence point, then tell whom it concerns."""
+        persisted, texts = self._encoder.persisted(reason, self._live, self.state)
+        await self._commit([*self.unwritten.events, persisted])
+        self._encoder.texts = texts
+
+    async def persist_requested(self) -> None:
+        """Take a persistence point because somebody outside asked for it."""
+        await self._persist("requested")
+
+    async def suspend(
+        self, reason: SuspensionReason, exception_name: str | None, detail: str | None, where: Where | None
+    ) -> None:
+        """Suspend at the last persistence point; what came after it must have been dropped before."""
+        await self._commit(
+            [
+                InstanceSuspended(reason=reason, exception_name=exception_name, detail=detail, where=where),
+                Persisted(reason="suspended"),
+            ],
+            release=True,
+        )
+
+    async def _commit(self, events: list[Event], *, release: bool = False) -> None:
+        runtime, unwritten, before = self.runtime, self.unwritten, self.state
+        state = fold(events, before)
+        opened = tuple(name for name in state.bookmarks if name not in before.bookmarks)
+        batch = Batch(
+            instance_id=self.instance_id,
+            host_id=runtime.host_id,
+            lock_token=self.loaded.lock_token,
+            expected_version=before.version,
+            events=events,
+            metadata={"app": runtime.app.name, "host": str(runtime.host_id)},
+            state=state,
+            opened=opened,
+            closed=tuple(name for name in before.bookmarks if name not in state.bookmarks),
+            consumed=[arrival.consumed() for arrival in unwritten.taken],
+            outgoing=unwritten.outgoing,
+            release=release or state.execution_status == "closed",
+        )
+        if self._unit is None:
+            await runtime.commit.put(batch)
+        else:
+            await self._unit.commit(batch)
+            self._unit = None
+            await self._stack.aclose()
+        self.state = state
+        self.unwritten = Unwritten()
+        for arrival in unwritten.taken:
+            arrival.settle()
+        if unwritten.outgoing:
+            runtime.publish(unwritten.outgoing)
+        if any(state.bookmarks[name].kind == "timer" for name in opened):
+            runtime.timer_opened()
+
+    async def drop(self) -> list[Arrival]:
+        """Forget everything since the last persistence point; return the messages that it had taken."""
+        self._machine = None
+        self._asks.clear()
+        taken, self.unwritten = self.unwritten.taken, Unwritten()
+        self._unit = None
+        stack, self._stack = self._stack, AsyncExitStack()
+        await stack.aclose()
+        return taken
+
+    # Small parts.
+
+    def waiting_for(self, message_type: str, key: str) -> str | None:
+        """Return the open bookmark that such a message would resume."""
+        for name, bookmark in self.state.bookmarks.items():
+            if bookmark.message_type == message_type and bookmark.correlation_key == key:
+                return name
+        return None
+
+    def due(self, bookmark: str) -> datetime | None:
+        """Return when an open timer is due; None if it is not open."""
+        found = self.state.bookmarks.get(bookmark)
+        return None if found is None or found.due is None else datetime.fromisoformat(found.due)
+
+    @property
+    def _live(self) -> Machine:
+        if self._machine is None:
+            raise RuntimeError("the instance has no live machine")
+        return self._machine
+
+    def _advance(self) -> None:
+        for ask in self._live.advance():
+            self._asks[ask.path] = ask
+
+    def _answer(self, ask: Ask, outcome: Returned | Raised) -> None:
+        del self._asks[ask.path]
+        self._live.answer(ask.path, outcome)
+
+    def _take(self, arrival: Arrival) -> None:
+        self.unwritten.taken.append(arrival)
+
+    def _record(self, event: Event) -> None:
+        self.unwritten.events.append(event)
+
+    def _ask_of(self, bookmark: str) -> Ask:
+        return next(ask for ask in self._asks.values() if bookmarks.belongs(bookmark, ask))
+
+    def _bookmarks_of(self, ask: Ask) -> tuple[str, ...]:
+        return tuple(name for name in self.state.bookmarks if bookmarks.belongs(name, ask))
+
+    def _waits_for(self, ask: Ask, error: KeyInUse) -> bool:
+        return any(
+            event.message_type == error.message_type and event.correlation_key == error.correlation_key
+            for event in self.unwritten.events
+            if isinstance(event, BookmarkOpened) and bookmarks.belongs(event.bookmark, ask)
+        )
+
+
+def _where(ask: Ask) -> Where:
+    return Where(ask.path, ask.step, ask.line)
+
+
+def _line(error: BaseException, program: Program, default: int) -> int:
+    """Return the line of the workflow function at which ``error`` left it."""
+    line = default
+    step = error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_code.co_filename == program.file:
+            line = step.tb_lineno
+            break
+        step = step.tb_next
+    return line

@@ -1,0 +1,147 @@
+"""What every live instance of a host shares: the app, the store behind batchers, the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from holdfast.processor.engine.batcher import Batcher
+from holdfast.processor.engine.environment import Environment
+from holdfast.processor.engine.provider import (
+    Batch,
+    Committed,
+    Host,
+    Intake,
+    Loaded,
+    Outgoing,
+    PersistenceProvider,
+    Registration,
+    Route,
+    StoredProgram,
+    Wakeups,
+)
+from holdfast.processor.language.app import App, Workflow
+from holdfast.processor.language.program import FORMAT, Program
+from holdfast.schemas.errors import ProgramUnresolvable
+from holdfast.schemas.message import Envelope
+from holdfast.schemas.settings import Settings
+
+READ_GROUP = 200
+"""How many routes, registrations, loads and looks go into one round trip at most."""
+
+
+class Runtime:
+    """One host's means; ``open`` gives it a lease, under an id that is new each time."""
+
+    def __init__(
+        self,
+        app: App,
+        provider: PersistenceProvider,
+        environment: Environment,
+        settings: Settings,
+        *,
+        machine: str,
+        process_id: int,
+        publish: Callable[[Sequence[Outgoing]], None],
+        timer_opened: Callable[[], None],
+    ) -> None:
+        self.app = app
+        self.provider = provider
+        self.environment = environment
+        self.settings = settings
+        self.publish = publish
+        self.timer_opened = timer_opened
+        self.host_id = environment.new_id()
+        self.out_exchange = f"holdfast.{app.name}.out"
+        self._machine = machine
+        self._process_id = process_id
+        self._programs = {w.program.hash: (w, w.program) for w in app.workflows.values()}
+        self._clock_offset = (datetime.min, 0.0)
+        self.commit: Batcher[Batch, Committed] = Batcher(provider.commit, limit=settings.group_size)
+        self.route: Batcher[Envelope, Route] = Batcher(provider.route, limit=READ_GROUP)
+        self.register: Batcher[Registration, int] = Batcher(self._register, limit=READ_GROUP)
+        self.load: Batcher[UUID, Loaded] = Batcher(self._load, limit=READ_GROUP)
+        self.look: Batcher[UUID, Wakeups] = Batcher(self._look, limit=READ_GROUP)
+        self.take_in: Batcher[Intake, Route] = Batcher(provider.take_in, limit=READ_GROUP)
+
+    async def open(self) -> None:
+        """Become a new host with a fresh lease and make the app's programs known."""
+        app = self.app
+        self.host_id = self.environment.new_id()
+        await self.read_clock()
+        key = self.settings.program_key.encode()
+        await self.provider.save_programs(
+            [
+                StoredProgram(
+                    program_hash=w.program.hash,
+                    workflow=w.name,
+                    format=FORMAT,
+                    program=w.program.to_json(),
+                    starts_with=w.start.message_type,
+                    receives=tuple(sorted(w.receives)),
+                    signature=w.program.sign(key) if key else None,
+                )
+                for w in app.workflows.values()
+            ]
+        )
+        await self.provider.open_host(
+            Host(
+                host_id=self.host_id,
+                app=app.name,
+                machine=self._machine,
+                process_id=self._process_id,
+                lease_seconds=self.settings.lease,
+                programs=tuple(self._programs),
+                message_types=tuple(app.messages),
+            )
+        )
+
+    async def read_clock(self) -> None:
+        """Learn the store's time; between two readings it is carried on by the monotonic clock."""
+        self._clock_offset = (await self.provider.now(), self.environment.monotonic())
+
+    def now(self) -> datetime:
+        """Return the store's time."""
+        then, mark = self._clock_offset
+        return then + timedelta(seconds=self.environment.monotonic() - mark)
+
+    async def program(self, workflow: str, program_hash: str) -> tuple[Workflow, Program]:
+        """Return a program that this host can run, with the workflow that it belongs to.
+
+        A program that this host did not compile itself must carry a valid signature under the app's
+        ``program_key``. Raises ``ProgramUnresolvable`` for any other.
+        """
+        known = self._programs.get(program_hash)
+        if known is not None:
+            return known
+        current = self.app.workflows.get(workflow)
+        if current is None:
+            raise ProgramUnresolvable(f"app {self.app.name} has no workflow {workflow!r} here")
+        stored = await self.provider.load_program(program_hash)
+        if stored is None:
+            raise ProgramUnresolvable(f"program {program_hash} of workflow {workflow!r} is not stored")
+        key = self.settings.program_key.encode()
+        program = Program.from_json(stored.program, vars(current.module))
+        if not key or stored.signature is None or not program.verify(key, stored.signature):
+            raise ProgramUnresolvable(
+                f"program {program_hash} of workflow {workflow!r} was not compiled here and is not signed with "
+                "this app's program key; set HOLDFAST_PROGRAM_KEY on all hosts, or run a host with that version"
+            )
+        missing = program.unresolved(vars(current.module))
+        if missing:
+            raise ProgramUnresolvable(
+                f"program {program_hash} of workflow {workflow!r} needs {', '.join(missing)}, which "
+                f"{current.module.__name__} no longer defines"
+            )
+        self._programs[program_hash] = (current, program)
+        return current, program
+
+    async def _register(self, registrations: Sequence[Registration]) -> Sequence[int | Exception]:
+        return await self.provider.register(self.host_id, registrations)
+
+    async def _load(self, instance_ids: Sequence[UUID]) -> Sequence[Loaded | Exception]:
+        return await self.provider.load(self.host_id, instance_ids)
+
+    async def _look(self, instance_ids: Sequence[UUID]) -> Sequence[Wakeups]:
+        return await self.provider.wakeups(self.host_id, instance_ids)
