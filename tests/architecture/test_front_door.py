@@ -1,0 +1,49 @@
+"""The front door: public names only, sorted, loaded when they are asked for."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+import holdfast
+from tests.architecture.house import ROOT
+
+
+def test_the_names_are_sorted() -> None:
+    assert holdfast.__all__ == sorted(holdfast.__all__)
+
+
+def test_every_name_has_one_home() -> None:
+    assert list(holdfast._HOMES) == holdfast.__all__
+
+
+def test_type_checkers_are_told_the_same_homes() -> None:
+    module = ast.parse((ROOT / "holdfast" / "__init__.py").read_text())
+    told = next(node for node in module.body if isinstance(node, ast.If))
+    homes = {
+        (name.asname or name.name): node.module
+        for node in told.body
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    }
+    assert homes == holdfast._HOMES
+
+
+@pytest.mark.parametrize("name", holdfast.__all__)
+def test_the_name_can_be_imported(name: str) -> None:
+    value = getattr(holdfast, name)
+    assert value is getattr(sys.modules[holdfast._HOMES[name]], name)
+    assert name in dir(holdfast)
+
+
+def test_another_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = holdfast.nonsense  # type: ignore[attr-defined]  # That it is not there is the point.
+
+
+@pytest.mark.parametrize("part", ["schemas", "events", "projections"])
+def test_importing_a_part_does_not_load_the_processor(part: str) -> None:
+    code = f"import sys, holdfast.{part}; print(*(name for name in sys.modules if 'processor' in name))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -1,0 +1,66 @@
+"""The laws about who may import whom; most of them stand in pyproject.toml, under tool.importlinter."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import grimp
+import pytest
+
+from tests.architecture.house import ROOT
+
+CLOCKS_AND_DICE = {"now", "today", "utcnow", "uuid1", "uuid4", "uuid6", "uuid7", "urandom"}
+
+
+@pytest.fixture(scope="module")
+def graph() -> grimp.ImportGraph:
+    return grimp.build_graph("holdfast", cache_dir=None)
+
+
+@pytest.fixture(scope="module")
+def pure_modules(graph: grimp.ImportGraph) -> set[str]:
+    configuration = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    contracts = configuration["tool"]["importlinter"]["contracts"]
+    (sources,) = [contract["source_modules"] for contract in contracts if contract["id"] == "pure"]
+    return set(sources).union(*(graph.find_descendants(source) for source in sources))
+
+
+def test_every_contract_is_kept() -> None:
+    linter = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([linter, "--no-logo", "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_pure_modules_import_pure_modules_only(graph: grimp.ImportGraph, pure_modules: set[str]) -> None:
+    impure = {
+        f"{module} imports {imported}"
+        for module in pure_modules
+        for imported in graph.find_modules_directly_imported_by(module) - pure_modules
+    }
+    assert impure == set()
+
+
+def test_every_module_of_schemas_is_pure_but_those_of_postgres(
+    graph: grimp.ImportGraph, pure_modules: set[str]
+) -> None:
+    shell = {"holdfast.schemas.postgres"} | graph.find_descendants("holdfast.schemas.postgres")
+    assert graph.find_descendants("holdfast.schemas") - shell == pure_modules & graph.find_descendants(
+        "holdfast.schemas"
+    )
+
+
+def test_pure_modules_ask_no_clock_and_roll_no_dice(pure_modules: set[str]) -> None:
+    # The modules that have a clock or dice of their own are kept out by contract; these are methods and functions of
+    # modules that also hold plain types.
+    asked = set()
+    for module in pure_modules:
+        place = ROOT.joinpath(*module.split(".")[1:])
+        file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call):
+                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                if name in CLOCKS_AND_DICE and module != "holdfast.schemas.identifiers":
+                    asked.add(f"{file.relative_to(ROOT)}:{node.lineno} calls {name}")
+    assert asked == set()
