@@ -89,6 +89,8 @@ def _for_each(convert: _Convert | None) -> _Convert | None:
 
 def _maker(cls: type) -> _Convert:
     conversions = _conversions(cls)
+    if not conversions:
+        return lambda values: cls(**values)
 
     def make(values: dict[str, Any]) -> Any:
         for name, convert in conversions:

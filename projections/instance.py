@@ -7,11 +7,12 @@ Pure, and independent of programs: any stream folds without the code that wrote 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import reduce
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Literal, assert_never
 
 from holdfast.events.types import (
+    ActivityCompleted,
+    ActivityFailed,
     BookmarkOpened,
     Event,
     InstanceCompleted,
@@ -20,6 +21,7 @@ from holdfast.events.types import (
     InstanceSuspended,
     Json,
     MessageReceived,
+    MessageSent,
     Persisted,
     TimerFired,
 )
@@ -76,10 +78,54 @@ initial = InstanceState()
 
 def evolve(state: InstanceState, event: Event) -> InstanceState:
     """Return the state after one more event."""
-    version = state.version + 1
+    return fold((event,), state)
+
+
+def fold(events: Iterable[Event], state: InstanceState = initial) -> InstanceState:
+    """Return the state after many events."""
+    draft = _Draft(state)
+    for event in events:
+        draft.version += 1
+        _apply(draft, event)
+    return draft.state()
+
+
+class _Draft:
+    """A state while events are applied to it, so that a long stream does not make a new one for each.
+
+    Attributes are replaced, never changed in place: a draft shares its mappings with the state it began as.
+    """
+
+    __slots__ = tuple(field.name for field in fields(InstanceState))
+
+    version: int
+    workflow: str
+    program_hash: str
+    correlation_key: str
+    execution_status: ExecutionStatus
+    outcome: Outcome | None
+    is_suspended: bool
+    suspension_reason: str | None
+    suspension_exception_name: str | None
+    suspension_detail: str | None
+    frames: Mapping[str, FrameState]
+    bookmarks: Mapping[str, Bookmark]
+    result: Json
+
+    def __init__(self, state: InstanceState) -> None:
+        for name in self.__slots__:
+            setattr(self, name, getattr(state, name))
+
+    def state(self) -> InstanceState:
+        return InstanceState(**{name: getattr(self, name) for name in self.__slots__})
+
+
+def _apply(draft: _Draft, event: Event) -> None:
     match event:
         case Persisted():
-            return _persisted(state, event, version)
+            draft.frames = _frames(draft, event)
+            if draft.execution_status != "closed" and event.reason not in ("suspended", "unload"):
+                draft.execution_status = "idle" if event.reason == "idle" else "executing"
         case BookmarkOpened():
             opened = Bookmark(
                 kind=event.kind,
@@ -89,73 +135,47 @@ def evolve(state: InstanceState, event: Event) -> InstanceState:
                 correlation_key=event.correlation_key,
                 due=event.due,
             )
-            return replace(
-                state, version=version, bookmarks={**state.bookmarks, event.bookmark: opened}
-            )
+            draft.bookmarks = {**draft.bookmarks, event.bookmark: opened}
         case MessageReceived() | TimerFired():
-            left = {k: v for k, v in state.bookmarks.items() if k not in event.closes}
-            return replace(state, version=version, execution_status="executing", bookmarks=left)
+            draft.bookmarks = {name: mark for name, mark in draft.bookmarks.items() if name not in event.closes}
+            draft.execution_status = "executing"
         case InstanceStarted():
-            return replace(
-                state,
-                version=version,
-                workflow=event.workflow,
-                program_hash=event.program_hash,
-                correlation_key=event.correlation_key,
-            )
+            draft.workflow = event.workflow
+            draft.program_hash = event.program_hash
+            draft.correlation_key = event.correlation_key
         case InstanceSuspended():
-            return replace(
-                state,
-                version=version,
-                is_suspended=True,
-                suspension_reason=event.reason,
-                suspension_exception_name=event.exception_name,
-                suspension_detail=event.detail,
-            )
+            draft.is_suspended = True
+            draft.suspension_reason = event.reason
+            draft.suspension_exception_name = event.exception_name
+            draft.suspension_detail = event.detail
         case InstanceResumed():
-            return replace(
-                state,
-                version=version,
-                is_suspended=False,
-                suspension_reason=None,
-                suspension_exception_name=None,
-                suspension_detail=None,
-            )
+            draft.is_suspended = False
+            draft.suspension_reason = None
+            draft.suspension_exception_name = None
+            draft.suspension_detail = None
         case InstanceCompleted():
-            return replace(
-                state,
-                version=version,
-                execution_status="closed",
-                outcome="completed",
-                bookmarks={},
-                result=event.result,
-            )
+            draft.execution_status = "closed"
+            draft.outcome = "completed"
+            draft.bookmarks = {}
+            draft.result = event.result
+        case ActivityCompleted() | ActivityFailed() | MessageSent():
+            pass
         case _:
-            return replace(state, version=version)
+            assert_never(event)
 
 
-def fold(events: Iterable[Event], state: InstanceState = initial) -> InstanceState:
-    """Return the state after many events."""
-    return reduce(evolve, events, state)
-
-
-def _persisted(state: InstanceState, event: Persisted, version: int) -> InstanceState:
-    frames = {path: frame for path, frame in state.frames.items() if path not in event.ended}
+def _frames(draft: _Draft, event: Persisted) -> dict[str, FrameState]:
+    frames = {path: frame for path, frame in draft.frames.items() if path not in event.ended}
     for path, change in event.frames.items():
         before = frames.get(path)
         kept = before.variables if before is not None else {}
-        variables = {k: v for k, v in kept.items() if k not in change.unset}
+        variables = {name: value for name, value in kept.items() if name not in change.unset}
         variables.update(change.set)
         frames[path] = FrameState(
-            program=change.program or (before.program if before is not None else state.program_hash),
+            program=change.program or (before.program if before is not None else draft.program_hash),
             step=change.step,
             line=change.line,
             visits=change.visits,
             variables=variables,
         )
-    status = state.execution_status
-    if status != "closed":
-        status = "idle" if event.reason == "idle" else "executing"
-        if event.reason in ("suspended", "unload"):
-            status = state.execution_status
-    return replace(state, version=version, execution_status=status, frames=frames)
+    return frames
