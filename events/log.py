@@ -42,12 +42,18 @@ ExpectedVersion = int | Expected
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Append:
-    """Events for one stream; ``metadata`` is kept with each of them as JSON."""
+    """At least one event for one stream; ``metadata`` is kept with each of them as JSON."""
 
     instance_id: UUID
     expected: ExpectedVersion
     events: Sequence[Event]
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.events:
+            raise ValueError("an append needs at least one event")
+        if isinstance(self.expected, int) and self.expected < 0:
+            raise ValueError(f"a stream has no version {self.expected}")
 
 
 @dataclass(frozen=True, slots=True)
