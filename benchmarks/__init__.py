@@ -1,0 +1,1 @@
+"""Benchmarks: fixed workloads, and what they are measured against."""

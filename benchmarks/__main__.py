@@ -1,0 +1,106 @@
+"""The first benchmark: the order workload through Holdfast in both modes, beside an engine-less loop.
+
+    ./dev bench [--orders 5000] [--rounds 3] [--json FILE]
+
+``README.md`` says what is measured and how.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psycopg
+
+from benchmarks.measure import BenchmarkError, Run, measure
+from benchmarks.subjects import SUBJECTS, Ceiling
+from compose.local.services import Services, running_services
+
+DURABILITY = ("fsync", "synchronous_commit", "full_page_writes")
+
+
+async def run_rounds(services: Services, *, orders: int, rounds: int) -> list[Run]:
+    """Measure every subject once a round, in turns, so that what disturbs the machine disturbs all of them alike."""
+    runs = []
+    for number in range(1, rounds + 1):
+        for subject in SUBJECTS:
+            run = await measure(subject, orders, services)
+            print(
+                f"round {number} of {rounds}: {run.subject:10} {run.orders_per_second:7.0f} orders/s", file=sys.stderr
+            )
+            runs.append(run)
+    return runs
+
+
+def summary(runs: list[Run]) -> dict[str, dict[str, float]]:
+    """Return median, least and greatest orders per second of each subject, and its median's ratio to the ceiling's."""
+    speeds: dict[str, list[float]] = {}
+    for run in runs:
+        speeds.setdefault(run.subject, []).append(run.orders_per_second)
+    ceiling = median(speeds[Ceiling.name])
+    return {
+        subject: {"median": median(found), "min": min(found), "max": max(found), "ratio": median(found) / ceiling}
+        for subject, found in speeds.items()
+    }
+
+
+def report(results: dict[str, dict[str, float]]) -> str:
+    """Return the summary as a table."""
+    lines = [f"{'':12}{'orders/s':>10}{'min':>8}{'max':>8}{'of the ceiling':>17}"]
+    lines += [
+        f"{subject:12}{found['median']:10.0f}{found['min']:8.0f}{found['max']:8.0f}{found['ratio']:17.2f}"
+        for subject, found in results.items()
+    ]
+    return "\n".join(lines)
+
+
+def server_settings(services: Services) -> dict[str, Any]:
+    """Return the database server's version and the settings that say whether a commit survives a power cut."""
+    with psycopg.connect(services.database_url) as connection:
+        shown = connection.execute(
+            "select name, setting from pg_settings where name = any(%s)", (["server_version", *DURABILITY],)
+        )
+        return dict(shown.fetchall())
+
+
+def main() -> int:
+    """Run the benchmark and print its table; the exit code says whether every run did the whole workload."""
+    parser = argparse.ArgumentParser(prog="./dev bench", description="Measure the order workload.")
+    parser.add_argument("--orders", type=int, default=5000, help="orders a run (default: 5000)")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each subject (default: 3)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every run and the summary there")
+    arguments = parser.parse_args()
+    with running_services() as services:
+        settings = server_settings(services)
+        if any(settings[name] != "on" for name in DURABILITY):
+            print(f"these numbers do not count, commits are not durable: {settings}", file=sys.stderr)
+        try:
+            runs = asyncio.run(run_rounds(services, orders=arguments.orders, rounds=arguments.rounds))
+        except BenchmarkError as error:
+            print(f"benchmark: {error}", file=sys.stderr)
+            return 1
+    results = summary(runs)
+    print(report(results))
+    if arguments.json:
+        content = {
+            "workload": "order",
+            "orders": arguments.orders,
+            "rounds": arguments.rounds,
+            "server": settings,
+            "runs": [
+                {"subject": run.subject, "seconds": run.seconds, "orders_per_second": run.orders_per_second}
+                for run in runs
+            ],
+            "summary": results,
+        }
+        arguments.json.write_text(json.dumps(content, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Orders: reserve stock, wait for the payment, ship."""

@@ -1,0 +1,1 @@
+"""Permits: follow the cases of a real event log."""
