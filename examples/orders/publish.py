@@ -2,8 +2,8 @@
 
     python -m examples.orders.publish [--orders 300]
 
-Of every ten orders, seven are paid at once and one is paid a while later, one is never paid and is given two seconds, and
-one asks for something that is out of stock. One more is published in a form that the app does not understand.
+Of every ten orders, seven are paid at once and one a while later; one is never paid and has two seconds to be; one asks
+for something that is out of stock. One more is published in a form that the app does not understand.
 """
 
 import argparse

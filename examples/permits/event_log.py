@@ -27,7 +27,7 @@ def read(path: Path) -> list[TaskDone]:
 
 
 def messages(tasks: list[TaskDone]) -> Iterator[tuple[str, Message]]:
-    """Give each task with its message id, the same in every run, and after a case's last task the closing of the case."""
+    """Give each task with its message id, the same in every run, and after a case's last task its closing."""
     tasks_of = Counter(task.case for task in tasks)
     seen: Counter[str] = Counter()
     for task in tasks:

@@ -8,11 +8,11 @@ parameter: its SQL commits together with the workflow's state.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property, update_wrapper
-from typing import Any, Generic, ParamSpec, TypeVar, cast, get_type_hints
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, get_type_hints, overload
 
 from holdfast.processor.language.awaitables import ActivityCall
 from holdfast.processor.language.transaction import Transaction
@@ -91,3 +91,14 @@ class Activity(Generic[P, R]):
             return cast("dict[str, Any]", get_type_hints(self.function))
         except NameError as error:
             raise AppError(f"activity {self.name}: annotation names an unknown type: {error}") from None
+
+
+class ActivityDecorator(Protocol):
+    """Makes a function an activity; a ``Transaction`` in front is given by the engine, not by the caller."""
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[Transaction, P], Awaitable[R]], /) -> Activity[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, Awaitable[R]], /) -> Activity[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Activity[P, R]: ...

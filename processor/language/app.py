@@ -16,14 +16,15 @@ from dataclasses import dataclass, fields, is_dataclass
 from datetime import timedelta
 from functools import cached_property
 from types import ModuleType, UnionType
-from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_type_hints, overload
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args, get_type_hints, overload
 
 from pydantic import BaseModel
 
 from holdfast.processor.language import awaitables
-from holdfast.processor.language.activity import ONCE, Activity, Retry
+from holdfast.processor.language.activity import ONCE, Activity, ActivityDecorator, Retry
 from holdfast.processor.language.compiler import compile_workflow
 from holdfast.processor.language.program import Program
+from holdfast.processor.language.transaction import Transaction
 from holdfast.schemas.errors import AppError, CompileError, InvalidMessage
 from holdfast.schemas.identifiers import check_name
 from holdfast.schemas.message import Message
@@ -120,11 +121,15 @@ class App:
         self._declared = types
 
     @overload
+    def activity(self, function: Callable[Concatenate[Transaction, P], Awaitable[R]], /) -> Activity[P, R]: ...
+    @overload
     def activity(self, function: Callable[P, Awaitable[R]], /) -> Activity[P, R]: ...
+    @overload
+    def activity(self, function: Callable[P, R], /) -> Activity[P, R]: ...
     @overload
     def activity(
         self, /, *, name: str | None = None, retry: Retry = ..., timeout: timedelta | None = None
-    ) -> Callable[[Callable[..., Any]], Activity[Any, Any]]: ...
+    ) -> ActivityDecorator: ...
 
     def activity(
         self,
@@ -142,7 +147,7 @@ class App:
         """
 
         def register(function: Callable[..., Any]) -> Activity[Any, Any]:
-            activity = Activity(
+            activity: Activity[Any, Any] = Activity(
                 function, name=_name("activity", name or function.__name__), retry=retry, timeout=timeout
             )
             if activity.name in self.activities:
