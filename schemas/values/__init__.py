@@ -38,8 +38,8 @@ whose first key is a tag:
                                                                ``$fields_set``, ``$extra``, ``$private`` of a model;
                                                                ``$is`` of a named tuple
     ``$exception``  name of the class                          ``args``, ``message``, ``members``, ``attributes``,
-                                                               ``cause``, ``context``, ``suppress_context``; ``$is``
-                                                               of a group
+                                                               ``cause``, ``context``, ``suppress_context``; ``title``,
+                                                               ``exceptions`` and ``$is`` of a group
     ==============  =========================================  ================================================
 
 Aliases. Where an object occurs again, ``$ref`` points at its first occurrence: a JSON pointer (RFC 6901, without the

@@ -26,19 +26,21 @@ def encode_exception(encoding: Encoding, value: BaseException, parent: Place, ke
     known = encoding.places.get(id(value))
     if known is not None:
         return {"$ref": pointer(known)}
-    group = isinstance(value, BaseExceptionGroup)
-    place = encoding.below(value, parent, key) if group else encoding.enter(value, parent, key)
-    inside = place, "args", place[2] + 1
-    args: list[Json] = [encoding.attempt(arg, inside, index) for index, arg in enumerate(value.args)]
-    tree: dict[str, Json] = {"$exception": _name(encoding, type(value)), "args": args}
-    if type(value).__module__ != "builtins":
-        # For RemoteError, should the class be gone by the time it is read.
-        message = encoding.encoders[str](encoding, _said(value), place, "message")
-        if args != [message]:
-            tree["message"] = message
-    if group:
-        # A group is made from its arguments, so it can be referred to from here on only.
+    tree: dict[str, Json] = {"$exception": _name(encoding, type(value))}
+    if isinstance(value, BaseExceptionGroup):
+        # A group can only be made from the exceptions in it, so it can be referred to from here on and not before.
+        place = encoding.below(value, parent, key)
+        tree["title"] = encoding.encoders[str](encoding, value.message, place, "title")
+        inside = place, "exceptions", place[2] + 1
+        tree["exceptions"] = [_linked(encoding, each, inside, at) for at, each in enumerate(value.exceptions)]
         encoding.leave(value, place, tree)
+    else:
+        place = encoding.enter(value, parent, key)
+    inside = place, "args", place[2] + 1
+    tree["args"] = [encoding.attempt(arg, inside, at) for at, arg in enumerate(value.args)]
+    if _has_own_words(type(value)):
+        # For RemoteError, should the class be gone by the time it is read.
+        tree["message"] = encoding.encoders[str](encoding, _said(value), place, "message")
     for part, attributes in (("members", _members(value)), ("attributes", value.__dict__)):
         if attributes:
             inside = place, part, place[2] + 1
@@ -51,8 +53,8 @@ def encode_exception(encoding: Encoding, value: BaseException, parent: Place, ke
     return tree
 
 
-def _linked(encoding: Encoding, value: BaseException, place: Place, part: str) -> Json:
-    """Write the next exception of a chain, or its gist where the chain becomes too long."""
+def _linked(encoding: Encoding, value: BaseException, place: Place, part: str | int) -> Json:
+    """Write the next exception of a chain or group, or its gist where they become too deep."""
     try:
         return encoding.encoders[type(value)](encoding, value, place, part)
     except NotPersistable:
@@ -62,6 +64,12 @@ def _linked(encoding: Encoding, value: BaseException, place: Place, part: str) -
 
 def _name(encoding: Encoding, cls: type) -> str:
     return encoding.types.names.get(cls) or f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _has_own_words(cls: type[BaseException]) -> bool:
+    """Tell whether what an exception says cannot be found from its arguments without its class."""
+    always_there = cls.__module__ == "builtins" or cls is RemoteError
+    return not always_there and cls.__str__ is not BaseException.__str__
 
 
 def _said(value: BaseException) -> str:
@@ -86,12 +94,16 @@ def _members(value: BaseException) -> dict[str, Any]:
 def decode_exception(decoding: Decoding, node: Any) -> BaseException:
     """Read an exception without calling its class; ``RemoteError`` if that is not declared or cannot be made."""
     cls = decoding.types.classes.get(node["$exception"])
-    value = _made(decoding, node, cls) if cls is not None and issubclass(cls, BaseException) else None
-    stands_in = value is None
-    if value is None:
-        value = RemoteError.__new__(RemoteError)
-        decoding.built[id(node)] = value
-        value.args = _args(decoding, node)
+    exceptions = [decoding.value(each) for each in node.get("exceptions", ())]
+    made = _made(decoding, node, cls, exceptions) if cls is not None and issubclass(cls, BaseException) else None
+    stands_in = made is None
+    value: BaseException = finished(decoding, node, RemoteError.__new__(RemoteError) if made is None else made)
+    args = tuple([decoding.value(arg) for arg in node["args"]])
+    if not stands_in:
+        with suppress(Exception):
+            # It fills the slots that the interpreter derives from the arguments, where they are the usual ones.
+            _native(type(value)).__init__(value, *args)
+    value.args = args
     for name, item in node.get("members", {}).items():
         # Another version of Python may have no such slot, or one that cannot be set.
         held = decoding.value(item)
@@ -100,7 +112,7 @@ def decode_exception(decoding: Decoding, node: Any) -> BaseException:
     value.__dict__.update(read_mapping(decoding, node.get("attributes", {})))
     if stands_in and isinstance(value, RemoteError):
         value.type_name = node["$exception"]
-        value.message = decoding.value(node.get("message", "")) or ", ".join(map(str, value.args))
+        value.message = decoding.value(node["message"]) if "message" in node else str(BaseException(*args))
     if "cause" in node:
         value.__cause__ = decoding.value(node["cause"])
     if "context" in node:
@@ -109,30 +121,22 @@ def decode_exception(decoding: Decoding, node: Any) -> BaseException:
     return value
 
 
-def _made(decoding: Decoding, node: Any, cls: type[BaseException]) -> BaseException | None:
-    """Make the bare exception with its arguments; ``None`` if only the class itself knows how to."""
-    native: Any = next(base for base in cls.__mro__ if base.__module__ == "builtins")
-    if issubclass(cls, BaseExceptionGroup):
-        args = _args(decoding, node)
-        with suppress(TypeError, ValueError):
-            group: BaseException = finished(decoding, node, BaseExceptionGroup.__new__(cls, *args))
+def _made(
+    decoding: Decoding, node: Any, cls: type[BaseException], exceptions: list[BaseException]
+) -> BaseException | None:
+    """Make the bare exception; ``None`` if only the class itself knows how to."""
+    with suppress(KeyError, TypeError, ValueError):
+        if issubclass(cls, BaseExceptionGroup):
+            group: BaseException = BaseExceptionGroup.__new__(cls, decoding.value(node["title"]), exceptions)
             return group
-        return None
-    try:
-        value: BaseException = native.__new__(cls)
-    except TypeError:
-        return None
-    decoding.built[id(node)] = value
-    args = _args(decoding, node)
-    with suppress(Exception):
-        # It fills the slots that the interpreter derives from the arguments, where they are the usual ones.
-        native.__init__(value, *args)
-    value.args = args
-    return value
+        value: BaseException = _native(cls).__new__(cls)
+        return value
+    return None
 
 
-def _args(decoding: Decoding, node: Any) -> tuple[Any, ...]:
-    return tuple([decoding.value(arg) for arg in node["args"]])
+def _native(cls: type[BaseException]) -> Any:
+    """Give the builtin exception that a class derives from."""
+    return next(base for base in cls.__mro__ if base.__module__ == "builtins")
 
 
 TAGS: dict[str, Decode] = {"$exception": decode_exception}

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from types import MemberDescriptorType
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -159,6 +159,8 @@ def _model(cls: type[BaseModel], name: str) -> Codec:
     fields = cls.model_fields
     names = frozenset(fields)
     privates = cls.__private_attributes__
+    # A root model has None for these on the class, and no place for them in its instances.
+    is_root = issubclass(cls, RootModel)
     takes_extra = cls.model_config.get("extra") == "allow"
 
     def encode(encoding: Encoding, value: Any, parent: Place, key: str | int) -> Json:
@@ -204,11 +206,14 @@ def _model(cls: type[BaseModel], name: str) -> Codec:
         _assign(value, "__pydantic_fields_set__", set(state) if given is None else given)
         if len(state) != len(names):
             _fill(state, fields)
-        _assign(value, "__pydantic_extra__", extra if takes_extra else None)
         if privates:
             private = {key: part for key, part in private.items() if key in privates}
             _fill(private, privates)
-        _assign(value, "__pydantic_private__", private if privates else None)
+            _assign(value, "__pydantic_private__", private)
+        elif not is_root:
+            _assign(value, "__pydantic_private__", None)
+        if not is_root:
+            _assign(value, "__pydantic_extra__", extra if takes_extra else None)
         return value
 
     return Codec(encode, decode)
