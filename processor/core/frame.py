@@ -107,7 +107,7 @@ class Frame:
             raised: BaseException | None = None
             try:
                 if thrown is not None:
-                    self._throw(pc, thrown)
+                    self.throw(pc, thrown)
                 while raised is None:
                     op, a, b, c = steps[pc]
                     if op == RUN:
@@ -117,7 +117,7 @@ class Frame:
                         self.visits += 1
                         if not isinstance(awaited, Awaitable):
                             del variables["$await"]
-                            self._throw(pc, _not_awaitable(awaited))
+                            self.throw(pc, _not_awaitable(awaited))
                         self.step = pc
                         self.asked = False
                         return
@@ -152,7 +152,7 @@ class Frame:
                         self.step = pc
                         self.outcome = Returned(variables.pop("$return") if a else None)
                         return
-            except BaseException as error:  # noqa: BLE001  Whatever user code raises takes the road that Python gives it.
+            except BaseException as error:  # noqa: BLE001 - Whatever user code raises takes the road that Python gives it.
                 raised = error
                 raised.__traceback__ = _users(raised.__traceback__)
             thrown = None
@@ -164,9 +164,9 @@ class Frame:
             slot, pc = catch
             variables[slot] = raised
 
-    def _throw(self, pc: int, error: BaseException) -> None:
+    def throw(self, pc: int, error: BaseException) -> None:
         """Raise ``error`` from the line of the await at ``pc``, as if the awaited thing had raised it there."""
-        throw = self.code.throw(pc)
+        throw = self.code.thrower(pc)
         handled = _handled(self.code.steps[pc][3] or (), self.variables)
         if handled is None:
             throw(error)
@@ -193,8 +193,8 @@ def _run_handling(handled: BaseException | None, function: Any, argument: Any) -
         return function(argument)
     traceback, context = handled.__traceback__, handled.__context__
     try:
-        raise handled
-    except BaseException:  # noqa: BLE001  It is the one just raised.
+        raise handled  # noqa: TRY301 - Being raised and caught here is what makes it the one that is handled.
+    except BaseException:  # noqa: BLE001 - It is the one just raised.
         handled.__traceback__ = traceback
         handled.__context__ = context
         return function(argument)
@@ -247,6 +247,4 @@ def _users(traceback: TracebackType | None) -> TracebackType | None:
     return traceback
 
 
-_INTERPRETER: frozenset[CodeType] = frozenset(
-    function.__code__ for function in (Frame.run, Frame._throw, _run_handling)
-)
+_INTERPRETER: frozenset[CodeType] = frozenset(function.__code__ for function in (Frame.run, Frame.throw, _run_handling))

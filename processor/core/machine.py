@@ -82,9 +82,7 @@ class Machine:
             awaited = frame.awaiting
             if awaited is not None and not frame.asked:
                 frame.asked = True
-                asks.append(
-                    Ask(path=path, step=frame.step, line=frame.line, visit=frame.visits, awaited=awaited)
-                )
+                asks.append(Ask(path=path, step=frame.step, line=frame.line, visit=frame.visits, awaited=awaited))
         return asks
 
     def answer(self, path: str, result: Returned | Raised) -> None:

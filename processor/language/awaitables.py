@@ -7,7 +7,6 @@ that waits can be stored together with what it waits for.
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -97,7 +96,7 @@ def receive(type: type[M], key: object, timeout: timedelta | None = None) -> Awa
         TypeError: ``type`` is not a message type, or ``timeout`` not a ``timedelta``.
         InvalidMessage: the key is empty or too long.
     """
-    if not (isinstance(type, builtins.type) and issubclass(type, Message)):
+    if not _is_message_type(type):
         raise TypeError(f"receive() takes a Message class, not {type!r}")
     if timeout is not None and not isinstance(timeout, timedelta):
         raise TypeError(f"the timeout of receive() is a timedelta, not {timeout!r}")
@@ -147,3 +146,7 @@ def checkpoint() -> Awaitable[None]:
 
 STORED = (ActivityCall, Receive, Send, Delay, FirstOf, Checkpoint, Outcome)
 """The classes of this module that stand in the variables of a waiting instance."""
+
+
+def _is_message_type(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Message)

@@ -17,7 +17,6 @@ it raises. Steps become tuples ``(operation, a, b, c)``.
 """
 
 from __future__ import annotations
-
 import __future__
 
 import ast
@@ -38,7 +37,7 @@ RUN, AWAIT, NEXT, JUMP, LEAVE, RESUME, RAISE, UNBIND, RETURN = range(9)
 VARIABLES = "$v"
 """The parameter of every block: the frame's variables. No Python identifier begins with ``$``."""
 
-HELPERS = {"$unbound": NameError, "$list": list, "$type": type, "$walked": frozenset((list, tuple, range))}
+HELPERS = {"$unbound": NameError, "$type": type, "$walked": frozenset((list, tuple, range))}
 """What generated code needs, by parameters of its own that no global name of the user can hide."""
 
 
@@ -50,7 +49,7 @@ class Code:
     names whose values are left out if they are functions.
     """
 
-    __slots__ = ("_compile", "_places", "_throws", "catches", "kept", "lines", "steps")
+    __slots__ = ("_compile_throw", "_places", "_throws", "catches", "kept", "lines", "steps")
 
     def __init__(self, program: Program, namespace: dict[str, Any]) -> None:
         flags = 0
@@ -61,13 +60,17 @@ class Code:
             kept: list[FunctionType] = []
             module = ast.Module(body=functions, type_ignores=[])
             code = compile(module, program.file, "exec", flags=flags, dont_inherit=True)
-            exec(code, namespace, {"$keep": kept.append})  # noqa: S102  Programs are compiled here or carry a signature.
+            exec(code, namespace, {"$keep": kept.append})  # noqa: S102 - Programs are compiled here or carry a signature.
             for function in kept:
                 function.__defaults__ = tuple(HELPERS.values())
             return kept
 
         blocks = compile_functions([_block(program, block) for block in program.blocks])
-        self._compile = lambda place: compile_functions([_thrower(program, place)])[0]
+
+        def compile_throw(place: list[int]) -> Block:
+            return compile_functions([_thrower(program, place)])[0]
+
+        self._compile_throw = compile_throw
         self._places = [step.get("at") for step in program.steps]
         self._throws: dict[int, Block] = {}
         self.steps = tuple(_step(step, blocks) for step in program.steps)
@@ -78,10 +81,10 @@ class Code:
             for step in program.steps
         )
 
-    def throw(self, step: int) -> Block:
+    def thrower(self, step: int) -> Block:
         """Return the function that raises its argument from the place of the await at ``step``."""
         if step not in self._throws:
-            self._throws[step] = self._compile(self._places[step])
+            self._throws[step] = self._compile_throw(self._places[step])
         return self._throws[step]
 
 
@@ -156,11 +159,12 @@ def _function(program: Program, body: list[ast.stmt], place: list[int]) -> ast.s
         decorator_list=[_name("$keep")],
         returns=None,
     )
-    if "type_params" in ast.FunctionDef._fields:
-        function.type_params = []
+    if "type_params" in function._fields:
+        # Python 3.12 wants to see that there are none.
+        setattr(function, "type_params", [])  # noqa: B010 - The attribute is unknown to older versions.
     # Generated nodes stand where the user's code begins, so that tools that follow lines see only his.
     for node in ast.walk(function):
-        if "lineno" in node._attributes and not hasattr(node, "lineno"):
+        if trees.has_place(node) and not hasattr(node, "lineno"):
             for name, number in zip(trees.PLACE, place, strict=True):
                 setattr(node, name, number)
     return function

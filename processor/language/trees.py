@@ -37,7 +37,7 @@ def load(data: Json) -> Any:
         return data
     kind = getattr(ast, data["_"], None)
     if not (isinstance(kind, type) and issubclass(kind, ast.AST)):
-        raise ValueError(f"this Python has no syntax node {data['_']!r}")
+        raise ValueError(f"this Python has no syntax node {data['_']!r}")  # noqa: TRY004 - The value is to blame.
     node = kind()
     for name in kind._fields:
         if (data["_"], name) in _CONSTANTS:
@@ -52,6 +52,11 @@ def load(data: Json) -> Any:
     for name, number in zip(PLACE, data.get("at", ()), strict=False):
         setattr(node, name, number)
     return node
+
+
+def has_place(node: ast.AST) -> bool:
+    """Tell whether nodes of this kind have a place in the source."""
+    return "lineno" in type(node)._attributes  # noqa: SLF001 - The underscore only keeps it apart from the fields.
 
 
 def without_places(data: Json) -> Json:
@@ -70,19 +75,18 @@ def _dump(value: Any) -> Json:
         return value
     kind = type(value).__name__
     data: dict[str, Json] = {"_": kind}
-    if "lineno" in value._attributes:
+    if has_place(value):
         data["at"] = [getattr(value, name) for name in PLACE]
+    left_out = _LEFT_OUT if getattr(value, "type_params", None) else _LEFT_OUT | {"type_params"}
     for name in value._fields:
         field = getattr(value, name, None)
         if (kind, name) in _CONSTANTS:
             data[name] = _dump_constant(field)
-        elif name in _LEFT_OUT or field is None or (name in _LEFT_OUT_IF_EMPTY and not field):
-            continue
-        elif isinstance(field, ast.Load):
+        elif field is None or isinstance(field, ast.Load) or name in left_out:
             continue
         elif kind == "JoinedStr":
             data[name] = _dump(_joined(field))
-        elif kind == "FormattedValue" and name == "format_spec" and not _joined(field.values):
+        elif (kind, name) == ("FormattedValue", "format_spec") and not _joined(field.values):
             continue
         else:
             data[name] = _dump(field)
