@@ -10,6 +10,7 @@
     ├── PersistenceRequired          the workflow needs a persistence provider and has none
     ├── InstanceError
     │   ├── InstanceNotFound         no such instance
+    │   ├── VersionNotFound          the instance has not come to that version
     │   ├── InstanceLocked           another host holds the instance
     │   ├── InstanceLockLost         this host no longer holds the instance
     │   ├── InstanceCompleted        the instance is closed
@@ -114,6 +115,15 @@ class InstanceNotFound(InstanceError):
 
     def __init__(self, instance_id: UUID) -> None:
         super().__init__(instance_id, f"there is no instance {instance_id}")
+
+
+class VersionNotFound(InstanceError):
+    """The instance has not come to the version that was asked for."""
+
+    def __init__(self, instance_id: UUID, *, asked: int, last: int) -> None:
+        super().__init__(instance_id, f"instance {instance_id} has versions up to {last}, not {asked}")
+        self.asked = asked
+        self.last = last
 
 
 class InstanceLocked(InstanceError):

@@ -1,0 +1,213 @@
+"""What operators and users ask of the instance store and of the messages that were given up.
+
+Lists come in pages of at most ``limit`` items; the last item of a page says where the next one begins. The
+caller owns the connection and its transaction; nothing here writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, TypeVar
+from uuid import UUID
+
+from psycopg import AsyncConnection
+from psycopg.rows import class_row
+
+from holdfast.projections.instance import ExecutionStatus, Outcome
+from holdfast.schemas.errors import InstanceNotFound
+from holdfast.schemas.postgres.statements import load
+
+_SQL = load(__package__)
+_Row = TypeVar("_Row")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One row of the instance store, without the state.
+
+    ``current_machine`` and the lock are None where no living host holds the instance; ``version`` is the
+    number of its events; ``pending_timer`` is when its next timer is due.
+    """
+
+    instance_id: UUID
+    app: str
+    workflow: str
+    program_hash: str
+    correlation_key: str
+    partition: int
+    start_message_id: str
+    execution_status: ExecutionStatus
+    outcome: Outcome | None
+    is_initialized: bool
+    is_suspended: bool
+    suspension_reason: str | None
+    suspension_exception_name: str | None
+    creation_time: datetime
+    last_updated_time: datetime
+    pending_timer: datetime | None
+    active_bookmarks: Sequence[str]
+    current_machine: str | None
+    last_machine: str | None
+    lock_owner: UUID | None
+    lock_token: int | None
+    lock_expiration: datetime | None
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenBookmark:
+    """Where an instance waits: for a message of a type and key, or for a timer due at ``due``."""
+
+    name: str
+    kind: Literal["message", "timer"]
+    message_type: str | None
+    correlation_key: str | None
+    due: datetime | None
+    line: int
+    opened_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """How many instances of a workflow are in one and the same condition."""
+
+    app: str
+    workflow: str
+    execution_status: ExecutionStatus
+    outcome: Outcome | None
+    is_initialized: bool
+    is_suspended: bool
+    instances: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NonPersisted:
+    """An instance without a persistence point yet.
+
+    ``kind`` is ``live`` (a living host holds it), ``suspended``, ``orphan`` (no living host holds it, and
+    the inbox has its start message still) or ``message_lost``. The last is a likelihood: the start message
+    may still wait in RabbitMQ.
+    """
+
+    instance_id: UUID
+    app: str
+    workflow: str
+    correlation_key: str
+    start_message_id: str
+    creation_time: datetime
+    kind: Literal["live", "suspended", "orphan", "message_lost"]
+    current_machine: str | None
+    last_machine: str | None
+    suspension_reason: str | None
+    suspension_exception_name: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A message that was given up: taken in (``inbox``), or sent and not routable (``outbox``).
+
+    ``at`` is when it was received or written; ``size`` is the body's in bytes, None if it is not kept.
+    """
+
+    box: Literal["inbox", "outbox"]
+    app: str
+    message_id: str
+    type: str
+    correlation_key: str
+    reason: str | None
+    detail: str | None
+    instance_id: UUID | None
+    at: datetime
+    size: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedDeadLetter(DeadLetter):
+    """A dead letter with what is in it."""
+
+    body: bytes | None
+    traceparent: str | None
+
+
+async def instances(
+    connection: AsyncConnection[Any],
+    *,
+    app: str | None = None,
+    workflow: str | None = None,
+    correlation_key: str | None = None,
+    execution_status: ExecutionStatus | None = None,
+    outcome: Outcome | None = None,
+    is_suspended: bool | None = None,
+    is_initialized: bool | None = None,
+    after: UUID | None = None,
+    limit: int = 100,
+) -> list[Instance]:
+    """Return a page of the instances that fit all that is given, newest first."""
+    return await _all(
+        connection,
+        Instance,
+        "instances",
+        instance_id=None,
+        app=app,
+        workflow=workflow,
+        correlation_key=correlation_key,
+        execution_status=execution_status,
+        outcome=outcome,
+        is_suspended=is_suspended,
+        is_initialized=is_initialized,
+        after=after,
+        limit=limit,
+    )
+
+
+async def instance(connection: AsyncConnection[Any], instance_id: UUID) -> tuple[Instance, list[OpenBookmark]]:
+    """Return one instance and where it waits, or raise ``InstanceNotFound``."""
+    criteria = dict.fromkeys(
+        ("app", "workflow", "correlation_key", "execution_status", "outcome", "is_suspended", "is_initialized", "after")
+    )
+    found = await _all(connection, Instance, "instances", instance_id=instance_id, limit=1, **criteria)
+    if not found:
+        raise InstanceNotFound(instance_id)
+    return found[0], await _all(connection, OpenBookmark, "bookmarks", instance_id=instance_id)
+
+
+async def tally(connection: AsyncConnection[Any], app: str | None = None) -> list[Tally]:
+    """Return how many instances there are of each workflow in each condition."""
+    return await _all(connection, Tally, "tally", app=app)
+
+
+async def non_persisted(
+    connection: AsyncConnection[Any], *, app: str | None = None, after: UUID | None = None, limit: int = 100
+) -> list[NonPersisted]:
+    """Return a page of the instances without a persistence point, newest first."""
+    return await _all(connection, NonPersisted, "non_persisted", app=app, after=after, limit=limit)
+
+
+async def dead_letters(
+    connection: AsyncConnection[Any], *, app: str | None = None, after: DeadLetter | None = None, limit: int = 100
+) -> list[DeadLetter]:
+    """Return a page of the dead letters of inbox and outbox, newest first."""
+    return await _all(
+        connection,
+        DeadLetter,
+        "dead_letters",
+        app=app,
+        at=after and after.at,
+        box=after and after.box,
+        message_id=after and after.message_id,
+        limit=limit,
+    )
+
+
+async def dead_letter(connection: AsyncConnection[Any], app: str, message_id: str) -> OpenedDeadLetter | None:
+    """Return one dead letter with its body; None if the app has none with this message id."""
+    found = await _all(connection, OpenedDeadLetter, "dead_letter", app=app, message_id=message_id)
+    return found[0] if found else None
+
+
+async def _all(connection: AsyncConnection[Any], row: type[_Row], name: str, **parameters: Any) -> list[_Row]:
+    async with connection.cursor(row_factory=class_row(row), binary=True) as cursor:
+        await cursor.execute(_SQL[name], parameters)
+        return await cursor.fetchall()

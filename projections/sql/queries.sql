@@ -1,0 +1,93 @@
+-- name: instances
+-- Newest first: ids are made in the order of time.
+select
+    instance_id, app, workflow, program_hash, correlation_key, partition, start_message_id,
+    execution_status, outcome, is_initialized, is_suspended, suspension_reason, suspension_exception_name,
+    creation_time, last_updated_time, pending_timer, active_bookmarks,
+    current_machine, last_machine, lock_owner, lock_token, lock_expiration, version
+from holdfast.instances
+where (%(instance_id)s::uuid is null or instance_id = %(instance_id)s::uuid)
+    and (%(app)s::text is null or app = %(app)s::text)
+    and (%(workflow)s::text is null or workflow = %(workflow)s::text)
+    and (%(correlation_key)s::text is null or correlation_key = %(correlation_key)s::text)
+    and (%(execution_status)s::text is null or execution_status = %(execution_status)s::text)
+    and (%(outcome)s::text is null or outcome = %(outcome)s::text)
+    and (%(is_suspended)s::boolean is null or is_suspended = %(is_suspended)s::boolean)
+    and (%(is_initialized)s::boolean is null or is_initialized = %(is_initialized)s::boolean)
+    and (%(after)s::uuid is null or instance_id < %(after)s::uuid)
+order by instance_id desc
+limit %(limit)s::bigint;
+
+-- name: tally
+select app, workflow, execution_status, outcome, is_initialized, is_suspended, count(*) as instances
+from holdfast.instance_rows
+where (%(app)s::text is null or app = %(app)s::text)
+group by app, workflow, execution_status, outcome, is_initialized, is_suspended
+order by app, workflow, execution_status, outcome nulls first, is_initialized, is_suspended;
+
+-- name: bookmarks
+select name, kind, message_type, correlation_key, due, line, opened_at
+from holdfast.bookmarks
+where instance_id = %(instance_id)s::uuid
+order by name;
+
+-- name: non_persisted
+-- Which message is lost nobody can tell for sure: one that no table has may still wait in RabbitMQ.
+select
+    i.instance_id, i.app, i.workflow, i.correlation_key, i.start_message_id, i.creation_time,
+    case
+        when i.lock_owner is not null then 'live'
+        when i.is_suspended then 'suspended'
+        when exists (
+            select from holdfast.inbox m
+            where m.app = i.app
+                and m.message_id = i.start_message_id
+                and m.verdict in ('buffered', 'dead_lettered')
+        ) then 'orphan'
+        else 'message_lost'
+    end as kind,
+    i.current_machine, i.last_machine, i.suspension_reason, i.suspension_exception_name
+from holdfast.instances i
+where not i.is_initialized
+    and (%(app)s::text is null or i.app = %(app)s::text)
+    and (%(after)s::uuid is null or i.instance_id < %(after)s::uuid)
+order by i.instance_id desc
+limit %(limit)s::bigint;
+
+-- name: dead_letters
+-- Newest first, from both tables; the place of the last one seen is given as (at, box, message_id).
+select *
+from (
+    select
+        'inbox' as box, app, message_id, type, correlation_key, reason, detail, instance_id,
+        received_at as at, octet_length(body) as size
+    from holdfast.inbox
+    where verdict = 'dead_lettered'
+    union all
+    select
+        'outbox', app, message_id, type, correlation_key, dead_reason, null, instance_id,
+        created_at, octet_length(body)
+    from holdfast.outbox
+    where dead_reason is not null
+) letters
+where (%(app)s::text is null or app = %(app)s::text)
+    and (
+        %(at)s::timestamptz is null
+        or (at, box, message_id) < (%(at)s::timestamptz, %(box)s::text, %(message_id)s::text)
+    )
+order by at desc, box desc, message_id desc
+limit %(limit)s::bigint;
+
+-- name: dead_letter
+select
+    'inbox' as box, app, message_id, type, correlation_key, reason, detail, instance_id,
+    received_at as at, octet_length(body) as size, body, traceparent
+from holdfast.inbox
+where app = %(app)s::text and message_id = %(message_id)s::text and verdict = 'dead_lettered'
+union all
+select
+    'outbox', app, message_id, type, correlation_key, dead_reason, null, instance_id,
+    created_at, octet_length(body), body, traceparent
+from holdfast.outbox
+where app = %(app)s::text and message_id = %(message_id)s::text and dead_reason is not null
+limit 1;
