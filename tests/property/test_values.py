@@ -128,10 +128,17 @@ def group(first: Any, second: Any) -> Any:
     return ExceptionGroup("both", [first if isinstance(first, Exception) else ValueError(first), KeyError(second)])
 
 
+def knot(first: Any, second: Any) -> Any:
+    inner = [first]
+    outer = (inner, second)
+    inner.append(outer)
+    return outer
+
+
 MAKERS: list[Callable[[Any, Any], Any]] = [
     lambda first, second: [first, second],
     lambda first, second: (first, second),
-    lambda first, second: {"first": first, "$second": second},
+    lambda first, second: {"$first": first, "second": second},
     lambda first, second: {"first": first, "second": second},
     Pair,
     Point,
@@ -140,6 +147,7 @@ MAKERS: list[Callable[[Any, Any], Any]] = [
     lambda first, second: Frozen(first),
     failure,
     group,
+    knot,
 ]
 
 
