@@ -1,0 +1,105 @@
+"""The real event log of a permit process runs through four partitions while its workers are killed and replaced."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import LiteralString
+
+import psycopg
+import pytest
+
+from examples.permits.check import facts
+from tests.support.rabbitmq import has_exchange, remove_app, waiting
+from tests.support.workers import ROOT, Worker, Workers, environment, eventually, holdfast
+
+EVENT_LOG = Path(os.environ.get("HOLDFAST_PERMITS_CSV") or ROOT.parent / "shared" / "data" / "receipt.csv")
+
+pytestmark = [
+    pytest.mark.skipif(
+        not EVENT_LOG.exists(), reason="the permit event log is not here; HOLDFAST_PERMITS_CSV names it"
+    ),
+    pytest.mark.timeout(600),
+]
+
+CASES = 1434
+TASKS = 8577
+
+APPLIED: LiteralString = (
+    "select count(*) from holdfast.inbox where app = 'permits' and type = 'TaskDone' and verdict = 'applied'"
+)
+CLOSED: LiteralString = "select count(*) from holdfast.instances where app = 'permits' and is_completed"
+ACTIVE: LiteralString = """
+select h.process_id
+from holdfast.hosts h
+join holdfast.instance_rows i on i.lock_owner = h.host_id
+group by h.process_id
+order by count(*) desc
+limit 1
+"""
+HOSTS: LiteralString = "select count(distinct metadata ->> 'host') from holdfast.events"
+FACTS = {
+    "instances": CASES,
+    "instances completed": CASES,
+    "tasks applied": TASKS,
+    "distinct task messages applied": TASKS,
+    "task messages with the verdict applied": TASKS,
+    "messages with another verdict": 0,
+    "cases whose trace equals the file's": CASES,
+    "distinct traces": 116,
+    "cases with the most frequent trace": 713,
+}
+
+
+@pytest.fixture
+def env(database_url: str, amqp_url: str) -> Iterator[dict[str, str]]:
+    remove_app(amqp_url, "permits")
+    yield environment(database_url, amqp_url, partitions=4, lease=6, detection=1)
+    remove_app(amqp_url, "permits")
+
+
+def publish(env: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "examples.permits.publish", EVENT_LOG], env=env, cwd=ROOT)
+
+
+def ask(database_url: str, query: LiteralString) -> int:
+    with psycopg.connect(database_url) as connection:
+        row = connection.execute(query).fetchone()
+    return row[0] if row else 0
+
+
+def test_the_permit_log_is_followed_exactly_while_the_active_worker_is_killed(
+    database_url: str, amqp_url: str, env: dict[str, str], tmp_path: Path
+) -> None:
+    with Workers("examples.permits.app:app", env, tmp_path) as workers:
+        both = [workers.start(), workers.start()]
+        eventually("the workers have made the exchange", lambda: has_exchange(amqp_url, "holdfast.permits"))
+        publisher = publish(env)
+        eventually("half of the tasks are applied", lambda: ask(database_url, APPLIED) >= TASKS // 2, 300)
+        active = by_process_id(both, ask(database_url, ACTIVE))
+        active.kill()
+        assert ask(database_url, CLOSED) < CASES
+        workers.start()
+        assert publisher.wait(120) == 0
+        eventually("every case is closed", lambda: ask(database_url, CLOSED) >= CASES, 300)
+
+        assert found(database_url) == FACTS
+        assert ask(database_url, HOSTS) > 1
+        verified = holdfast("verify", "--app", "permits", env=env)
+        assert verified.returncode == 0, verified.stdout + verified.stderr
+
+        # Published again, every message is a duplicate.
+        assert publish(env).wait(120) == 0
+        eventually("the queues are empty", lambda: waiting(amqp_url, "permits") == 0)
+        assert [worker.stop() for worker in workers.all if worker.is_running] == [0, 0]
+        assert found(database_url) == FACTS
+
+
+def found(database_url: str) -> dict[str, int]:
+    return {fact.name: fact.found for fact in facts(database_url, EVENT_LOG)}
+
+
+def by_process_id(workers: list[Worker], process_id: int) -> Worker:
+    (worker,) = [worker for worker in workers if worker.process.pid == process_id]
+    return worker

@@ -1,0 +1,98 @@
+"""Worker processes, run as a user runs them, to be killed and started again by a test."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+ROOT = Path(__file__).parents[2]
+HOLDFAST = Path(sys.executable).with_name("holdfast")
+
+
+def environment(database_url: str, amqp_url: str, **settings: object) -> dict[str, str]:
+    """Return the environment of a ``holdfast`` command; ``settings`` are named as in ``Settings``."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")}
+    given = {f"HOLDFAST_{name.upper()}": str(value) for name, value in settings.items()}
+    addresses = {"HOLDFAST_DATABASE_URL": database_url, "HOLDFAST_AMQP_URL": amqp_url}
+    return inherited | addresses | given
+
+
+def holdfast(*arguments: str, env: dict[str, str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """Run one ``holdfast`` command to its end."""
+    return subprocess.run(
+        [HOLDFAST, *arguments], env=env, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def eventually(what: str, condition: Callable[[], bool], timeout: float = 60) -> None:
+    """Return as soon as ``condition`` holds; fail if it does not within ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout} s: {what}")
+        time.sleep(0.05)
+
+
+class Worker:
+    """One worker process; its output goes to a file."""
+
+    def __init__(self, app: str, env: dict[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [HOLDFAST, "worker", app], env=env, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+
+    @property
+    def output(self) -> str:
+        """What the process has written so far."""
+        return self.log.read_text(errors="replace")
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process has not ended."""
+        return self.process.poll() is None
+
+    def kill(self) -> None:
+        """End the process as a power cut would."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, timeout: float = 30) -> int:
+        """Ask the process to end and return its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout)
+
+
+class Workers:
+    """The workers of one app; those that still run are killed at the end of the ``with`` block."""
+
+    def __init__(self, app: str, env: dict[str, str], folder: Path) -> None:
+        self.all: list[Worker] = []
+        self._app = app
+        self._env = env
+        self._folder = folder
+
+    def start(self) -> Worker:
+        """Start one more worker."""
+        worker = Worker(self._app, self._env, self._folder / f"worker-{len(self.all)}.log")
+        self.all.append(worker)
+        return worker
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for worker in self.all:
+            if worker.is_running:
+                worker.kill()
+        if error is not None:
+            for worker in self.all:
+                error.add_note(f"the last lines of {worker.log.name}:\n" + "\n".join(worker.output.splitlines()[-15:]))
