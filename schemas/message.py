@@ -8,10 +8,10 @@ is one, the header ``traceparent``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 import orjson
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from holdfast.schemas.errors import AppError, InvalidMessage
 from holdfast.schemas.identifiers import check_name
@@ -42,6 +42,16 @@ class Message(BaseModel):
     message_type: ClassVar[str] = ""
     correlation_field: ClassVar[str] = ""
     exchange: ClassVar[str | None] = None
+
+    def __init_subclass__(
+        cls,
+        *,
+        correlation: str | None = None,  # noqa: ARG003  Used below, once pydantic has collected the fields.
+        type: str | None = None,  # noqa: ARG003
+        exchange: str | None = None,  # noqa: ARG003
+        **kwargs: Unpack[ConfigDict],
+    ) -> None:
+        super().__init_subclass__(**kwargs)
 
     @classmethod
     def __pydantic_init_subclass__(

@@ -12,13 +12,11 @@ import re
 import sys
 import textwrap
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from types import ModuleType, UnionType
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args, get_type_hints, overload
-
-from pydantic import BaseModel
+from types import ModuleType
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args, overload
 
 from holdfast.processor.language import awaitables
 from holdfast.processor.language.activity import ONCE, Activity, ActivityDecorator, Retry
@@ -28,7 +26,7 @@ from holdfast.processor.language.transaction import Transaction
 from holdfast.schemas.errors import AppError, CompileError, InvalidMessage
 from holdfast.schemas.identifiers import check_name
 from holdfast.schemas.message import Message
-from holdfast.schemas.values import Types
+from holdfast.schemas.values import Types, declarable
 
 Persistence = Literal["regular", "in_memory"]
 OnUnhandled = Literal["abandon_and_suspend", "abandon"]
@@ -254,14 +252,17 @@ class App:
     def types(self) -> Types:
         """The classes whose values may stand in variables and come back from the store."""
         types = Types()
-        for kind in (*awaitables.STORED, *self._classes()):
+        for kind in (*awaitables.STORED, *self._declared):
             types.add(kind)
+        for kind in self._classes():
+            if declarable(kind):
+                types.add(kind)
         for workflow in self.workflows.values():
             types.modules.update(workflow.imports)
         return types
 
     def _classes(self) -> list[type]:
-        """Return every class declared or named, and those that their fields are made of."""
+        """Return every class that is declared, or named by a program or by an activity's signature."""
         waiting: list[object] = [*self._declared]
         for workflow in self.workflows.values():
             waiting += [workflow.start, *workflow.named()]
@@ -273,15 +274,10 @@ class App:
         found: dict[type, None] = {}
         while waiting:
             kind = waiting.pop()
-            if isinstance(kind, UnionType) or get_args(kind):
+            if get_args(kind):
                 waiting += get_args(kind)
-            elif isinstance(kind, type) and kind not in found and kind.__module__ != "builtins":
+            elif isinstance(kind, type) and kind.__module__ != "builtins":
                 found[kind] = None
-                if issubclass(kind, BaseModel):
-                    waiting += [f.annotation for f in kind.model_fields.values()]
-                elif is_dataclass(kind):
-                    hints = get_type_hints(kind)
-                    waiting += [hints[f.name] for f in fields(kind)]
         return list(found)
 
 
