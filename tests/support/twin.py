@@ -1,0 +1,183 @@
+"""Run a workflow function twice, as Python runs it and as a machine runs it, and compare everything.
+
+``effects`` decides what each awaited thing gives: it is called with the number of the await, from 0, and what is
+awaited. It must make a new exception or value at each call. Code under test may call ``note`` to leave a mark between
+the awaits.
+"""
+
+import contextlib
+import copy
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import CodeType, FrameType
+from typing import Any
+
+import orjson
+
+from holdfast.processor.core.frame import FrameImage
+from holdfast.processor.core.machine import ROOT, Machine
+from holdfast.processor.core.outcomes import Raised, Returned
+from holdfast.processor.language.awaitables import (
+    ActivityCall,
+    Awaitable,
+    Checkpoint,
+    Delay,
+    FirstOf,
+    Outcome,
+    Receive,
+    Send,
+)
+from holdfast.processor.language.compiler import compile_workflow
+from holdfast.processor.language.program import Program
+from holdfast.schemas.values import Types, decode, encode
+from tests.support.graphs import difference
+
+Effects = Callable[[int, Awaitable[Any]], Returned | Raised]
+Images = dict[str, FrameImage]
+Reload = Callable[[Images], Images]
+
+AWAITABLES = (ActivityCall, Receive, Send, Delay, FirstOf, Checkpoint, Outcome)
+
+_log: list[str] = []
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that a run shows: its value or its error, what it did in order, and the variables that it left."""
+
+    value: Any
+    error: BaseException | None
+    log: list[str]
+    variables: dict[str, Any]
+
+    def difference(self, other: "Result") -> str | None:
+        """Say where two results differ first, or ``None``."""
+        if self.log != other.log:
+            return f"effects: {self.log} and {other.log}"
+        return difference(self._compared(), other._compared())
+
+    def _compared(self) -> dict[str, Any]:
+        # Functions, classes and generators are not kept by a workflow, so they are nobody's final variables.
+        kept = {name: self.variables[name] for name in sorted(self.variables) if not _is_code(self.variables[name])}
+        return {"value": self.value, "error": self.error, "variables": kept}
+
+
+def act(*args: Any, **kwargs: Any) -> ActivityCall[Any]:
+    """Give something to await."""
+    return ActivityCall("act", args, kwargs)
+
+
+def note(mark: Any) -> Any:
+    """Log a mark, and give it back."""
+    _log.append(f"note {mark!r}")
+    return mark
+
+
+def run_native(function: Callable[..., Any], arguments: Mapping[str, Any], effects: Effects) -> Result:
+    """Run the function as a coroutine."""
+    _log.clear()
+    coroutine = function(**copy.deepcopy(dict(arguments)))
+    value, error, number = None, None, 0
+    with _final_variables(function.__code__) as variables:
+        try:
+            awaited = coroutine.send(None)
+            while True:
+                answer = _performed(effects, number, awaited)
+                number += 1
+                if isinstance(answer, Returned):
+                    awaited = coroutine.send(answer.value)
+                else:
+                    awaited = coroutine.throw(answer.error)
+        except StopIteration as stop:
+            value = stop.value
+        except BaseException as raised:  # noqa: BLE001 - the function may raise anything
+            error = raised
+    return Result(value, error, _log.copy(), variables)
+
+
+def run_machine(
+    function: Callable[..., Any], arguments: Mapping[str, Any], effects: Effects, reload: Reload | None = None
+) -> Result:
+    """Run the function as a program that was stored and read again, with a reload before and after each answer."""
+    _log.clear()
+    compiled = compile_workflow(function, name="twin")
+    program = Program.from_json(orjson.loads(orjson.dumps(compiled.to_json())), function.__globals__)
+    assert program.hash == compiled.hash
+    machine = Machine.start(program, copy.deepcopy(dict(arguments)))
+    number = 0
+    while machine.outcome is None:
+        machine.advance()
+        if machine.outcome is not None:
+            break
+        if reload is not None:
+            machine = Machine.restore({program.hash: program}, reload(machine.images()))
+            machine.advance()
+        awaited = machine.frames[ROOT].awaiting
+        assert awaited is not None
+        machine.answer(ROOT, _performed(effects, number, awaited))
+        number += 1
+        if reload is not None:
+            machine = Machine.restore({program.hash: program}, reload(machine.images()))
+    variables = {name: value for name, value in machine.frames[ROOT].variables.items() if name[0] != "$"}
+    if isinstance(machine.outcome, Returned):
+        return Result(machine.outcome.value, None, _log.copy(), variables)
+    return Result(None, machine.outcome.error, _log.copy(), variables)
+
+
+def codec_reload(*classes: type, modules: tuple[str, ...] = ()) -> Reload:
+    """Return a reload by way of JSON, for variables of the given classes and modules beside Python's own types."""
+    types = Types.of(*AWAITABLES, *classes, modules=modules)
+
+    def reload(images: Images) -> Images:
+        variables = {f"{path}.{name}": value for path, image in images.items() for name, value in image.variables.items()}
+        restored = decode(orjson.loads(orjson.dumps(encode(variables, types))), types)
+        return {
+            path: replace(image, variables={name: restored[f"{path}.{name}"] for name in image.variables})
+            for path, image in images.items()
+        }
+
+    return reload
+
+
+def compare(
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    effects: Effects,
+    *classes: type,
+    modules: tuple[str, ...] = (),
+) -> Result:
+    """Check that the function gives the same natively, in a machine, and in a machine reloaded at each await."""
+    native = run_native(function, arguments, effects)
+    for reload in (None, codec_reload(*classes, modules=modules)):
+        machine = run_machine(function, arguments, effects, reload)
+        found = native.difference(machine)
+        assert found is None, f"{function.__name__}, {'reloaded' if reload else 'in memory'}: {found}"
+    return native
+
+
+def _performed(effects: Effects, number: int, awaited: Awaitable[Any]) -> Returned | Raised:
+    _log.append(f"await {awaited!r}")
+    return effects(number, awaited)
+
+
+@contextlib.contextmanager
+def _final_variables(code: CodeType) -> Iterator[dict[str, Any]]:
+    """Give the variables that a function had each time it was left, so in the end the last ones."""
+    variables: dict[str, Any] = {}
+
+    def profile(frame: FrameType, event: str, _argument: Any) -> None:
+        if event == "return" and frame.f_code is code:
+            variables.clear()
+            variables.update(frame.f_locals)
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        yield variables
+    finally:
+        sys.setprofile(before)
+
+
+def _is_code(value: Any) -> bool:
+    return callable(value) or hasattr(value, "gi_frame")
