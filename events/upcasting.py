@@ -23,18 +23,18 @@ UPCASTERS: Mapping[str, tuple[Upcaster, ...]] = {}
 """For each event type whose shape has changed: from version 1 to 2, from 2 to 3, and so on."""
 
 
-def shape_version(type: str, upcasters: Mapping[str, tuple[Upcaster, ...]] = UPCASTERS) -> int:
+def shape_version(type: str) -> int:
     """Return the present shape version of an event type."""
-    return 1 + len(upcasters.get(type, ()))
+    return 1 + len(UPCASTERS.get(type, ()))
 
 
-def upcast(type: str, data: Data, upcasters: Mapping[str, tuple[Upcaster, ...]] = UPCASTERS) -> Data:
+def upcast(type: str, data: Data) -> Data:
     """Return an event's data in the present shape, without its version.
 
     Raises ``UnreadableEvent`` for a version that is newer than the present one, or none at all.
     """
     version = data.pop(VERSION_KEY, 1)
-    steps = upcasters.get(type, ())
+    steps = UPCASTERS.get(type, ())
     if version not in range(1, len(steps) + 2):
         raise UnreadableEvent(
             f"{type} is stored in shape version {version!r}, this version of Holdfast knows up to {len(steps) + 1}"

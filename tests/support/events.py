@@ -1,0 +1,134 @@
+"""One event of every type, and strategies that make any events at all."""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from hypothesis import strategies as st
+
+from holdfast.events.types import (
+    ActivityCompleted,
+    ActivityFailed,
+    BookmarkOpened,
+    Event,
+    FrameChange,
+    InstanceCompleted,
+    InstanceResumed,
+    InstanceStarted,
+    InstanceSuspended,
+    MessageReceived,
+    MessageSent,
+    Persisted,
+    TimerFired,
+    Where,
+)
+
+HERE = Where("0", 3, 17)
+
+EVERY_TYPE: tuple[Event, ...] = (
+    InstanceStarted(
+        workflow="order",
+        program_hash="6a09e667",
+        correlation_key="order-1",
+        message_id="m-1",
+        message_type="OrderPlaced",
+        body={"order_id": "order-1", "amount": {"$decimal": "12.50"}},
+    ),
+    ActivityCompleted(
+        where=HERE, activity="reserve_stock", idempotency_key="i/0/3/1/reserve_stock", attempts=2, result="R-7"
+    ),
+    ActivityFailed(
+        where=Where("0.1", 5, 21),
+        activity="charge",
+        idempotency_key="i/0.1/5/2/charge",
+        attempts=5,
+        error={"$exception": "builtins.ValueError", "args": ["no such card"]},
+    ),
+    BookmarkOpened(
+        where=HERE, bookmark="0:paid", kind="message", message_type="PaymentReceived", correlation_key="order-1"
+    ),
+    BookmarkOpened(where=HERE, bookmark="0:late", kind="timer", due="2026-03-04T05:06:07.000008+00:00"),
+    Persisted(
+        reason="idle",
+        frames={
+            "0": FrameChange(
+                step=3,
+                line=17,
+                visits=2,
+                program="6a09e667",
+                set={"reservation": "R-7", "$t1": None},
+                unset=("placed",),
+            )
+        },
+    ),
+    MessageReceived(
+        where=HERE,
+        bookmark="0:paid",
+        closes=("0:paid", "0:late"),
+        message_id="m-2",
+        message_type="PaymentReceived",
+        correlation_key="order-1",
+        body={"order_id": "order-1", "reference": "ü\u0000\u2028"},
+    ),
+    TimerFired(where=HERE, bookmark="0:late", closes=("0:late",), due="2026-03-04T05:06:07.000008+00:00"),
+    MessageSent(
+        where=HERE,
+        message_id="i:8:0",
+        message_type="OrderShipped",
+        correlation_key="order-1",
+        body={"n": [1, 2.5, True]},
+    ),
+    InstanceSuspended(reason="unhandled_exception", exception_name="ValueError", detail="no such card", where=HERE),
+    InstanceSuspended(reason="requested"),
+    InstanceResumed(by="ops", why="card replaced"),
+    InstanceCompleted(result={"$tuple": ["R-7"]}),
+    Persisted(reason="completed", ended=("0", "0.1")),
+)
+"""Every type, each field once with and, if it may be left out, once without a value."""
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 63), (1 << 63) - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
+    lambda trees: st.lists(trees, max_size=3) | st.dictionaries(st.text("ab$.", max_size=3), trees, max_size=3),
+    max_leaves=5,
+)
+
+_NAMES = st.sampled_from(["0", "0.1", "x", "y"])
+"""Few, so that events meet: what one opens, another closes."""
+
+
+def events() -> st.SearchStrategy[Event]:
+    """Make events of every type, with any values that their fields allow."""
+    return st.one_of([_dataclass(cls) for cls in get_args(Event)])
+
+
+def _dataclass(cls: type) -> st.SearchStrategy[Any]:
+    hints = get_type_hints(cls)
+    return st.builds(cls, **{field.name: _values(hints[field.name]) for field in fields(cls)})
+
+
+def _values(hint: Any) -> st.SearchStrategy[Any]:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return JSON
+    if hint is str:
+        return _NAMES
+    if hint is int:
+        return st.integers(0, 9)
+    if hint is NoneType:
+        return st.none()
+    if is_dataclass(hint) and isinstance(hint, type):
+        return _dataclass(hint)
+    if origin is Literal:
+        return st.sampled_from(arguments)
+    if origin is UnionType:
+        return st.one_of([_values(arm) for arm in arguments])
+    if origin is tuple:
+        return st.lists(_values(arguments[0]), max_size=3).map(tuple)
+    if origin is Mapping:
+        return st.dictionaries(_NAMES, _values(arguments[1]), max_size=3)
+    raise TypeError(f"no strategy for {hint!r}")
