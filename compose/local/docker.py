@@ -6,10 +6,9 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Literal
 
 from compose.local.process import Server, ServerError
-from compose.local.rabbitmq import PLUGINS, free_ports, speaks_amqp
+from compose.local.rabbitmq import PLUGINS, STARTED, StopMode, free_ports
 
 IMAGE = "rabbitmq:4"
 
@@ -19,13 +18,13 @@ class DockerRabbitMQ:
 
     def __init__(self) -> None:
         folder = Path(tempfile.mkdtemp(prefix="holdfast-rabbitmq-"))
-        (self._port,) = free_ports(1)
+        (port,) = free_ports(1)
         self._name = f"holdfast-{secrets.token_hex(4)}"
         password = secrets.token_hex(8)
-        self.url = f"amqp://holdfast:{password}@127.0.0.1:{self._port}/"
+        self.url = f"amqp://holdfast:{password}@127.0.0.1:{port}/"
         self._create = [
             *("create", "--name", self._name, "--hostname", "holdfast"),
-            *("--publish", f"127.0.0.1:{self._port}:5672"),
+            *("--publish", f"127.0.0.1:{port}:5672"),
             *("--env", "RABBITMQ_DEFAULT_USER=holdfast", "--env", f"RABBITMQ_DEFAULT_PASS={password}"),
             IMAGE,
         ]
@@ -45,15 +44,16 @@ class DockerRabbitMQ:
             self._docker(*self._create)
             self._create = []
             self._docker("cp", f"{self._plugins}", f"{self._name}:/etc/rabbitmq/enabled_plugins")
-        self._server.start(lambda: speaks_amqp(self._port), last_signal=signal.SIGTERM, timeout=120)
+        self._server.start(lambda: self._server.has_said(STARTED), last_signal=signal.SIGTERM, timeout=120)
 
-    def stop(self, mode: Literal["orderly", "kill"] = "orderly") -> None:
+    def stop(self, mode: StopMode = "orderly") -> None:
         self._docker("stop" if mode == "orderly" else "kill", self._name)
         self._server.wait()
 
     def close(self) -> None:
         self._server.close()
-        self._docker("rm", "--force", "--volumes", self._name)
+        if not self._create:
+            self._docker("rm", "--force", "--volumes", self._name)
 
     def _docker(self, *arguments: str) -> None:
         done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)

@@ -34,12 +34,14 @@ class Server:
         self._environment = environment
         self._user = user
         self._leash: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
 
     def start(self, ready: Callable[[], bool], *, last_signal: int, timeout: float) -> None:
         """Start the server and wait until `ready`; `last_signal` ends it when its folder is no longer needed.
 
         Raises ServerError when it ended before it was ready, or was not ready within `timeout` seconds.
         """
+        self._log_start = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._leash = subprocess.Popen(
                 [sys.executable, "-I", "-S", LEASH, str(last_signal), self._user, self.folder, *self._command],
@@ -60,6 +62,12 @@ class Server:
     def is_running(self) -> bool:
         """Whether the server was started and has not ended since."""
         return self._leash is not None and self._leash.poll() is None
+
+    def has_said(self, text: str) -> bool:
+        """Tell whether the server has written this to its standard output or error since it was started last."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            return text.encode() in log.read()
 
     def stop(self, number: int) -> None:
         """Send the server a signal that ends it, and wait until it has ended; its folder stays."""
