@@ -237,6 +237,8 @@ create table holdfast.inbox (
 
 create index inbox_buffered on holdfast.inbox (app, correlation_key, type, sequence) where verdict = 'buffered';
 create index inbox_addressed on holdfast.inbox (instance_id, sequence) where verdict = 'buffered' and instance_id is not null;
+create index inbox_waiting on holdfast.inbox (app, sequence) where verdict = 'buffered';
+create index inbox_commands on holdfast.inbox (app, sequence) where verdict = 'buffered' and kind = 'control';
 create index inbox_dead_letters on holdfast.inbox (app, sequence) where verdict = 'dead_lettered';
 
 comment on table holdfast.inbox is 'Messages taken in: the durable mailbox of the instances, and what became of each message.';
@@ -258,6 +260,7 @@ create table holdfast.outbox (
     sequence bigint generated always as identity,
     app text not null,
     instance_id uuid not null,
+    host_id uuid not null,
     exchange text not null,
     routing_key text not null,
     type text not null,
@@ -268,10 +271,11 @@ create table holdfast.outbox (
     dead_reason text
 );
 
-create index outbox_in_order on holdfast.outbox (app, sequence);
+create index outbox_in_order on holdfast.outbox (app, sequence) where dead_reason is null;
 create index outbox_of_instance on holdfast.outbox (instance_id, sequence);
 
 comment on table holdfast.outbox is 'Messages that are committed but not yet confirmed by the broker; a confirmed one is deleted.';
+comment on column holdfast.outbox.host_id is 'The host that committed it, which publishes it for as long as it lives.';
 comment on column holdfast.outbox.dead_reason is 'Set when the broker could not route the message; it can be resent.';
 
 -- Roles: members of holdfast_worker run workers, members of holdfast_observer may only look. Roles belong to the whole

@@ -1,0 +1,94 @@
+"""Hosts and their leases, and the programs that they bring along."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+import orjson
+
+from holdfast.processor.engine.provider import Host, StoredProgram
+from holdfast.processor.store.connections import Connection
+from holdfast.schemas.postgres.statements import load
+
+_SQL = load(__package__)
+
+
+async def open_host(connection: Connection, host: Host) -> None:
+    """Add a host with a fresh lease, and forget those that ended long ago."""
+    await connection.execute(_SQL["forget_hosts"], {"app": host.app})
+    await connection.execute(
+        _SQL["open_host"],
+        {
+            "host_id": host.host_id,
+            "app": host.app,
+            "machine": host.machine,
+            "process_id": host.process_id,
+            "lease_seconds": host.lease_seconds,
+            "programs": list(host.programs),
+            "message_types": list(host.message_types),
+        },
+    )
+
+
+async def renew_host(connection: Connection, host_id: UUID, lease_seconds: float) -> bool:
+    """Renew a lease unless it lapsed."""
+    cursor = await connection.execute(_SQL["renew_host"], {"host_id": host_id, "lease_seconds": lease_seconds})
+    return await cursor.fetchone() is not None
+
+
+async def close_host(connection: Connection, host_id: UUID) -> None:
+    """Free every lock of the host and forget it."""
+    await connection.execute(_SQL["close_host"], {"host_id": host_id})
+
+
+async def known_types(connection: Connection, app: str) -> frozenset[str]:
+    """Return the message types that some living host of the app knows."""
+    cursor = await connection.execute(_SQL["known_types"], {"app": app})
+    return frozenset(name for (name,) in await cursor.fetchall())
+
+
+async def save_programs(connection: Connection, app: str, programs: Sequence[StoredProgram]) -> None:
+    """Keep programs; one that is there already stays as it is."""
+    for program in sorted(programs, key=lambda p: p.program_hash):
+        await connection.execute(
+            _SQL["save_programs"],
+            {
+                "app": app,
+                "program_hash": program.program_hash,
+                "workflow": program.workflow,
+                "format": program.format,
+                "program": orjson.dumps(program.program).decode(),
+                "starts_with": program.starts_with,
+                "receives": list(program.receives),
+                "signature": program.signature,
+            },
+        )
+
+
+async def load_program(connection: Connection, app: str, program_hash: str) -> StoredProgram | None:
+    """Return a program of the app."""
+    cursor = await connection.execute(_SQL["load_program"], {"app": app, "program_hash": program_hash})
+    row = await cursor.fetchone()
+    if row is None:
+        return None
+    name, workflow, format, program, starts_with, receives, signature = row
+    return StoredProgram(
+        program_hash=name,
+        workflow=workflow,
+        format=format,
+        program=orjson.loads(program),
+        starts_with=starts_with,
+        receives=tuple(receives),
+        signature=signature,
+    )
+
+
+async def now(connection: Connection) -> datetime:
+    """Return the database's clock, in UTC."""
+    cursor = await connection.execute(_SQL["now"])
+    row = await cursor.fetchone()
+    assert row is not None
+    moment: datetime = row[0]
+    return moment.astimezone(UTC)

@@ -1,0 +1,193 @@
+"""The inbox: where messages belong, and the verdicts that they get without a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from holdfast.processor.engine.provider import Batch, Intake, Route, RouteKind, StoredMessage
+from holdfast.processor.store.connections import Connection
+from holdfast.schemas.identifiers import digest
+from holdfast.schemas.message import Envelope
+from holdfast.schemas.postgres.statements import load
+
+_SQL = load(__package__)
+
+CHANNEL = "holdfast"
+"""Where hosts hear, as a hint, that something lies in the inbox; the payload is the app."""
+
+
+async def route(connection: Connection, app: str, envelopes: Sequence[Envelope]) -> list[Route]:
+    """Return where each message belongs, first match of the routing table."""
+    cursor = await connection.execute(
+        _SQL["route"],
+        {
+            "app": app,
+            "message_ids": [e.message_id for e in envelopes],
+            "types": [e.type for e in envelopes],
+            "keys": [e.key for e in envelopes],
+            "digests": [_digest(e) for e in envelopes],
+        },
+        binary=True,
+    )
+    return [Route(RouteKind(kind), instance_id) for kind, instance_id in await cursor.fetchall()]
+
+
+async def take_in(connection: Connection, app: str, intakes: Sequence[Intake]) -> list[Route]:
+    """Store messages, each statement a transaction, and return what became of each.
+
+    Who waits for a buffered message is looked up only after it was committed, and who opens a bookmark
+    looks for messages after that commit: whichever of two hosts commits last sees the other.
+    """
+    first: dict[str, Intake] = {}
+    for intake in intakes:
+        first.setdefault(intake.envelope.message_id, intake)
+    stored = await _store(connection, app, list(first.values()))
+    known = await _digests(connection, app, [id for id in first if id not in stored])
+    takers = await _find_takers(
+        connection, app, [id for id in stored if first[id].verdict == "buffered" and first[id].kind == "message"]
+    )
+    routes = [
+        _outcome(intake, intake is first[intake.envelope.message_id], stored, known, takers, first)
+        for intake in intakes
+    ]
+    await _keep_reused(connection, app, intakes, routes)
+    commanded = any(i.kind == "control" and i.envelope.message_id in stored for i in intakes)
+    if commanded or any(route.kind is RouteKind.BOOKMARK for route in routes):
+        await connection.execute(_SQL["notify"], {"channel": CHANNEL, "app": app})
+    return routes
+
+
+async def attempt(connection: Connection, app: str, message_ids: Sequence[str]) -> list[int]:
+    """Count one more attempt of each message and return the counts."""
+    cursor = await connection.execute(
+        _SQL["attempt"], {"app": app, "message_ids": sorted(set(message_ids))}, binary=True
+    )
+    counts = dict(await cursor.fetchall())
+    return [counts[message_id] for message_id in message_ids]
+
+
+async def expire(connection: Connection, app: str, ttl_seconds: float, limit: int, after: int) -> tuple[int, int]:
+    """Let one page of buffered messages expire; return how many did, and where the next page begins."""
+    cursor = await connection.execute(
+        _SQL["expire"], {"app": app, "ttl_seconds": float(ttl_seconds), "limit": limit, "after": after}, binary=True
+    )
+    row = await cursor.fetchone()
+    expired, last, more = row or (0, None, False)
+    return expired, last if more and last is not None else 0
+
+
+async def settle(connection: Connection, batches: Sequence[Batch]) -> set[str]:
+    """Give the messages that batches consume their verdict and put what they send into the outbox.
+
+    Returns the ids of the messages that were still to be had; the caller rolls back if one is missing.
+    """
+    consumed = [(b, c) for b in batches for c in b.consumed]
+    outgoing = [(b, o) for b in batches for o in b.outgoing]
+    if not consumed and not outgoing:
+        return set()
+    cursor = await connection.execute(
+        _SQL["settle"],
+        {
+            "consumed_by": [b.instance_id for b, _ in consumed],
+            "versions": [b.state.version for b, _ in consumed],
+            "message_ids": [c.envelope.message_id for _, c in consumed],
+            "kinds": [c.kind for _, c in consumed],
+            "types": [c.envelope.type for _, c in consumed],
+            "keys": [c.envelope.key for _, c in consumed],
+            "digests": [_digest(c.envelope) for _, c in consumed],
+            "traceparents": [c.envelope.traceparent for _, c in consumed],
+            "sent_by": [b.instance_id for b, _ in outgoing],
+            "sent_from": [b.host_id for b, _ in outgoing],
+            "outgoing_ids": [o.message_id for _, o in outgoing],
+            "exchanges": [o.exchange for _, o in outgoing],
+            "routing_keys": [o.routing_key for _, o in outgoing],
+            "outgoing_types": [o.type for _, o in outgoing],
+            "outgoing_keys": [o.key for _, o in outgoing],
+            "bodies": [o.body for _, o in outgoing],
+            "outgoing_traceparents": [o.traceparent for _, o in outgoing],
+        },
+        binary=True,
+    )
+    return {message_id for (message_id,) in await cursor.fetchall()}
+
+
+async def reject_left_over(connection: Connection, instance_ids: Sequence[Any]) -> None:
+    """Give what is left in the mailboxes of closed instances the verdict ``rejected: completed``."""
+    await connection.execute(_SQL["reject_left_over"], {"instance_ids": list(instance_ids)})
+
+
+def stored_message(row: Sequence[Any]) -> StoredMessage:
+    """Return the message of a row: sequence, kind, id, type, key, body, traceparent, received_at, instance."""
+    sequence, kind, message_id, type, key, body, traceparent, received_at, instance_id = row
+    envelope = Envelope(message_id=message_id, type=type, key=key, body=bytes(body or b""), traceparent=traceparent)
+    return StoredMessage(
+        sequence=sequence, kind=kind, envelope=envelope, received_at=received_at, instance_id=instance_id
+    )
+
+
+def _digest(envelope: Envelope) -> bytes:
+    return digest(envelope.type, envelope.key, envelope.body)
+
+
+async def _store(connection: Connection, app: str, intakes: Sequence[Intake]) -> set[str]:
+    cursor = await connection.execute(
+        _SQL["take_in"],
+        {
+            "app": app,
+            "message_ids": [i.envelope.message_id for i in intakes],
+            "kinds": [i.kind for i in intakes],
+            "types": [i.envelope.type for i in intakes],
+            "keys": [i.envelope.key for i in intakes],
+            "bodies": [i.envelope.body if i.verdict in ("buffered", "dead_lettered") else None for i in intakes],
+            "digests": [_digest(i.envelope) for i in intakes],
+            "traceparents": [i.envelope.traceparent for i in intakes],
+            "verdicts": [i.verdict for i in intakes],
+            "reasons": [i.reason for i in intakes],
+            "details": [i.detail for i in intakes],
+            "instance_ids": [i.instance_id for i in intakes],
+        },
+        binary=True,
+    )
+    return {message_id for (message_id,) in await cursor.fetchall()}
+
+
+async def _digests(connection: Connection, app: str, message_ids: list[str]) -> dict[str, bytes]:
+    if not message_ids:
+        return {}
+    cursor = await connection.execute(_SQL["compare"], {"app": app, "message_ids": message_ids}, binary=True)
+    return {message_id: bytes(found) for message_id, found in await cursor.fetchall()}
+
+
+async def _find_takers(connection: Connection, app: str, message_ids: list[str]) -> dict[str, Route]:
+    if not message_ids:
+        return {}
+    cursor = await connection.execute(_SQL["find_takers"], {"app": app, "message_ids": message_ids}, binary=True)
+    return {message_id: Route(RouteKind(kind), taker) for message_id, kind, taker in await cursor.fetchall()}
+
+
+def _outcome(
+    intake: Intake,
+    is_first: bool,
+    stored: set[str],
+    known: dict[str, bytes],
+    takers: dict[str, Route],
+    first: dict[str, Intake],
+) -> Route:
+    message_id = intake.envelope.message_id
+    if message_id in stored and is_first:
+        return takers.get(message_id, Route(RouteKind.NONE))
+    before = known.get(message_id) or _digest(first[message_id].envelope)
+    return Route(RouteKind.DUPLICATE if before == _digest(intake.envelope) else RouteKind.REUSED)
+
+
+async def _keep_reused(connection: Connection, app: str, intakes: Sequence[Intake], routes: Sequence[Route]) -> None:
+    """Keep dead letters whose id another message has: under an id of their own, so that nothing is lost."""
+    reused = {}
+    for intake, found in zip(intakes, routes, strict=True):
+        if found.kind is RouteKind.REUSED and intake.verdict == "dead_lettered":
+            own = f"{intake.envelope.message_id}#{_digest(intake.envelope).hex()}"
+            reused[own] = replace(intake, envelope=replace(intake.envelope, message_id=own))
+    if reused:
+        await _store(connection, app, list(reused.values()))

@@ -1,0 +1,162 @@
+"""Locks: registering, locking, loading and releasing instances.
+
+A host lives by one lease, and an instance names its owner and a token that grows with each change of
+owner. A lock holds while the owner's lease lives; nothing has to be written for it to end. Whoever takes an
+instance over raises the token, so that the former owner, should it still run, cannot commit: see
+``projections/sql/store.sql``. All of it goes by the database's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC
+from typing import Any
+from uuid import UUID
+
+from holdfast.processor.engine.provider import AlreadyConsumed, Loaded, Registration, Suspension
+from holdfast.processor.store.connections import Connection
+from holdfast.processor.store.inbox import stored_message
+from holdfast.projections.snapshot import loads
+from holdfast.schemas.errors import (
+    HoldfastError,
+    InstanceCompleted,
+    InstanceLocked,
+    InstanceLockLost,
+    InstanceNotFound,
+    KeyInUse,
+)
+from holdfast.schemas.identifiers import digest
+from holdfast.schemas.postgres.statements import load as load_statements
+
+_SQL = load_statements(__package__)
+
+
+async def register(
+    connection: Connection, app: str, host_id: UUID, registrations: Sequence[Registration]
+) -> list[int | HoldfastError]:
+    """Register instances, each locked by the host, and return the tokens."""
+    cursor = await connection.execute(
+        _SQL["register"],
+        {
+            **_columns(registrations),
+            "app": app,
+            "host_id": host_id,
+            "partitions": [r.partition for r in registrations],
+        },
+        binary=True,
+    )
+    answers: dict[UUID, int | HoldfastError] = dict(await cursor.fetchall())
+    refused = [r for r in registrations if r.instance_id not in answers]
+    if refused:
+        cursor = await connection.execute(
+            _SQL["why_not_registered"], {**_columns(refused), "app": app, "host_id": host_id}, binary=True
+        )
+        reasons = {row[0]: row[1:] for row in await cursor.fetchall()}
+        for registration in refused:
+            answers[registration.instance_id] = _refusal(registration, *reasons[registration.instance_id])
+    return [answers[r.instance_id] for r in registrations]
+
+
+async def load(
+    connection: Connection, app: str, host_id: UUID, instance_ids: Sequence[UUID]
+) -> list[Loaded | HoldfastError]:
+    """Lock and load instances."""
+    parameters = {"app": app, "host_id": host_id, "instance_ids": list(instance_ids)}
+    cursor = await connection.execute(_SQL["lock"], parameters, binary=True)
+    locked = {instance_id for (instance_id,) in await cursor.fetchall()}
+    cursor = await connection.execute(_SQL["load"], parameters, binary=True)
+    rows = {row[0]: row for row in await cursor.fetchall()}
+    return [_loaded(instance_id, rows.get(instance_id), instance_id in locked, host_id) for instance_id in instance_ids]
+
+
+async def release(connection: Connection, host_id: UUID, instance_ids: Sequence[UUID]) -> None:
+    """Give locks of this host back."""
+    await connection.execute(_SQL["release"], {"host_id": host_id, "instance_ids": list(instance_ids)})
+
+
+async def suspend(connection: Connection, suspension: Suspension) -> None:
+    """Suspend a non-persisted instance; raises ``InstanceLockLost``."""
+    envelope = suspension.message.envelope if suspension.message else None
+    cursor = await connection.execute(
+        _SQL["suspend"],
+        {
+            "instance_id": suspension.instance_id,
+            "host_id": suspension.host_id,
+            "lock_token": suspension.lock_token,
+            "reason": suspension.reason,
+            "exception_name": suspension.exception_name,
+            "message_id": envelope.message_id if envelope else None,
+            "kind": suspension.message.kind if suspension.message else None,
+            "type": envelope.type if envelope else None,
+            "key": envelope.key if envelope else None,
+            "body": envelope.body if envelope else None,
+            "digest": digest(envelope.type, envelope.key, envelope.body) if envelope else None,
+            "traceparent": envelope.traceparent if envelope else None,
+        },
+    )
+    if await cursor.fetchone() is None:
+        raise InstanceLockLost(suspension.instance_id)
+
+
+async def resume(connection: Connection, host_id: UUID, instance_id: UUID, control_id: str) -> None:
+    """Let a suspended non-persisted instance go on; raises ``InstanceLockLost``."""
+    cursor = await connection.execute(
+        _SQL["resume"], {"host_id": host_id, "instance_id": instance_id, "control_id": control_id}
+    )
+    if await cursor.fetchone() is None:
+        raise InstanceLockLost(instance_id)
+
+
+def _columns(registrations: Sequence[Registration]) -> dict[str, Any]:
+    return {
+        "instance_ids": [r.instance_id for r in registrations],
+        "workflows": [r.workflow for r in registrations],
+        "program_hashes": [r.program_hash for r in registrations],
+        "correlation_keys": [r.correlation_key for r in registrations],
+        "start_message_ids": [r.start_message_id for r in registrations],
+    }
+
+
+def _refusal(
+    registration: Registration, own_token: int | None, is_known: bool, key_lives: bool, starts_with: str | None
+) -> int | HoldfastError:
+    if own_token is not None:
+        return own_token
+    if is_known:
+        return AlreadyConsumed(registration.start_message_id)
+    if key_lives:
+        return KeyInUse(
+            registration.instance_id,
+            message_type=starts_with or registration.workflow,
+            correlation_key=registration.correlation_key,
+        )
+    return InstanceLockLost(registration.instance_id)
+
+
+def _loaded(instance_id: UUID, row: Sequence[Any] | None, is_locked: bool, host_id: UUID) -> Loaded | HoldfastError:
+    if row is None:
+        return InstanceNotFound(instance_id)
+    (_, workflow, program_hash, key, partition, start_message_id, token, is_initialized, is_suspended) = row[:9]
+    (is_completed, version, state, owner, machine, expiration, is_held) = row[9:16]
+    if is_completed:
+        return InstanceCompleted(instance_id)
+    if not is_locked or owner != host_id or not is_held:
+        if is_held and owner != host_id:
+            return InstanceLocked(instance_id, owner=owner, machine=machine, expiration=expiration.astimezone(UTC))
+        return InstanceLockLost(instance_id)
+    folded = loads(state) if is_initialized else None
+    if folded is not None and folded.version != version:
+        raise AssertionError(f"instance {instance_id} is at version {version}, its state at {folded.version}")
+    return Loaded(
+        instance_id=instance_id,
+        workflow=workflow,
+        program_hash=program_hash,
+        correlation_key=key,
+        partition=partition,
+        start_message_id=start_message_id,
+        lock_token=token,
+        is_initialized=is_initialized,
+        is_suspended=is_suspended,
+        state=folded,
+        start_message=None if row[16] is None else stored_message(row[16:]),
+    )

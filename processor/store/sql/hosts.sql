@@ -1,0 +1,46 @@
+-- name: open_host
+insert into holdfast.hosts (host_id, app, machine, process_id, lease_expiration, programs, message_types)
+values (
+    %(host_id)s,
+    %(app)s,
+    %(machine)s,
+    %(process_id)s,
+    clock_timestamp() + make_interval(secs => %(lease_seconds)s::float8),
+    %(programs)s::text[],
+    %(message_types)s::text[]
+);
+
+-- name: forget_hosts
+-- A host that ended long ago is of no interest unless instances still name it as where they were last loaded.
+delete from holdfast.hosts h
+where h.app = %(app)s
+    and h.lease_expiration < clock_timestamp() - interval '1 day'
+    and not exists (select from holdfast.instance_rows r where r.lock_owner = h.host_id);
+
+-- name: renew_host
+update holdfast.hosts
+set lease_expiration = clock_timestamp() + make_interval(secs => %(lease_seconds)s::float8)
+where host_id = %(host_id)s and lease_expiration > clock_timestamp()
+returning host_id;
+
+-- name: close_host
+with gone as (
+    delete from holdfast.hosts where host_id = %(host_id)s
+)
+update holdfast.instance_rows r
+set lock_owner = case
+    when r.is_initialized and r.execution_status = 'executing' and not r.is_suspended
+        then '00000000-0000-0000-0000-000000000000'::uuid
+end
+from (
+    select instance_id from holdfast.instance_rows where lock_owner = %(host_id)s order by instance_id for update
+) held
+where r.instance_id = held.instance_id;
+
+-- name: known_types
+select distinct unnest(message_types)
+from holdfast.hosts
+where app = %(app)s and lease_expiration > clock_timestamp();
+
+-- name: now
+select clock_timestamp();

@@ -1,0 +1,267 @@
+-- name: route
+-- Each part is one look into an index; the first that finds something decides.
+select
+    case
+        when n.instance_id is not null then 'non_persisted'
+        when k.digest = m.digest then 'duplicate'
+        when k.digest is not null then 'reused'
+        when b.instance_id is not null then 'bookmark'
+        when not i.is_completed then 'living'
+        when i.is_completed then 'finished'
+        else 'none'
+    end,
+    case
+        when n.instance_id is not null then n.instance_id
+        when k.digest is null then coalesce(b.instance_id, i.instance_id)
+    end
+from unnest(
+    %(message_ids)b::text[], %(types)b::text[], %(keys)b::text[], %(digests)b::bytea[]
+) with ordinality as m (message_id, type, key, digest, ordinal)
+left join lateral (
+    select r.instance_id
+    from holdfast.instance_rows r
+    where r.app = %(app)b and r.start_message_id = m.message_id and not r.is_initialized and not r.is_completed
+    limit 1
+) n on true
+left join lateral (
+    select x.digest from holdfast.inbox x where x.app = %(app)b and x.message_id = m.message_id limit 1
+) k on true
+left join lateral (
+    select o.instance_id
+    from holdfast.bookmarks o
+    where o.app = %(app)b and o.kind = 'message' and o.message_type = m.type and o.correlation_key = m.key
+    limit 1
+) b on true
+left join lateral (
+    select r.instance_id, r.is_completed
+    from holdfast.instance_rows r
+    join holdfast.programs p on p.app = r.app and p.program_hash = r.program_hash
+    where r.app = %(app)b
+        and r.correlation_key = m.key
+        and (m.type = any(p.receives) or (r.is_completed and m.type = p.starts_with))
+    order by r.is_completed, r.creation_time desc
+    limit 1
+) i on true
+order by m.ordinal;
+
+-- name: take_in
+-- What is known already stays as it is, except that a buffered message may still be given up.
+with given as materialized (
+    select *
+    from unnest(
+        %(message_ids)b::text[],
+        %(kinds)b::text[],
+        %(types)b::text[],
+        %(keys)b::text[],
+        %(bodies)b::bytea[],
+        %(digests)b::bytea[],
+        %(traceparents)b::text[],
+        %(verdicts)b::text[],
+        %(reasons)b::text[],
+        %(details)b::text[],
+        %(instance_ids)b::uuid[]
+    ) as g (message_id, kind, type, key, body, digest, traceparent, verdict, reason, detail, instance_id)
+), stored as (
+    insert into holdfast.inbox (
+        app, message_id, kind, type, correlation_key, body, digest, traceparent, verdict, reason, detail, instance_id
+    )
+    select
+        %(app)b, message_id, kind, type, key, body, digest, traceparent, verdict, reason, detail, instance_id
+    from given
+    order by message_id
+    on conflict (app, message_id) do update
+    set verdict = excluded.verdict,
+        reason = excluded.reason,
+        detail = excluded.detail,
+        body = excluded.body
+    where inbox.verdict = 'buffered' and excluded.verdict <> 'buffered' and inbox.digest = excluded.digest
+    returning message_id, verdict
+), forgotten as (
+    delete from holdfast.attempts a
+    using stored s
+    where a.app = %(app)b and a.message_id = s.message_id and s.verdict <> 'buffered'
+)
+select message_id from stored;
+
+-- name: find_takers
+-- After the commit that buffered the messages: who waits for them by now? And what was buffered for an
+-- instance that closed meanwhile is too late.
+with found as materialized (
+    select m.message_id, m.app, b.instance_id as waiting, i.instance_id as known, i.is_completed
+    from unnest(%(message_ids)b::text[]) as g (message_id)
+    join holdfast.inbox m on m.app = %(app)b and m.message_id = g.message_id and m.verdict = 'buffered'
+    left join lateral (
+        select o.instance_id
+        from holdfast.bookmarks o
+        where o.app = m.app and o.kind = 'message' and o.message_type = m.type and o.correlation_key = m.correlation_key
+        limit 1
+    ) b on m.kind = 'message'
+    left join lateral (
+        select r.instance_id, r.is_completed
+        from holdfast.instance_rows r
+        join holdfast.programs p on p.app = r.app and p.program_hash = r.program_hash
+        where r.app = m.app
+            and r.correlation_key = m.correlation_key
+            and (m.type = any(p.receives) or (r.is_completed and m.type = p.starts_with))
+        order by r.is_completed, r.creation_time desc
+        limit 1
+    ) i on m.kind = 'message' and b.instance_id is null
+), rejected as (
+    update holdfast.inbox m
+    set verdict = 'rejected', reason = 'completed', body = null, instance_id = f.known
+    from found f
+    where m.app = f.app and m.message_id = f.message_id and m.verdict = 'buffered' and f.waiting is null and f.is_completed
+    returning m.message_id
+)
+select
+    f.message_id,
+    case when f.waiting is not null then 'bookmark' when r.message_id is not null then 'finished' else 'none' end,
+    case when r.message_id is not null then f.known else f.waiting end
+from found f
+left join rejected r on r.message_id = f.message_id;
+
+-- name: compare
+select message_id, digest from holdfast.inbox where app = %(app)b and message_id = any(%(message_ids)b::text[]);
+
+-- name: settle
+-- A message is taken once: it has no verdict yet, or none that is final, and is the same message.
+with applied as (
+    insert into holdfast.inbox (
+        app, message_id, kind, type, correlation_key, digest, traceparent, verdict, instance_id, version
+    )
+    select
+        r.app, c.message_id, c.kind, c.type, c.key, c.digest, c.traceparent, 'applied', c.instance_id, c.version
+    from unnest(
+        %(consumed_by)b::uuid[],
+        %(versions)b::bigint[],
+        %(message_ids)b::text[],
+        %(kinds)b::text[],
+        %(types)b::text[],
+        %(keys)b::text[],
+        %(digests)b::bytea[],
+        %(traceparents)b::text[]
+    ) as c (instance_id, version, message_id, kind, type, key, digest, traceparent)
+    join holdfast.instance_rows r on r.instance_id = c.instance_id
+    order by c.message_id
+    on conflict (app, message_id) do update
+    set verdict = 'applied',
+        reason = null,
+        detail = null,
+        body = null,
+        instance_id = excluded.instance_id,
+        version = excluded.version
+    where inbox.verdict in ('buffered', 'dead_lettered') and inbox.digest = excluded.digest
+    returning app, message_id
+), forgotten as (
+    delete from holdfast.attempts a using applied m where a.app = m.app and a.message_id = m.message_id
+), sent as (
+    insert into holdfast.outbox (
+        message_id, app, instance_id, host_id, exchange, routing_key, type, correlation_key, body, traceparent
+    )
+    select
+        o.message_id, r.app, o.instance_id, o.host_id, o.exchange, o.routing_key, o.type, o.key, o.body, o.traceparent
+    from unnest(
+        %(sent_by)b::uuid[],
+        %(sent_from)b::uuid[],
+        %(outgoing_ids)b::text[],
+        %(exchanges)b::text[],
+        %(routing_keys)b::text[],
+        %(outgoing_types)b::text[],
+        %(outgoing_keys)b::text[],
+        %(bodies)b::bytea[],
+        %(outgoing_traceparents)b::text[]
+    ) with ordinality as o (
+        instance_id, host_id, message_id, exchange, routing_key, type, key, body, traceparent, ordinal
+    )
+    join holdfast.instance_rows r on r.instance_id = o.instance_id
+    order by o.ordinal
+)
+select message_id from applied;
+
+-- name: reject_left_over
+-- What still lies in the mailboxes of closed instances is too late, unless another instance takes it.
+with closed as materialized (
+    select r.instance_id, r.app, r.correlation_key, p.receives || p.starts_with as types
+    from holdfast.instance_rows r
+    left join holdfast.programs p on p.app = r.app and p.program_hash = r.program_hash
+    where r.instance_id = any(%(instance_ids)b::uuid[]) and r.is_completed
+), left_over as (
+    select m.app, m.message_id, c.instance_id
+    from closed c
+    cross join lateral unnest(c.types) as t (type)
+    join holdfast.inbox m
+        on m.app = c.app
+        and m.correlation_key = c.correlation_key
+        and m.type = t.type
+        and m.kind = 'message'
+        and m.instance_id is null
+        and m.verdict = 'buffered'
+    where not exists (
+        select from holdfast.instance_rows r
+        join holdfast.programs p on p.app = r.app and p.program_hash = r.program_hash
+        where r.app = c.app
+            and r.correlation_key = c.correlation_key
+            and not r.is_completed
+            and m.type = any(p.receives)
+    )
+    union
+    select m.app, m.message_id, c.instance_id
+    from closed c
+    join holdfast.inbox m on m.instance_id = c.instance_id and m.verdict = 'buffered'
+)
+update holdfast.inbox m
+set verdict = 'rejected', reason = 'completed', body = null, instance_id = l.instance_id
+from left_over l
+where m.app = l.app and m.message_id = l.message_id and m.verdict = 'buffered';
+
+-- name: attempt
+insert into holdfast.attempts (app, message_id, attempts)
+select %(app)b, m.message_id, 1
+from unnest(%(message_ids)b::text[]) as m (message_id)
+order by m.message_id
+on conflict (app, message_id) do update
+set attempts = attempts.attempts + 1, last_attempt_at = clock_timestamp()
+returning message_id, attempts;
+
+-- name: expire
+-- One page of what is buffered, in order of age. What an instance in life may still receive, and what is
+-- addressed to one, does not expire.
+with page as materialized (
+    select m.app, m.message_id, m.type, m.correlation_key, m.kind, m.instance_id, m.received_at, m.sequence
+    from holdfast.inbox m
+    where m.app = %(app)b and m.verdict = 'buffered' and m.sequence > %(after)b::bigint
+    order by m.sequence
+    limit %(limit)b::int
+), expired as (
+    update holdfast.inbox m
+    set verdict = 'expired', body = null
+    from page o
+    where m.app = o.app
+        and m.message_id = o.message_id
+        and m.verdict = 'buffered'
+        and o.kind = 'message'
+        and o.instance_id is null
+        and o.received_at < clock_timestamp() - make_interval(secs => %(ttl_seconds)b::float8)
+        and not exists (
+            select from holdfast.instance_rows r
+            join holdfast.programs p on p.app = r.app and p.program_hash = r.program_hash
+            where r.app = o.app
+                and r.correlation_key = o.correlation_key
+                and not r.is_completed
+                and o.type = any(p.receives)
+        )
+    returning m.app, m.message_id
+), forgotten as (
+    delete from holdfast.attempts a using expired e where a.app = e.app and a.message_id = e.message_id
+)
+select
+    (select count(*) from expired),
+    max(sequence),
+    count(*) = %(limit)b::int and max(received_at) < clock_timestamp() - make_interval(secs => %(ttl_seconds)b::float8)
+from page;
+
+-- name: notify
+select pg_notify(%(channel)s, %(app)s);
+
+-- name: listen
+listen holdfast;

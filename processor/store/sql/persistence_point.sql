@@ -1,0 +1,40 @@
+-- name: why_not_advanced
+-- The versions of those that the host holds after all.
+select r.instance_id, r.version
+from unnest(%(instance_ids)b::uuid[], %(hosts)b::uuid[], %(lock_tokens)b::bigint[]) as b (instance_id, host_id, lock_token)
+join holdfast.instance_rows r
+    on r.instance_id = b.instance_id
+    and r.lock_owner = b.host_id
+    and r.lock_token = b.lock_token
+    and not r.is_completed
+join holdfast.hosts h on h.host_id = b.host_id and h.lease_expiration > clock_timestamp();
+
+-- name: keys_in_use
+select distinct on (w.instance_id) w.instance_id, w.type, w.key
+from unnest(%(instance_ids)b::uuid[], %(types)b::text[], %(keys)b::text[])
+    with ordinality as w (instance_id, type, key, ordinal)
+join holdfast.instance_rows r on r.instance_id = w.instance_id
+join holdfast.bookmarks b
+    on b.app = r.app
+    and b.kind = 'message'
+    and b.message_type = w.type
+    and b.correlation_key = w.key
+    and b.instance_id <> w.instance_id
+order by w.instance_id, w.ordinal;
+
+-- name: begin
+begin;
+
+-- name: commit
+commit;
+
+-- name: rollback
+rollback;
+
+-- name: open_unit_of_work
+select
+    pg_current_xact_id()::text,
+    set_config('idle_in_transaction_session_timeout', %(milliseconds)s::text, true);
+
+-- name: transaction_status
+select pg_xact_status(%(xid)s::text::xid8);

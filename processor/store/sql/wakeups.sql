@@ -1,0 +1,196 @@
+-- name: wakeups
+-- At least one row for each instance, for the clock. Of each open bookmark the oldest message is enough:
+-- a suspended instance hears only what is addressed to it by way of control.
+with wanted as materialized (
+    select w.ordinal, r.instance_id, r.app, r.is_suspended
+    from unnest(%(instance_ids)b::uuid[]) with ordinality as w (instance_id, ordinal)
+    left join holdfast.instance_rows r
+        on r.instance_id = w.instance_id
+        and r.lock_owner = %(host_id)b::uuid
+        and not r.is_completed
+        and exists (
+            select from holdfast.hosts h where h.host_id = r.lock_owner and h.lease_expiration > clock_timestamp()
+        )
+)
+select
+    w.ordinal, clock_timestamp(), x.due, x.sequence, x.kind, x.message_id, x.type, x.correlation_key, x.body,
+    x.traceparent, x.received_at, x.instance_id
+from wanted w
+left join lateral (
+    select
+        null as due, m.sequence, m.kind, m.message_id, m.type, m.correlation_key, m.body, m.traceparent,
+        m.received_at, m.instance_id
+    from holdfast.inbox m
+    where m.instance_id = w.instance_id and m.verdict = 'buffered' and m.kind = 'control'
+    union all
+    select
+        null, m.sequence, m.kind, m.message_id, m.type, m.correlation_key, m.body, m.traceparent,
+        m.received_at, m.instance_id
+    from holdfast.bookmarks b
+    cross join lateral (
+        select *
+        from holdfast.inbox i
+        where i.app = w.app
+            and i.correlation_key = b.correlation_key
+            and i.type = b.message_type
+            and i.verdict = 'buffered'
+            and i.kind = 'message'
+        order by i.sequence
+        limit 1
+    ) m
+    where b.instance_id = w.instance_id and b.kind = 'message' and not w.is_suspended
+    union all
+    select b.name, null, null, null, null, null, null, null, null, null
+    from holdfast.bookmarks b
+    where b.instance_id = w.instance_id and b.kind = 'timer' and not w.is_suspended and b.due <= clock_timestamp()
+    order by 2
+) x on true
+order by w.ordinal;
+
+-- name: due_instances
+select b.instance_id
+from holdfast.bookmarks b
+join holdfast.instance_rows r on r.instance_id = b.instance_id and not r.is_suspended
+where b.app = %(app)b
+    and b.kind = 'timer'
+    and b.due <= clock_timestamp()
+    and not exists (
+        select from holdfast.hosts o
+        where o.host_id = r.lock_owner and o.host_id <> %(host_id)b::uuid and o.lease_expiration > clock_timestamp()
+    )
+order by b.due
+limit %(limit)b::int;
+
+-- name: commanded_instances
+select m.instance_id
+from holdfast.inbox m
+join holdfast.instance_rows r on r.instance_id = m.instance_id
+where m.app = %(app)b
+    and m.verdict = 'buffered'
+    and m.kind = 'control'
+    and not exists (
+        select from holdfast.hosts o
+        where o.host_id = r.lock_owner and o.host_id <> %(host_id)b::uuid and o.lease_expiration > clock_timestamp()
+    )
+order by m.sequence
+limit %(limit)b::int;
+
+-- name: lapsed_instances
+-- In the middle of a burst when their host ended or let go of them (the nil owner).
+select r.instance_id
+from (
+    select h.host_id
+    from holdfast.hosts h
+    where h.app = %(app)b and h.lease_expiration <= clock_timestamp()
+    union all
+    select '00000000-0000-0000-0000-000000000000'
+) ended
+join holdfast.instance_rows r on r.lock_owner = ended.host_id
+where r.app = %(app)b and r.execution_status = 'executing' and r.is_initialized and not r.is_suspended
+order by r.last_updated_time
+limit %(limit)b::int;
+
+-- name: instances_with_mail
+-- Of those that this host holds.
+select m.instance_id
+from (
+    select b.instance_id, i.sequence
+    from holdfast.instance_rows r
+    join holdfast.bookmarks b on b.instance_id = r.instance_id and b.kind = 'message'
+    join lateral (
+        select x.sequence
+        from holdfast.inbox x
+        where x.app = r.app
+            and x.correlation_key = b.correlation_key
+            and x.type = b.message_type
+            and x.verdict = 'buffered'
+            and x.kind = 'message'
+        order by x.sequence
+        limit 1
+    ) i on true
+    where r.lock_owner = %(host_id)b::uuid and not r.is_suspended and not r.is_completed
+) m
+order by m.sequence
+limit %(limit)b::int;
+
+-- name: look_through_inbox
+-- One page of what is buffered, in order of age: what an open bookmark waits for, what starts a workflow
+-- or once started an instance that was never persisted, and what came too late for a closed instance.
+-- The first row tells where the page ends and how long it was.
+with page as materialized (
+    select *
+    from holdfast.inbox m
+    where m.app = %(app)b and m.verdict = 'buffered' and m.sequence > %(after)b::bigint
+    order by m.sequence
+    limit %(page)b::int
+), found as (
+    select
+        m.message_id,
+        case when b.instance_id is not null then b.instance_id when n.instance_id is not null then n.instance_id end
+            as taker,
+        case
+            when b.instance_id is not null then 'message'
+            when n.instance_id is not null then 'start'
+            when i.is_completed then 'finished'
+            when i.instance_id is null and m.instance_id is null and m.type = any(%(start_types)b::text[]) then 'start'
+        end as why,
+        i.instance_id as known
+    from page m
+    left join holdfast.bookmarks b
+        on b.app = m.app
+        and b.kind = 'message'
+        and b.message_type = m.type
+        and b.correlation_key = m.correlation_key
+    left join holdfast.instance_rows n
+        on n.app = m.app and n.start_message_id = m.message_id and not n.is_initialized and not n.is_completed
+    left join lateral (
+        select r.instance_id, r.is_completed
+        from holdfast.instance_rows r
+        join holdfast.programs p on p.app = r.app and p.program_hash = r.program_hash
+        where r.app = m.app
+            and r.correlation_key = m.correlation_key
+            and (m.type = any(p.receives) or m.type = p.starts_with)
+        order by r.is_completed, r.creation_time desc
+        limit 1
+    ) i on true
+    where m.kind = 'message'
+), runnable as (
+    select f.*
+    from found f
+    left join holdfast.instance_rows r on r.instance_id = f.taker
+    where f.why is not null
+        and not coalesce(r.is_suspended, false)
+        and not exists (
+            select from holdfast.hosts o
+            where o.host_id = r.lock_owner and o.host_id <> %(host_id)b::uuid and o.lease_expiration > clock_timestamp()
+        )
+)
+select
+    e.sequence, e.size, f.why, case when f.why = 'finished' then f.known else f.taker end, m.sequence, m.kind,
+    m.message_id, m.type, m.correlation_key, m.body, m.traceparent, m.received_at, m.instance_id
+from (select max(sequence) as sequence, count(*) as size from page) e
+left join runnable f on true
+left join page m on m.message_id = f.message_id
+order by m.sequence;
+
+-- name: next_timer
+-- Only the first hundred of those to come, or just past, are looked at: if they are all somebody else's,
+-- the last of them is a good time to look again.
+with soon as materialized (
+    select b.instance_id, b.due
+    from holdfast.bookmarks b
+    where b.app = %(app)b and b.kind = 'timer' and b.due > clock_timestamp() - interval '10 seconds'
+    order by b.due
+    limit 100
+), ours as (
+    select min(s.due) as due
+    from soon s
+    join holdfast.instance_rows r on r.instance_id = s.instance_id and not r.is_suspended
+    where not exists (
+        select from holdfast.hosts o
+        where o.host_id = r.lock_owner and o.host_id <> %(host_id)b::uuid and o.lease_expiration > clock_timestamp()
+    )
+)
+select greatest(0, extract(epoch from coalesce(o.due, l.due) - clock_timestamp()))::float8
+from ours o
+cross join (select case when count(*) = 100 then max(due) end as due from soon) l;
