@@ -14,7 +14,9 @@
     │   ├── InstanceLocked           another host holds the instance
     │   ├── InstanceLockLost         this host no longer holds the instance
     │   ├── InstanceCompleted        the instance is closed
+    │   ├── NotSuspended             the instance is not suspended, or already about to go on
     │   └── KeyInUse                 another instance holds that bookmark or correlation key
+    ├── DeadLetterNotFound           no dead letter has this message id, or more than one has
     ├── WrongExpectedVersion         the stream is not where the writer believed it to be
     ├── StaleTransaction             the stream was appended to by a younger transaction
     ├── UnreadableEvent              the log holds an event that this version does not know
@@ -155,6 +157,13 @@ class InstanceCompleted(InstanceError):
         super().__init__(instance_id, f"instance {instance_id} is closed")
 
 
+class NotSuspended(InstanceError):
+    """The instance cannot be resumed: it is not suspended, or was resumed a moment ago."""
+
+    def __init__(self, instance_id: UUID, why: str) -> None:
+        super().__init__(instance_id, f"instance {instance_id} {why}")
+
+
 class KeyInUse(InstanceError):
     """Another instance already waits for this message type and correlation key."""
 
@@ -165,6 +174,19 @@ class KeyInUse(InstanceError):
         )
         self.message_type = message_type
         self.correlation_key = correlation_key
+
+
+class DeadLetterNotFound(HoldfastError):
+    """There is no dead letter with this message id, or several apps have one."""
+
+    def __init__(self, message_id: str, apps: tuple[str, ...] = ()) -> None:
+        super().__init__(
+            f"several apps have a dead letter {message_id!r}: name one of {', '.join(apps)}"
+            if apps
+            else f"there is no dead letter {message_id!r}"
+        )
+        self.message_id = message_id
+        self.apps = apps
 
 
 class WrongExpectedVersion(HoldfastError):
