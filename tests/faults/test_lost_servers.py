@@ -1,0 +1,135 @@
+"""RabbitMQ and Postgres go away and come back: a worker waits for them, loses nothing and repeats nothing."""
+
+import asyncio
+import json
+import secrets
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+
+from compose.local.services import Services
+from holdfast.schemas.postgres.migrate import migrate
+from tests.faults.orders import Paid, Placed, Settled
+from tests.support.rabbitmq import Raw, bind_out, has_exchange, publish, remove_app, take_all
+from tests.support.workers import Worker, Workers, environment, eventually
+
+APP = "faulty-orders"
+OUT = "test-faulty-orders-out"
+ORDERS = 1000
+
+CLOSED: LiteralString = "select count(*) from holdfast.instances where is_completed"
+
+
+@pytest.fixture
+def own_database_url(own_services: Services) -> Iterator[str]:
+    name = f"holdfast_test_{secrets.token_hex(4)}"
+    url = own_services.new_database(name)
+    asyncio.run(migrate(url))
+    with psycopg.connect(url) as connection:
+        connection.execute("create table records (order_id text not null, step text not null)")
+    yield url
+    own_services.drop_database(name)
+
+
+@pytest.fixture
+def workers(own_services: Services, own_database_url: str, tmp_path: Path) -> Iterator[Workers]:
+    remove_app(own_services.amqp_url, APP)
+    env = environment(own_database_url, own_services.amqp_url, lease=3, detection=0.5)
+    with Workers("tests.faults.orders:app", env, tmp_path) as running:
+        yield running
+    remove_app(own_services.amqp_url, APP)
+
+
+def rows(database_url: str, query: LiteralString) -> list[Any]:
+    with psycopg.connect(database_url) as connection:
+        return connection.execute(query).fetchall()
+
+
+def closed(database_url: str) -> int:
+    return int(rows(database_url, CLOSED)[0][0])
+
+
+def orders(numbers: range) -> Iterator[Raw]:
+    for kind in (Placed, Paid):
+        for number in numbers:
+            key = f"order-{number}"
+            body = json.dumps({"order_id": key}).encode()
+            yield Raw(body=body, type=kind.__name__, message_id=f"{key}/{kind.__name__}", key=key)
+
+
+def start_worker(workers: Workers, amqp_url: str) -> Worker:
+    worker = workers.start()
+    eventually("the worker has made the exchange", lambda: has_exchange(amqp_url, f"holdfast.{APP}"))
+    bind_out(amqp_url, APP, OUT)
+    return worker
+
+
+def check(database_url: str, amqp_url: str, count: int) -> None:
+    """Every order is completed once, recorded once a step, and sent its message."""
+    statuses = rows(database_url, "select outcome, is_suspended, count(*) from holdfast.instances group by 1, 2")
+    assert statuses == [("completed", False, count)]
+    verdicts = rows(database_url, "select verdict, count(*) from holdfast.inbox group by 1")
+    assert verdicts == [("applied", 2 * count)]
+    wanted = Counter((f"order-{number}", step) for number in range(count) for step in ("placed", "paid"))
+    assert Counter(rows(database_url, "select order_id, step from records")) == wanted
+    empty = [(0,)]
+    eventually("every message is out", lambda: rows(database_url, "select count(*) from holdfast.outbox") == empty)
+    sent = {
+        message.header.properties.message_id: Settled.model_validate_json(message.body).order_id
+        for message in take_all(amqp_url, OUT)
+    }
+    assert Counter(sent.values()) == Counter(f"order-{number}" for number in range(count))
+
+
+def test_a_worker_that_finds_no_rabbitmq_waits_for_it(
+    own_services: Services, own_database_url: str, workers: Workers
+) -> None:
+    assert own_services.rabbitmq
+    own_services.rabbitmq.stop("orderly")
+    try:
+        worker = workers.start()
+        eventually("the worker says that it waits for RabbitMQ", lambda: "rabbitmq" in worker.output.lower())
+        assert worker.is_running
+    finally:
+        own_services.rabbitmq.start()
+    eventually("the worker has made the exchange", lambda: has_exchange(own_services.amqp_url, f"holdfast.{APP}"))
+    bind_out(own_services.amqp_url, APP, OUT)
+    publish(own_services.amqp_url, APP, orders(range(10)))
+    eventually("every order is closed", lambda: closed(own_database_url) == 10)
+    assert "Traceback" not in worker.output
+    check(own_database_url, own_services.amqp_url, 10)
+
+
+@pytest.mark.parametrize("mode", ["orderly", "kill"])
+def test_rabbitmq_goes_away_in_mid_run(
+    mode: Any, own_services: Services, own_database_url: str, workers: Workers
+) -> None:
+    assert own_services.rabbitmq
+    worker = start_worker(workers, own_services.amqp_url)
+    publish(own_services.amqp_url, APP, orders(range(ORDERS)))
+    eventually("a part of the orders is closed", lambda: closed(own_database_url) >= 20)
+    own_services.rabbitmq.stop(mode)
+    assert closed(own_database_url) < ORDERS
+    own_services.rabbitmq.start()
+    eventually("every order is closed", lambda: closed(own_database_url) == ORDERS, 120)
+    assert worker.is_running
+    check(own_database_url, own_services.amqp_url, ORDERS)
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_postgres_is_restarted_in_mid_run(
+    mode: Any, own_services: Services, own_database_url: str, workers: Workers
+) -> None:
+    assert own_services.postgres
+    worker = start_worker(workers, own_services.amqp_url)
+    publish(own_services.amqp_url, APP, orders(range(ORDERS)))
+    eventually("a part of the orders is closed", lambda: closed(own_database_url) >= 20)
+    own_services.postgres.restart(mode)
+    assert closed(own_database_url) < ORDERS
+    eventually("every order is closed", lambda: closed(own_database_url) == ORDERS, 120)
+    assert worker.is_running
+    check(own_database_url, own_services.amqp_url, ORDERS)

@@ -1,0 +1,54 @@
+"""The benchmark does its workload in full; how fast is nobody's business here."""
+
+import asyncio
+
+import pytest
+
+from benchmarks.__main__ import report, summary
+from benchmarks.measure import BenchmarkError, Run, measure
+from benchmarks.subjects import SUBJECTS, Subject
+from benchmarks.workload import BODY_BYTES, RESULT, body, order_ids
+from compose.local.services import Services
+
+
+@pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)
+def test_a_small_run_completes_every_order(subject: Subject, services: Services) -> None:
+    run = asyncio.run(measure(subject, 150, services))
+    assert run.subject == subject.name
+    assert run.orders == 150
+    assert run.seconds > 0
+
+
+class Idle:
+    """A subject whose process ends at once."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._subject, name)
+
+    def command(self, orders: int) -> list[str]:
+        return ["true"]
+
+
+def test_a_run_that_does_not_complete_its_orders_is_an_error(services: Services) -> None:
+    with pytest.raises(BenchmarkError, match="0 of 5"):
+        asyncio.run(measure(Idle(SUBJECTS[0]), 5, services))  # type: ignore[arg-type] # It stands in by delegation.
+
+
+def test_messages_have_the_sizes_that_the_workload_fixes() -> None:
+    assert {len(body(order_id)) for order_id in order_ids(20)} == {BODY_BYTES} == {300}
+    assert len(RESULT.encode()) == 200
+
+
+def test_the_summary_compares_medians_with_the_ceiling() -> None:
+    runs = [
+        Run(subject=subject, orders=100, seconds=100 / speed)
+        for subject, speeds in {"ceiling": (1000, 4000, 2000), "in_memory": (500, 800, 700)}.items()
+        for speed in speeds
+    ]
+    found = summary(runs)
+    assert found["in_memory"] == pytest.approx({"median": 700, "min": 500, "max": 800, "ratio": 0.35})
+    assert found["ceiling"]["ratio"] == 1
+    assert "0.35" in report(found)
