@@ -78,13 +78,15 @@ async def append(
     """
     one = Append(instance_id=instance_id, expected=expected, events=events, metadata=metadata or {})
     while True:
+        await connection.execute("savepoint holdfast_append")
         try:
-            async with connection.transaction():
-                (answer,) = await append_many(connection, [one])
+            (answer,) = await append_many(connection, [one])
         except StorageError as error:
             if not isinstance(error.__cause__, UniqueViolation):
                 raise
+            await connection.execute("rollback to savepoint holdfast_append")
         else:
+            await connection.execute("release savepoint holdfast_append")
             if isinstance(answer, Cursor):
                 return answer
             raise answer
