@@ -17,7 +17,6 @@ Json: TypeAlias = Any
 PLACE = ("lineno", "col_offset", "end_lineno", "end_col_offset")
 
 _LEFT_OUT = frozenset({"kind", "type_comment"})
-_LEFT_OUT_IF_EMPTY = frozenset({"type_params"})
 _CONSTANTS = frozenset({("Constant", "value"), ("MatchSingleton", "value")})
 
 
@@ -38,20 +37,17 @@ def load(data: Json) -> Any:
     kind = getattr(ast, data["_"], None)
     if not (isinstance(kind, type) and issubclass(kind, ast.AST)):
         raise ValueError(f"this Python has no syntax node {data['_']!r}")  # noqa: TRY004 - The value is to blame.
-    node = kind()
+    fields = {}
     for name in kind._fields:
         if (data["_"], name) in _CONSTANTS:
-            value: Any = _load_constant(data[name])
+            fields[name] = _load_constant(data[name])
         elif name in data:
-            value = load(data[name])
+            fields[name] = load(data[name])
         elif name == "ctx":
-            value = ast.Load()
+            fields[name] = ast.Load()
         else:
-            value = [] if name in _LEFT_OUT_IF_EMPTY else None
-        setattr(node, name, value)
-    for name, number in zip(PLACE, data.get("at", ()), strict=False):
-        setattr(node, name, number)
-    return node
+            fields[name] = [] if name == "type_params" else None
+    return kind(**fields, **dict(zip(PLACE, data.get("at", ()), strict=False)))
 
 
 def has_place(node: ast.AST) -> bool:

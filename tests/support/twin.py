@@ -7,6 +7,7 @@ the awaits.
 
 import contextlib
 import copy
+import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -101,9 +102,7 @@ def run_machine(
 ) -> Result:
     """Run the function as a program that was stored and read again, with a reload before and after each answer."""
     _log.clear()
-    compiled = compile_workflow(function, name="twin")
-    program = Program.from_json(orjson.loads(orjson.dumps(compiled.to_json())), function.__globals__)
-    assert program.hash == compiled.hash
+    program = _stored(function)
     machine = Machine.start(program, copy.deepcopy(dict(arguments)))
     number = 0
     while machine.outcome is None:
@@ -130,7 +129,9 @@ def codec_reload(*classes: type, modules: tuple[str, ...] = ()) -> Reload:
     types = Types.of(*AWAITABLES, *classes, modules=modules)
 
     def reload(images: Images) -> Images:
-        variables = {f"{path}.{name}": value for path, image in images.items() for name, value in image.variables.items()}
+        variables = {
+            f"{path}.{name}": value for path, image in images.items() for name, value in image.variables.items()
+        }
         restored = decode(orjson.loads(orjson.dumps(encode(variables, types))), types)
         return {
             path: replace(image, variables={name: restored[f"{path}.{name}"] for name in image.variables})
@@ -154,6 +155,14 @@ def compare(
         found = native.difference(machine)
         assert found is None, f"{function.__name__}, {'reloaded' if reload else 'in memory'}: {found}"
     return native
+
+
+@functools.lru_cache(maxsize=8)
+def _stored(function: Callable[..., Any]) -> Program:
+    compiled = compile_workflow(function, name="twin")
+    program = Program.from_json(orjson.loads(orjson.dumps(compiled.to_json())), function.__globals__)
+    assert program.hash == compiled.hash
+    return program
 
 
 def _performed(effects: Effects, number: int, awaited: Awaitable[Any]) -> Returned | Raised:
