@@ -232,6 +232,7 @@ class Engine:
             is_initialized=False,
             is_suspended=False,
             state=None,
+            is_fresh=True,
         )
         holding = self._add(LiveInstance(runtime, loaded, workflow, workflow.program))
         holding.offer(arrival)

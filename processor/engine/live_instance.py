@@ -370,7 +370,7 @@ class LiveInstance:
         for arrival in unwritten.taken:
             arrival.settle()
         if unwritten.outgoing:
-            runtime.publish(unwritten.outgoing)
+            runtime.publish(self.instance_id, unwritten.outgoing, fresh=self.loaded.is_fresh)
         if any(state.bookmarks[name].kind == "timer" for name in opened):
             runtime.timer_opened()
 

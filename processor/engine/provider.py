@@ -98,7 +98,7 @@ class Loaded:
     """An instance that this host has just locked.
 
     ``state`` is None for a non-persisted instance; ``start_message`` is then its start message if the
-    store still has it (buffered or dead-lettered).
+    store still has it (buffered or dead-lettered). ``is_fresh`` says that it was registered just now.
     """
 
     instance_id: UUID
@@ -112,6 +112,7 @@ class Loaded:
     is_suspended: bool
     state: InstanceState | None
     start_message: StoredMessage | None = None
+    is_fresh: bool = False
 
 
 InboxVerdict = Literal["applied", "buffered", "rejected", "expired", "dead_lettered"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from typing import Protocol
 from uuid import UUID
 
 from holdfast.processor.engine.batcher import Batcher
@@ -31,8 +32,25 @@ READ_GROUP = 200
 """How many routes, registrations, loads and looks go into one round trip at most."""
 
 
+class Publish(Protocol):
+    """Who is told of messages that were committed; ``fresh`` says that the instance began in this host."""
+
+    def __call__(self, instance_id: UUID, messages: Sequence[Outgoing], *, fresh: bool) -> None: ...
+
+
+def _publish_nothing(instance_id: UUID, messages: Sequence[Outgoing], *, fresh: bool) -> None:
+    """Leave messages in the outbox."""
+
+
+def _hint_nobody() -> None:
+    """Leave timers to the next regular look."""
+
+
 class Runtime:
-    """One host's means; ``open`` gives it a lease, under an id that is new each time."""
+    """One host's means; ``open`` gives it a lease, under an id that is new each time.
+
+    ``publish`` and ``timer_opened`` are told after commits; a worker sets them to its relay and detection.
+    """
 
     def __init__(
         self,
@@ -43,15 +61,13 @@ class Runtime:
         *,
         machine: str,
         process_id: int,
-        publish: Callable[[Sequence[Outgoing]], None],
-        timer_opened: Callable[[], None],
     ) -> None:
         self.app = app
         self.provider = provider
         self.environment = environment
         self.settings = settings
-        self.publish = publish
-        self.timer_opened = timer_opened
+        self.publish: Publish = _publish_nothing
+        self.timer_opened: Callable[[], None] = _hint_nobody
         self.host_id = environment.new_id()
         self.out_exchange = f"holdfast.{app.name}.out"
         self._machine = machine
