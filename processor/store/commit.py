@@ -40,7 +40,8 @@ class TransactionAborted(Exception):
 class GroupWriter:
     """Commits groups, one after the other."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, app: str) -> None:
+        self._app = app
         self._connections = connections
         self._connection: Connection | None = None
         self._turn = asyncio.Lock()
@@ -72,10 +73,9 @@ class GroupWriter:
         tries = 0
         while True:
             tries += 1
-            fresh = await self._connect()
-            assert self._connection is not None
+            connection, fresh = await self._connect()
             try:
-                return await self._attempt(self._connection, batches)
+                return await self._attempt(connection, batches)
             except (DeadlockDetected, SerializationFailure, TransactionAborted) as error:
                 await self._roll_back()
                 if tries >= TRIES:
@@ -94,7 +94,7 @@ class GroupWriter:
 
     async def _attempt(self, connection: Connection, batches: Sequence[Batch]) -> Written:
         await connection.execute(_SQL["begin"])
-        outcome = await write(connection, batches)
+        outcome = await write(connection, self._app, batches)
         if outcome.must_roll_back or not outcome.written:
             await connection.execute(_SQL["rollback"])
             outcome.written.clear()
@@ -117,13 +117,13 @@ class GroupWriter:
         outcome.spoilt |= other.spoilt
         return outcome
 
-    async def _connect(self) -> bool:
-        """Make sure of a connection outside of any transaction; True if it is a new one."""
+    async def _connect(self) -> tuple[Connection, bool]:
+        """Return a connection outside of any transaction, and whether it is a new one."""
         if self._connection is not None and self._connection.info.transaction_status is TransactionStatus.IDLE:
-            return False
+            return self._connection, False
         await self._drop_connection()
         self._connection = await self._connections.open()
-        return True
+        return self._connection, True
 
     async def _roll_back(self) -> None:
         try:
@@ -177,7 +177,7 @@ def _refuse_repeated(batches: Sequence[Batch]) -> dict[UUID, Answer]:
     refused: dict[UUID, Answer] = {}
     for batch in batches:
         ids = [consumed.envelope.message_id for consumed in batch.consumed]
-        repeated = next((id for index, id in enumerate(ids) if id in seen or id in ids[:index]), None)
+        repeated = next((name for index, name in enumerate(ids) if name in seen or name in ids[:index]), None)
         if repeated is None:
             seen.update(ids)
         else:

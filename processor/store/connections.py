@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncCursor
 from psycopg.errors import DeadlockDetected, SerializationFailure
 from psycopg.pq import TransactionStatus
 
@@ -31,7 +31,7 @@ PATIENCE = 30.0
 TRIES = 5
 """How often work is done again when transactions got in each other's way."""
 
-_DEFAULTS = {
+_DEFAULTS: dict[str, Any] = {
     "connect_timeout": CONNECT_TIMEOUT,
     "application_name": "holdfast",
     # A peer that is gone without a word is noticed within half a minute, far below a lease's length.
@@ -50,7 +50,7 @@ class Connections:
     """
 
     def __init__(self, database_url: str, *, limit: int, prepare_threshold: int | None = None) -> None:
-        self._given = psycopg.conninfo.conninfo_to_dict(database_url)
+        self._given: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(database_url)
         self._prepare_threshold = prepare_threshold
         self._free = asyncio.Semaphore(limit)
         self._idle: list[Connection] = []
@@ -127,6 +127,14 @@ class Connections:
             self._idle.append(connection)
         else:
             await connection.close()
+
+
+async def one(cursor: AsyncCursor[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """Return the only row of a statement that always gives one."""
+    row = await cursor.fetchone()
+    if row is None:
+        raise StorageError("the database gave no answer to a question that has one")
+    return row
 
 
 def failure(error: psycopg.Error) -> StorageError:

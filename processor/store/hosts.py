@@ -9,7 +9,7 @@ from uuid import UUID
 import orjson
 
 from holdfast.processor.engine.provider import Host, StoredProgram
-from holdfast.processor.store.connections import Connection
+from holdfast.processor.store.connections import Connection, one
 from holdfast.schemas.postgres.statements import load
 
 _SQL = load(__package__)
@@ -73,11 +73,11 @@ async def load_program(connection: Connection, app: str, program_hash: str) -> S
     row = await cursor.fetchone()
     if row is None:
         return None
-    name, workflow, format, program, starts_with, receives, signature = row
+    _, workflow, version, program, starts_with, receives, signature = row
     return StoredProgram(
-        program_hash=name,
+        program_hash=program_hash,
         workflow=workflow,
-        format=format,
+        format=version,
         program=orjson.loads(program),
         starts_with=starts_with,
         receives=tuple(receives),
@@ -88,7 +88,6 @@ async def load_program(connection: Connection, app: str, program_hash: str) -> S
 async def now(connection: Connection) -> datetime:
     """Return the database's clock, in UTC."""
     cursor = await connection.execute(_SQL["now"])
-    row = await cursor.fetchone()
-    assert row is not None
-    moment: datetime = row[0]
-    return moment.astimezone(UTC)
+    (moment,) = await one(cursor)
+    found: datetime = moment
+    return found.astimezone(UTC)

@@ -44,14 +44,21 @@ async def take_in(connection: Connection, app: str, intakes: Sequence[Intake]) -
     for intake in intakes:
         first.setdefault(intake.envelope.message_id, intake)
     stored = await _store(connection, app, list(first.values()))
-    known = await _digests(connection, app, [id for id in first if id not in stored])
+    known = await _digests(connection, app, [name for name in first if name not in stored])
     takers = await _find_takers(
-        connection, app, [id for id in stored if first[id].verdict == "buffered" and first[id].kind == "message"]
+        connection,
+        app,
+        [name for name in stored if first[name].verdict == "buffered" and first[name].kind == "message"],
     )
-    routes = [
-        _outcome(intake, intake is first[intake.envelope.message_id], stored, known, takers, first)
-        for intake in intakes
-    ]
+    routes = []
+    for intake in intakes:
+        message_id = intake.envelope.message_id
+        if message_id in stored and intake is first[message_id]:
+            routes.append(takers.get(message_id, Route(RouteKind.NONE)))
+        else:
+            before = known.get(message_id) or _digest(first[message_id].envelope)
+            same = before == _digest(intake.envelope)
+            routes.append(Route(RouteKind.DUPLICATE if same else RouteKind.REUSED))
     await _keep_reused(connection, app, intakes, routes)
     commanded = any(i.kind == "control" and i.envelope.message_id in stored for i in intakes)
     if commanded or any(route.kind is RouteKind.BOOKMARK for route in routes):
@@ -64,7 +71,7 @@ async def attempt(connection: Connection, app: str, message_ids: Sequence[str]) 
     cursor = await connection.execute(
         _SQL["attempt"], {"app": app, "message_ids": sorted(set(message_ids))}, binary=True
     )
-    counts = dict(await cursor.fetchall())
+    counts: dict[str, int] = dict(await cursor.fetchall())
     return [counts[message_id] for message_id in message_ids]
 
 
@@ -78,7 +85,7 @@ async def expire(connection: Connection, app: str, ttl_seconds: float, limit: in
     return expired, last if more and last is not None else 0
 
 
-async def settle(connection: Connection, batches: Sequence[Batch]) -> set[str]:
+async def settle(connection: Connection, app: str, batches: Sequence[Batch]) -> set[str]:
     """Give the messages that batches consume their verdict and put what they send into the outbox.
 
     Returns the ids of the messages that were still to be had; the caller rolls back if one is missing.
@@ -90,6 +97,7 @@ async def settle(connection: Connection, batches: Sequence[Batch]) -> set[str]:
     cursor = await connection.execute(
         _SQL["settle"],
         {
+            "app": app,
             "consumed_by": [b.instance_id for b, _ in consumed],
             "versions": [b.state.version for b, _ in consumed],
             "message_ids": [c.envelope.message_id for _, c in consumed],
@@ -120,8 +128,10 @@ async def reject_left_over(connection: Connection, instance_ids: Sequence[Any]) 
 
 def stored_message(row: Sequence[Any]) -> StoredMessage:
     """Return the message of a row: sequence, kind, id, type, key, body, traceparent, received_at, instance."""
-    sequence, kind, message_id, type, key, body, traceparent, received_at, instance_id = row
-    envelope = Envelope(message_id=message_id, type=type, key=key, body=bytes(body or b""), traceparent=traceparent)
+    sequence, kind, message_id, message_type, key, body, traceparent, received_at, instance_id = row
+    envelope = Envelope(
+        message_id=message_id, type=message_type, key=key, body=bytes(body or b""), traceparent=traceparent
+    )
     return StoredMessage(
         sequence=sequence, kind=kind, envelope=envelope, received_at=received_at, instance_id=instance_id
     )
@@ -165,21 +175,6 @@ async def _find_takers(connection: Connection, app: str, message_ids: list[str])
         return {}
     cursor = await connection.execute(_SQL["find_takers"], {"app": app, "message_ids": message_ids}, binary=True)
     return {message_id: Route(RouteKind(kind), taker) for message_id, kind, taker in await cursor.fetchall()}
-
-
-def _outcome(
-    intake: Intake,
-    is_first: bool,
-    stored: set[str],
-    known: dict[str, bytes],
-    takers: dict[str, Route],
-    first: dict[str, Intake],
-) -> Route:
-    message_id = intake.envelope.message_id
-    if message_id in stored and is_first:
-        return takers.get(message_id, Route(RouteKind.NONE))
-    before = known.get(message_id) or _digest(first[message_id].envelope)
-    return Route(RouteKind.DUPLICATE if before == _digest(intake.envelope) else RouteKind.REUSED)
 
 
 async def _keep_reused(connection: Connection, app: str, intakes: Sequence[Intake], routes: Sequence[Route]) -> None:

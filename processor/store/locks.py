@@ -24,6 +24,7 @@ from holdfast.schemas.errors import (
     InstanceLockLost,
     InstanceNotFound,
     KeyInUse,
+    StorageError,
 )
 from holdfast.schemas.identifiers import digest
 from holdfast.schemas.postgres.statements import load as load_statements
@@ -53,7 +54,7 @@ async def register(
         )
         reasons = {row[0]: row[1:] for row in await cursor.fetchall()}
         for registration in refused:
-            answers[registration.instance_id] = _refusal(registration, *reasons[registration.instance_id])
+            answers[registration.instance_id] = _refusal(registration, reasons[registration.instance_id])
     return [answers[r.instance_id] for r in registrations]
 
 
@@ -66,7 +67,10 @@ async def load(
     locked = {instance_id for (instance_id,) in await cursor.fetchall()}
     cursor = await connection.execute(_SQL["load"], parameters, binary=True)
     rows = {row[0]: row for row in await cursor.fetchall()}
-    return [_loaded(instance_id, rows.get(instance_id), instance_id in locked, host_id) for instance_id in instance_ids]
+    return [
+        _loaded(instance_id, rows.get(instance_id), host_id, is_locked=instance_id in locked)
+        for instance_id in instance_ids
+    ]
 
 
 async def release(connection: Connection, host_id: UUID, instance_ids: Sequence[UUID]) -> None:
@@ -74,8 +78,22 @@ async def release(connection: Connection, host_id: UUID, instance_ids: Sequence[
     await connection.execute(_SQL["release"], {"host_id": host_id, "instance_ids": list(instance_ids)})
 
 
-async def suspend(connection: Connection, suspension: Suspension) -> None:
-    """Suspend a non-persisted instance; raises ``InstanceLockLost``."""
+async def suspend(connection: Connection, suspensions: Sequence[Suspension]) -> None:
+    """Suspend non-persisted instances, each in a transaction; raises ``InstanceLockLost`` at the first that is lost."""
+    for suspension in suspensions:
+        await _suspend(connection, suspension)
+
+
+async def resume(connection: Connection, host_id: UUID, instance_id: UUID, control_id: str) -> None:
+    """Let a suspended non-persisted instance go on; raises ``InstanceLockLost``."""
+    cursor = await connection.execute(
+        _SQL["resume"], {"host_id": host_id, "instance_id": instance_id, "control_id": control_id}
+    )
+    if await cursor.fetchone() is None:
+        raise InstanceLockLost(instance_id)
+
+
+async def _suspend(connection: Connection, suspension: Suspension) -> None:
     envelope = suspension.message.envelope if suspension.message else None
     cursor = await connection.execute(
         _SQL["suspend"],
@@ -98,15 +116,6 @@ async def suspend(connection: Connection, suspension: Suspension) -> None:
         raise InstanceLockLost(suspension.instance_id)
 
 
-async def resume(connection: Connection, host_id: UUID, instance_id: UUID, control_id: str) -> None:
-    """Let a suspended non-persisted instance go on; raises ``InstanceLockLost``."""
-    cursor = await connection.execute(
-        _SQL["resume"], {"host_id": host_id, "instance_id": instance_id, "control_id": control_id}
-    )
-    if await cursor.fetchone() is None:
-        raise InstanceLockLost(instance_id)
-
-
 def _columns(registrations: Sequence[Registration]) -> dict[str, Any]:
     return {
         "instance_ids": [r.instance_id for r in registrations],
@@ -117,11 +126,10 @@ def _columns(registrations: Sequence[Registration]) -> dict[str, Any]:
     }
 
 
-def _refusal(
-    registration: Registration, own_token: int | None, is_known: bool, key_lives: bool, starts_with: str | None
-) -> int | HoldfastError:
+def _refusal(registration: Registration, reasons: Sequence[Any]) -> int | HoldfastError:
+    own_token, is_known, key_lives, starts_with = reasons
     if own_token is not None:
-        return own_token
+        return int(own_token)
     if is_known:
         return AlreadyConsumed(registration.start_message_id)
     if key_lives:
@@ -133,7 +141,7 @@ def _refusal(
     return InstanceLockLost(registration.instance_id)
 
 
-def _loaded(instance_id: UUID, row: Sequence[Any] | None, is_locked: bool, host_id: UUID) -> Loaded | HoldfastError:
+def _loaded(instance_id: UUID, row: Sequence[Any] | None, host_id: UUID, *, is_locked: bool) -> Loaded | HoldfastError:
     if row is None:
         return InstanceNotFound(instance_id)
     (_, workflow, program_hash, key, partition, start_message_id, token, is_initialized, is_suspended) = row[:9]
@@ -146,7 +154,7 @@ def _loaded(instance_id: UUID, row: Sequence[Any] | None, is_locked: bool, host_
         return InstanceLockLost(instance_id)
     folded = loads(state) if is_initialized else None
     if folded is not None and folded.version != version:
-        raise AssertionError(f"instance {instance_id} is at version {version}, its state at {folded.version}")
+        raise StorageError(f"instance {instance_id} is at version {version}, its stored state at {folded.version}")
     return Loaded(
         instance_id=instance_id,
         workflow=workflow,

@@ -22,12 +22,12 @@ async def unpublished(connection: Connection, app: str, host_id: UUID, limit: in
             message_id=message_id,
             exchange=exchange,
             routing_key=routing_key,
-            type=type,
+            type=message_type,
             key=key,
             body=bytes(body),
             traceparent=traceparent,
         )
-        for message_id, exchange, routing_key, type, key, body, traceparent in await cursor.fetchall()
+        for message_id, exchange, routing_key, message_type, key, body, traceparent in await cursor.fetchall()
     ]
 
 

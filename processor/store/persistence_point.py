@@ -42,7 +42,7 @@ class Written:
     must_roll_back: bool = False
 
 
-async def write(connection: Connection, batches: Sequence[Batch]) -> Written:
+async def write(connection: Connection, app: str, batches: Sequence[Batch]) -> Written:
     """Write batches, at most one an instance, in four statements or fewer.
 
     Rows are touched in the order of their keys, instances before messages, by every host alike.
@@ -62,7 +62,7 @@ async def write(connection: Connection, batches: Sequence[Batch]) -> Written:
     await _append(connection, members, outcome)
     if outcome.must_roll_back:
         return outcome
-    applied = await inbox.settle(connection, members)
+    applied = await inbox.settle(connection, app, members)
     for batch in members:
         missing = next((c for c in batch.consumed if c.envelope.message_id not in applied), None)
         if missing is not None:
@@ -102,7 +102,7 @@ async def _explain(connection: Connection, dropped: Sequence[Batch], outcome: Wr
         },
         binary=True,
     )
-    held = dict(await cursor.fetchall())
+    held: dict[UUID, int] = dict(await cursor.fetchall())
     for batch in dropped:
         actual = held.get(batch.instance_id)
         if actual is None:
@@ -128,7 +128,7 @@ async def _find_takers(connection: Connection, in_want: Sequence[Batch], outcome
         _SQL["keys_in_use"],
         {
             "instance_ids": [instance_id for instance_id, _, _ in wanted],
-            "types": [type for _, type, _ in wanted],
+            "types": [message_type for _, message_type, _ in wanted],
             "keys": [key for _, _, key in wanted],
         },
         binary=True,

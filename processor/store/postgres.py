@@ -60,7 +60,7 @@ class PostgresProvider:
         self._app = app
         self._shared = Connections(database_url, limit=connections, prepare_threshold=prepare_threshold)
         self._user = Connections(database_url, limit=user_connections, prepare_threshold=prepare_threshold)
-        self._writer = GroupWriter(self._shared)
+        self._writer = GroupWriter(self._shared, app)
         self._sweep = wakeups.Sweep(app)
         self._leases: dict[UUID, float] = {}
         self._transaction_timeout = transaction_timeout
@@ -101,12 +101,11 @@ class PostgresProvider:
     async def commit(self, batches: Sequence[Batch]) -> Sequence[Committed | HoldfastError]:
         return await self._writer.commit(batches)
 
-    def begin(self, host_id: UUID) -> AbstractAsyncContextManager[UnitOfWork]:
-        return open_unit_of_work(self._user, self._transaction_timeout)
+    def begin(self, host_id: UUID) -> AbstractAsyncContextManager[UnitOfWork]:  # noqa: ARG002 The commit knows the host.
+        return open_unit_of_work(self._user, self._app, self._transaction_timeout)
 
     async def suspend(self, suspensions: Sequence[Suspension]) -> None:
-        for suspension in suspensions:
-            await self._shared.run(lambda c, s=suspension: locks.suspend(c, s))
+        await self._shared.run(lambda c: locks.suspend(c, suspensions))
 
     async def resume(self, host_id: UUID, instance_id: UUID, control_id: str) -> None:
         await self._shared.run(lambda c: locks.resume(c, host_id, instance_id, control_id))

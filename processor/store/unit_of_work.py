@@ -12,7 +12,7 @@ from psycopg.pq import TransactionStatus
 from holdfast.processor.engine.provider import Batch, Committed
 from holdfast.processor.language.transaction import Transaction
 from holdfast.processor.store.commit import TransactionAborted, commit_transaction
-from holdfast.processor.store.connections import Connection, Connections, failure
+from holdfast.processor.store.connections import Connection, Connections, failure, one
 from holdfast.processor.store.persistence_point import write
 from holdfast.schemas.errors import CommitOutcomeUnknown, StorageError
 from holdfast.schemas.postgres.statements import load
@@ -33,8 +33,9 @@ class _Handle:
 class PostgresUnitOfWork:
     """See ``UnitOfWork``; ``open_unit_of_work`` makes one."""
 
-    def __init__(self, connections: Connections, connection: Connection, xid: int) -> None:
+    def __init__(self, connections: Connections, connection: Connection, app: str, xid: int) -> None:
         self._connections = connections
+        self._app = app
         self._connection = connection
         self._xid = xid
 
@@ -53,7 +54,7 @@ class PostgresUnitOfWork:
         try:
             if connection.info.transaction_status is not TransactionStatus.INTRANS:
                 raise StorageError("the transaction is over: user SQL must not commit or roll back")
-            outcome = await write(connection, [batch])
+            outcome = await write(connection, self._app, [batch])
             for error in (*outcome.refused.values(), *outcome.spoilt.values()):
                 raise error
             if outcome.late:
@@ -79,7 +80,7 @@ class PostgresUnitOfWork:
 
 
 @asynccontextmanager
-async def open_unit_of_work(connections: Connections, timeout: float) -> AsyncIterator[PostgresUnitOfWork]:
+async def open_unit_of_work(connections: Connections, app: str, timeout: float) -> AsyncIterator[PostgresUnitOfWork]:
     """Open a transaction, rolled back at the end unless committed.
 
     The server ends it when nothing comes from this host for twice ``timeout`` seconds, for as long as it is
@@ -89,12 +90,11 @@ async def open_unit_of_work(connections: Connections, timeout: float) -> AsyncIt
         try:
             await connection.execute(_SQL["begin"])
             cursor = await connection.execute(_SQL["open_unit_of_work"], {"milliseconds": str(int(timeout * 2000))})
-            row = await cursor.fetchone()
+            xid, _ = await one(cursor)
         except psycopg.Error as error:
             await connections.forget_idle()
             raise failure(error) from error
-        assert row is not None
-        unit = PostgresUnitOfWork(connections, connection, int(row[0]))
+        unit = PostgresUnitOfWork(connections, connection, app, int(xid))
         try:
             yield unit
         finally:

@@ -91,8 +91,7 @@ with batch as materialized (
     on conflict do nothing
     returning instance_id
 )
-select a.instance_id, count(o.instance_id)
+select a.instance_id, coalesce(o.count, 0)
 from advanced a
-left join opened o on o.instance_id = a.instance_id
-group by a.instance_id;
+left join (select instance_id, count(*) from opened group by instance_id) o on o.instance_id = a.instance_id;
 

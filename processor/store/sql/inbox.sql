@@ -130,7 +130,7 @@ with applied as (
         app, message_id, kind, type, correlation_key, digest, traceparent, verdict, instance_id, version
     )
     select
-        r.app, c.message_id, c.kind, c.type, c.key, c.digest, c.traceparent, 'applied', c.instance_id, c.version
+        %(app)b, c.message_id, c.kind, c.type, c.key, c.digest, c.traceparent, 'applied', c.instance_id, c.version
     from unnest(
         %(consumed_by)b::uuid[],
         %(versions)b::bigint[],
@@ -141,7 +141,6 @@ with applied as (
         %(digests)b::bytea[],
         %(traceparents)b::text[]
     ) as c (instance_id, version, message_id, kind, type, key, digest, traceparent)
-    join holdfast.instance_rows r on r.instance_id = c.instance_id
     order by c.message_id
     on conflict (app, message_id) do update
     set verdict = 'applied',
@@ -159,7 +158,7 @@ with applied as (
         message_id, app, instance_id, host_id, exchange, routing_key, type, correlation_key, body, traceparent
     )
     select
-        o.message_id, r.app, o.instance_id, o.host_id, o.exchange, o.routing_key, o.type, o.key, o.body, o.traceparent
+        o.message_id, %(app)b, o.instance_id, o.host_id, o.exchange, o.routing_key, o.type, o.key, o.body, o.traceparent
     from unnest(
         %(sent_by)b::uuid[],
         %(sent_from)b::uuid[],
@@ -173,7 +172,6 @@ with applied as (
     ) with ordinality as o (
         instance_id, host_id, message_id, exchange, routing_key, type, key, body, traceparent, ordinal
     )
-    join holdfast.instance_rows r on r.instance_id = o.instance_id
     order by o.ordinal
 )
 select message_id from applied;
