@@ -104,24 +104,24 @@ def run_machine(
     _log.clear()
     program = _stored(function)
     machine = Machine.start(program, copy.deepcopy(dict(arguments)))
+    asks = machine.advance()
     number = 0
-    while machine.outcome is None:
-        machine.advance()
-        if machine.outcome is not None:
-            break
+    while asks:
         if reload is not None:
             machine = Machine.restore({program.hash: program}, reload(machine.images()))
-            machine.advance()
-        awaited = machine.frames[ROOT].awaiting
-        assert awaited is not None
-        machine.answer(ROOT, _performed(effects, number, awaited))
+            asks = machine.advance()
+        (ask,) = asks
+        machine.answer(ROOT, _performed(effects, number, ask.awaited))
         number += 1
         if reload is not None:
             machine = Machine.restore({program.hash: program}, reload(machine.images()))
+        asks = machine.advance()
+    outcome = machine.outcome
+    assert outcome is not None
     variables = {name: value for name, value in machine.frames[ROOT].variables.items() if name[0] != "$"}
-    if isinstance(machine.outcome, Returned):
-        return Result(machine.outcome.value, None, _log.copy(), variables)
-    return Result(None, machine.outcome.error, _log.copy(), variables)
+    if isinstance(outcome, Returned):
+        return Result(outcome.value, None, _log.copy(), variables)
+    return Result(None, outcome.error, _log.copy(), variables)
 
 
 def codec_reload(*classes: type, modules: tuple[str, ...] = ()) -> Reload:

@@ -8,7 +8,9 @@ import pytest
 from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.language.awaitables import Awaitable
 from tests.support.twin import Effects, compare
-from tests.unit.language.corpus import CASES, Box, Counted, Truth
+from tests.unit.language.corpus import Box, Counted, Truth, cases, exceptions, expressions, loops, matching, scopes
+
+CASES = cases(expressions, loops, exceptions, matching, scopes)
 
 
 def failing(at: int | None, error: Callable[[], BaseException]) -> Effects:
