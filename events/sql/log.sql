@@ -45,23 +45,24 @@ order by s.ordinal;
 
 -- name: read_stream
 select
-    instance_id, version, type, data::text, epoch, xid::text::bigint, position, metadata::text, recorded_at
-from holdfast.events
-where instance_id = %(instance_id)s::uuid
-    and version >= %(from_version)s::bigint
-    and version <= %(to_version)s::bigint
-order by version
+    e.instance_id, e.version, e.type, e.data::text, e.epoch, e.xid::text::bigint, e.position, e.metadata::text,
+    e.recorded_at
+from holdfast.events e
+where e.instance_id = %(instance_id)s::uuid
+    and e.version >= %(from_version)s::bigint
+    and e.version <= %(to_version)s::bigint
+order by e.version
 limit %(limit)s::bigint;
 
 -- name: read_all
 -- Nothing below the oldest running transaction can still appear, so no reader skips what commits late.
 select
-    instance_id, version, type, data::text, epoch, xid::text::bigint, position, metadata::text, recorded_at
-from holdfast.events
-where (epoch, xid, position)
-        > (%(epoch)s::int, %(xid)s::text::xid8, %(position)s::bigint)
-    and (epoch, xid) < (holdfast.current_epoch(), pg_snapshot_xmin(pg_current_snapshot()))
-order by epoch, xid, position
+    e.instance_id, e.version, e.type, e.data::text, e.epoch, e.xid::text::bigint, e.position, e.metadata::text,
+    e.recorded_at
+from holdfast.events e
+where (e.epoch, e.xid, e.position) > (%(epoch)s::int, %(xid)s::text::xid8, %(position)s::bigint)
+    and (e.epoch, e.xid) < (holdfast.current_epoch(), pg_snapshot_xmin(pg_current_snapshot()))
+order by e.epoch, e.xid, e.position
 limit %(limit)s::bigint;
 
 -- name: horizon_lag

@@ -1,0 +1,142 @@
+"""The database says no: the log is append-only, and each role may do its part only."""
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg.errors import InsufficientPrivilege
+
+TABLES = (
+    "attempts",
+    "bookmarks",
+    "cluster",
+    "events",
+    "hosts",
+    "inbox",
+    "instance_rows",
+    "instance_states",
+    "outbox",
+    "programs",
+    "schema_version",
+)
+WRITTEN_BY_WORKERS = {"attempts", "bookmarks", "hosts", "inbox", "instance_rows", "instance_states", "outbox"}
+APPENDED_BY_WORKERS = {"events", "programs"}
+
+INSERT = """
+    insert into holdfast.events (instance_id, version, type, data, metadata)
+    values (gen_random_uuid(), 1, 'InstanceResumed', '{"by": "ops"}', '{}')
+"""
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(INSERT)
+        yield connection
+
+
+@pytest.mark.parametrize("mode", ["origin", "replica"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "update holdfast.events set type = 'InstanceCompleted'",
+        "update holdfast.events set version = version",
+        "delete from holdfast.events",
+        "truncate holdfast.events",
+    ],
+)
+def test_even_its_owner_cannot_change_the_log(connection: psycopg.Connection, statement: str, mode: str) -> None:
+    connection.execute(b"set session_replication_role = " + mode.encode())
+    with pytest.raises(psycopg.Error, match="append-only") as refused:
+        connection.execute(statement.encode())
+    assert refused.value.sqlstate == "HF001"
+    assert connection.execute("select type, version from holdfast.events").fetchall() == [("InstanceResumed", 1)]
+
+
+def test_an_insert_does_not_replace(connection: psycopg.Connection) -> None:
+    again = """
+        insert into holdfast.events (instance_id, version, type, data, metadata)
+        select instance_id, version, 'InstanceCompleted', data, metadata from holdfast.events
+        on conflict (instance_id, version) do update set type = excluded.type
+    """
+    with pytest.raises(psycopg.Error) as refused:
+        connection.execute(again)
+    assert refused.value.sqlstate == "HF001"
+
+
+def test_the_tables_named_here_are_all_there_are(connection: psycopg.Connection) -> None:
+    found = connection.execute("select tablename from pg_tables where schemaname = 'holdfast' order by 1").fetchall()
+    assert [name for (name,) in found] == list(TABLES)
+
+
+@pytest.mark.parametrize("table", [*TABLES, "instances"])
+@pytest.mark.parametrize("role", ["holdfast_worker", "holdfast_observer"])
+def test_both_roles_may_read_everything(connection: psycopg.Connection, role: str, table: str) -> None:
+    connection.execute(b"set role " + role.encode())
+    connection.execute(f"table holdfast.{table}".encode())
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_an_observer_writes_nothing(connection: psycopg.Connection, table: str) -> None:
+    connection.execute("set role holdfast_observer")
+    for statement in (
+        "insert into holdfast.{} default values",
+        "delete from holdfast.{}",
+        "truncate holdfast.{}",
+        "select * from holdfast.{} for update",
+        "drop table holdfast.{}",
+    ):
+        with pytest.raises(InsufficientPrivilege):
+            connection.execute(statement.format(table).encode())
+
+
+@pytest.mark.parametrize("table", sorted(set(TABLES) - WRITTEN_BY_WORKERS))
+def test_a_worker_changes_nothing_that_is_kept_for_good(connection: psycopg.Connection, table: str) -> None:
+    connection.execute("set role holdfast_worker")
+    statements = ["delete from holdfast.{}", "truncate holdfast.{}", "select * from holdfast.{} for update"]
+    if table not in APPENDED_BY_WORKERS:
+        statements.append("insert into holdfast.{} default values")
+    for statement in statements:
+        with pytest.raises(InsufficientPrivilege):
+            connection.execute(statement.format(table).encode())
+
+
+@pytest.mark.parametrize("table", sorted(WRITTEN_BY_WORKERS))
+def test_a_worker_writes_what_is_in_motion(connection: psycopg.Connection, table: str) -> None:
+    connection.execute("set role holdfast_worker")
+    for statement in ("select * from holdfast.{} for update", "delete from holdfast.{}"):
+        connection.execute(statement.format(table).encode())
+    for statement in ("truncate holdfast.{}", "drop table holdfast.{}"):
+        with pytest.raises(InsufficientPrivilege):
+            connection.execute(statement.format(table).encode())
+
+
+def test_a_worker_appends_to_the_log(connection: psycopg.Connection) -> None:
+    connection.execute("set role holdfast_worker")
+    connection.execute(INSERT)
+    assert connection.execute("select count(*) from holdfast.events").fetchone() == (2,)
+
+
+@pytest.mark.parametrize("role", ["holdfast_worker", "holdfast_observer"])
+def test_no_role_changes_the_schema(connection: psycopg.Connection, role: str) -> None:
+    connection.execute(b"set role " + role.encode())
+    for statement in (
+        "create table holdfast.more (id int)",
+        "alter table holdfast.events disable trigger all",
+        "drop function holdfast.refuse_change() cascade",
+    ):
+        with pytest.raises(InsufficientPrivilege):
+            connection.execute(statement.encode())
+
+
+def test_a_stranger_sees_nothing(connection: psycopg.Connection) -> None:
+    name = f"holdfast_test_{uuid4().hex[:8]}".encode()
+    connection.execute(b"create role " + name)
+    try:
+        connection.execute(b"set role " + name)
+        with pytest.raises(InsufficientPrivilege):
+            connection.execute("select * from holdfast.events")
+    finally:
+        connection.execute("reset role")
+        connection.execute(b"drop role " + name)

@@ -1,0 +1,157 @@
+"""Bringing a database up to the schema, and saying that it is not."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from holdfast.events.log import Expected
+from holdfast.events.postgres import append, read_all
+from holdfast.events.types import InstanceResumed
+from holdfast.schemas.errors import NotMigrated, StorageError
+from holdfast.schemas.postgres import ddl
+from holdfast.schemas.postgres.migrate import _script, check, migrate
+
+EVERY_REVISION = ["0001"]
+
+
+def run(url: str, *statements: str) -> None:
+    with psycopg.connect(url) as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+
+
+async def test_an_empty_database_gets_every_migration_and_then_no_more(empty_database_url: str) -> None:
+    with pytest.raises(NotMigrated, match=r"no Holdfast schema yet: run `holdfast migrate`"):
+        await check(empty_database_url)
+    assert await migrate(empty_database_url) == EVERY_REVISION
+    await check(empty_database_url)
+    assert await migrate(empty_database_url) == []
+
+
+async def test_processes_that_migrate_at_once_apply_everything_once(empty_database_url: str) -> None:
+    program = (
+        "import asyncio, sys; from holdfast.schemas.postgres.migrate import migrate; "
+        "print(asyncio.run(migrate(sys.argv[1])))"
+    )
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", program, empty_database_url, stdout=asyncio.subprocess.PIPE
+        )
+        for _ in range(3)
+    ]
+    printed = [(await process.communicate())[0].decode().strip() for process in processes]
+    assert sorted(printed) == [str(EVERY_REVISION), "[]", "[]"]
+    await check(empty_database_url)
+
+
+async def test_tasks_that_migrate_different_databases_at_once_do_not_mix_them_up(
+    empty_database_url: str, database_url: str
+) -> None:
+    applied = await asyncio.gather(migrate(empty_database_url), migrate(database_url))
+    assert list(applied) == [EVERY_REVISION, []]
+
+
+async def test_a_migration_that_fails_leaves_nothing(empty_database_url: str) -> None:
+    run(empty_database_url, "create schema holdfast", "create table holdfast.hosts (host_id int)")
+    with pytest.raises(StorageError, match='the migration failed: relation "hosts" already exists'):
+        await migrate(empty_database_url)
+    with psycopg.connect(empty_database_url) as connection:
+        tables = connection.execute("select tablename from pg_tables where schemaname = 'holdfast'").fetchall()
+    assert tables == [("hosts",)]
+
+
+async def test_a_server_that_cannot_be_reached_is_a_storage_error() -> None:
+    nowhere = "postgresql://nobody@127.0.0.1:1/nothing"
+    with pytest.raises(StorageError, match="the migration failed"):
+        await migrate(nowhere)
+    with pytest.raises(StorageError, match="cannot read the schema"):
+        await check(nowhere)
+
+
+async def test_an_older_schema_is_refused_and_a_newer_one_accepted(database_url: str) -> None:
+    run(database_url, "update holdfast.schema_version set version_num = '0000'")
+    with pytest.raises(NotMigrated, match=f"is at schema 0000, this version needs {EVERY_REVISION[-1]}"):
+        await check(database_url)
+    run(database_url, "update holdfast.schema_version set version_num = '9999'")
+    await check(database_url)
+
+
+async def test_a_database_in_another_cluster_starts_a_new_epoch(database_url: str) -> None:
+    stream = uuid4()
+    event = InstanceResumed(by="ops")
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        await append(connection, stream, Expected.NO_STREAM, [event])
+    # The former cluster had come to higher transaction ids than this one has.
+    run(
+        database_url,
+        "update holdfast.cluster set system_identifier = 'another'",
+        "alter table holdfast.events disable trigger events_are_append_only",
+        "update holdfast.events set xid = '9223372036854775000'",
+        "alter table holdfast.events enable always trigger events_are_append_only",
+        """insert into holdfast.instance_rows
+            (instance_id, app, workflow, program_hash, correlation_key, start_message_id, last_xid)
+            values (gen_random_uuid(), 'a', 'w', 'h', 'k', 'm', '9223372036854775000')""",
+    )
+    with pytest.raises(NotMigrated, match="moved to another cluster"):
+        await check(database_url)
+
+    assert await migrate(database_url) == []
+
+    await check(database_url)
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        row = await connection.execute("select last_xid from holdfast.instance_rows")
+        assert await row.fetchall() == [(None,)]
+        cursor = await append(connection, stream, 1, [event])
+        assert cursor.epoch == 2
+        await connection.commit()
+        events, _ = await read_all(connection)
+        while len(events) < 2:  # Chores of the server may hold the horizon back for a moment.
+            events, _ = await read_all(connection)
+    assert [(it.cursor.epoch, it.version) for it in events] == [(1, 1), (2, 2)]
+    await migrate(database_url)
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        assert (await append(connection, stream, 2, [event])).epoch == 2
+
+
+@pytest.fixture
+def plain_owner_url(empty_database_url: str) -> Iterator[str]:
+    """A database whose owner may create nothing outside of it."""
+    name = f"holdfast_test_owner_{uuid4().hex[:8]}"
+    database = urlsplit(empty_database_url).path.removeprefix("/")
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("create role {} login password 'secret'").format(sql.Identifier(name)))
+        connection.execute(
+            sql.SQL("alter database {} owner to {}").format(sql.Identifier(database), sql.Identifier(name))
+        )
+    parts = urlsplit(empty_database_url)
+    yield parts._replace(netloc=f"{name}:secret@{parts.netloc.rpartition('@')[2]}").geturl()
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("drop owned by {} cascade").format(sql.Identifier(name)))
+        connection.execute(sql.SQL("alter database {} owner to current_user").format(sql.Identifier(database)))
+        connection.execute(sql.SQL("drop role {}").format(sql.Identifier(name)))
+
+
+async def test_the_owner_of_a_database_may_migrate_it(plain_owner_url: str) -> None:
+    assert await migrate(plain_owner_url) == EVERY_REVISION
+    await check(plain_owner_url)
+
+
+async def test_a_user_without_rights_is_told_so(plain_owner_url: str, empty_database_url: str) -> None:
+    run(empty_database_url, f"alter database {urlsplit(empty_database_url).path[1:]} owner to current_user")
+    with pytest.raises(StorageError, match="permission denied"):
+        await migrate(plain_owner_url)
+
+
+def test_the_history_is_one_line_and_runs_every_file_of_ddl() -> None:
+    revisions = list(_script().walk_revisions())
+    assert [revision.revision for revision in reversed(revisions)] == EVERY_REVISION
+    assert not any(revision.is_merge_point or revision.is_branch_point for revision in revisions)
+    files = sorted(path.stem for path in Path(ddl.__file__).parent.glob("*.sql"))
+    assert files == sorted(Path(revision.path).stem.removeprefix("v") for revision in revisions)
