@@ -1,0 +1,1 @@
+"""RabbitMQ: topology, connections, consuming with exact acks, publishing with confirms."""

@@ -1,0 +1,67 @@
+"""Deliveries: what came from a queue, checked against the message contract as far as its properties go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from holdfast.processor.broker.frames import Properties
+from holdfast.schemas.errors import InvalidMessage
+from holdfast.schemas.identifiers import check_name, digest
+from holdfast.schemas.message import Envelope
+
+MAX_BODY_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One message as it came from a queue, to be settled with the consumer that gave it.
+
+    ``partition`` is None where the queue is no partition. ``tag`` counts from 1 on each channel and
+    ``generation`` counts the channels, so that a delivery of a lost channel is never taken for another
+    one. Either ``envelope`` is there or ``problem``, which says what the message lacks; the body is not
+    looked into.
+    """
+
+    partition: int | None
+    generation: int
+    tag: int
+    redelivered: bool
+    properties: Properties
+    body: bytes
+    envelope: Envelope | None
+    problem: InvalidMessage | None
+
+
+def read_envelope(properties: Properties, body: bytes, max_body_bytes: int = MAX_BODY_BYTES) -> Envelope:
+    """Return the envelope of a message, or raise ``InvalidMessage``.
+
+    Reasons: ``missing_message_id``, ``missing_type``, ``missing_correlation``, ``invalid_message_id``,
+    ``invalid_type``, ``invalid_correlation``, ``too_large``.
+    """
+    envelope = Envelope(
+        message_id=check_name("message_id", properties.message_id or ""),
+        type=check_name("type", properties.type or ""),
+        key=check_name("correlation", properties.correlation_id or ""),
+        body=body,
+        traceparent=properties.traceparent,
+    )
+    if len(body) > max_body_bytes:
+        raise InvalidMessage("too_large", f"the body has {len(body)} bytes, at most {max_body_bytes} are allowed")
+    return envelope
+
+
+def salvage(properties: Properties, body: bytes) -> Envelope:
+    """Return an envelope under which a message that breaks the contract can be kept as a dead letter.
+
+    What is missing becomes empty and what cannot be stored is replaced; a missing id is made from what the
+    message says, so that the same message delivered twice gets the same id.
+    """
+    type_, key = _storable(properties.type), _storable(properties.correlation_id)
+    message_id = _storable(properties.message_id)
+    if not message_id:
+        message_id = f"unidentified:{digest(type_, key, body).hex()}"
+    return Envelope(message_id=message_id, type=type_, key=key, body=body, traceparent=properties.traceparent)
+
+
+def _storable(value: str | None) -> str:
+    return (value or "").encode("utf-8", "replace").decode().replace("\x00", "?")

@@ -1,0 +1,206 @@
+"""The exchanges and queues of one app: their names, and how they come into being.
+
+    publishers -> holdfast.<app>  (fanout) -> holdfast.<app>.00                            one partition
+    publishers -> holdfast.<app>  (fanout) -> holdfast.<app>.hash -> holdfast.<app>.00…    more
+
+A key's messages stay in order only while its partition stays the same. The broker lays the partitions out on
+a ring in the order in which they are bound, and again in the order of their names when it restarts; so they
+are bound in the order of their names, before the first message can come, and never anew: an app keeps the
+number of its partitions. Each partition carries that number in its declaration, which the broker compares,
+so that of two workers that disagree the second is refused, even if both start at once on an empty broker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from aiormq.abc import AbstractChannel
+from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed, ConnectionCommandInvalid
+from pamqp.common import FieldTable
+
+from holdfast.processor.broker.channel import Channel, broker_errors
+from holdfast.processor.broker.connection import Connection
+from holdfast.schemas.errors import BrokerError
+
+DELIVERY_LIMIT = 100
+"""Deliveries after which the broker takes a message for poison; a backstop, workers count for themselves."""
+
+WEIGHT = "1"
+"""Points of a partition on the ring; the broker spreads keys evenly over points, however few."""
+
+PLUGIN = "rabbitmq_consistent_hash_exchange"
+
+_UNLIMITED_QUEUE: FieldTable = {
+    "x-queue-type": "quorum",
+    # A message here has no further place to go, and newer brokers drop one after 20 deliveries by default.
+    "x-delivery-limit": 1_000_000_000,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """The names of an app's exchanges and queues."""
+
+    app: str
+    partitions: int = 1
+
+    @property
+    def exchange(self) -> str:
+        """The fanout exchange that publishers publish to; the routing key is ignored."""
+        return f"holdfast.{self.app}"
+
+    @property
+    def hash_exchange(self) -> str:
+        """The exchange that spreads messages over the partitions by their correlation id."""
+        return f"{self.exchange}.hash"
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The queue of each partition; the names sort in the order of the numbers."""
+        return tuple(self.queue(number) for number in range(self.partitions))
+
+    def queue(self, partition: int) -> str:
+        """Return the name of one partition's queue."""
+        return f"{self.exchange}.{partition:02d}"
+
+    @property
+    def dead(self) -> str:
+        """The queue, and the exchange before it, of messages that the broker gave up on."""
+        return f"{self.exchange}.dead"
+
+    @property
+    def control(self) -> str:
+        """The queue of control commands, reached through the default exchange."""
+        return f"{self.exchange}.control"
+
+    @property
+    def out(self) -> str:
+        """The topic exchange of what workflows send; the routing key is the message type."""
+        return f"{self.exchange}.out"
+
+    @property
+    def events(self) -> str:
+        """The topic exchange of committed events."""
+        return f"{self.exchange}.events"
+
+
+async def declare(connection: Connection, topology: Topology) -> None:
+    """Bring an app's exchanges and queues into being; what is there already stays as it is.
+
+    Safe when several workers do so at the same time. Raises ``BrokerError`` if the app has another number of
+    partitions, if the broker lacks the plugin that more than one partition takes, or if something of the same
+    name is there that differs.
+    """
+    if await _exists(connection, topology.queue(0)):
+        # A broker that knows the app refuses another number of partitions here, before anything is touched.
+        await _declare_partitions(connection, topology, 1)
+    await _declare_exchanges(connection, topology)
+    await _declare_partitions(connection, topology, topology.partitions)
+    await _bind(connection, topology)
+
+
+async def _declare_exchanges(connection: Connection, topology: Topology) -> None:
+    async with _channel(connection, f"cannot declare the exchanges of {topology.app}") as channel:
+        for name, kind in (
+            (topology.exchange, "fanout"),
+            (topology.dead, "fanout"),
+            (topology.out, "topic"),
+            (topology.events, "topic"),
+        ):
+            await channel.exchange_declare(name, exchange_type=kind, durable=True)
+    if topology.partitions > 1:
+        await _declare_hash_exchange(connection, topology)
+
+
+async def _declare_hash_exchange(connection: Connection, topology: Topology) -> None:
+    try:
+        async with _channel(connection, f"cannot declare {topology.hash_exchange}") as channel:
+            await channel.exchange_declare(
+                topology.hash_exchange,
+                exchange_type="x-consistent-hash",
+                durable=True,
+                arguments={"hash-property": "correlation_id"},
+            )
+    except BrokerError as error:
+        # Depending on its version, the broker closes the connection or the channel over a type it does not know.
+        if isinstance(error.__cause__, ConnectionCommandInvalid | ChannelPreconditionFailed):
+            raise BrokerError(
+                f"{topology.partitions} partitions take the exchange type x-consistent-hash, which RabbitMQ at "
+                f"{connection.place} lacks: run 'rabbitmq-plugins enable {PLUGIN}' there, or use 1 partition "
+                f"({error})"
+            ) from error
+        raise
+
+
+async def _declare_partitions(connection: Connection, topology: Topology, count: int) -> None:
+    try:
+        async with _channel(connection, f"cannot declare the partitions of {topology.app}") as channel:
+            for number in range(count):
+                await channel.queue_declare(
+                    topology.queue(number), durable=True, arguments=_partition_arguments(topology, number)
+                )
+    except BrokerError as error:
+        if isinstance(error.__cause__, ChannelPreconditionFailed):
+            existing = 0
+            while await _exists(connection, topology.queue(existing)):
+                existing += 1
+            if existing != topology.partitions:
+                raise BrokerError(
+                    f"app {topology.app} has {existing} partitions on RabbitMQ at {connection.place}, but "
+                    f"{topology.partitions} are asked for: keep {existing}, as its keys would change their partition"
+                ) from error
+        raise
+
+
+def _partition_arguments(topology: Topology, number: int) -> FieldTable:
+    return {
+        "x-queue-type": "quorum",
+        "x-single-active-consumer": True,
+        "x-delivery-limit": DELIVERY_LIMIT,
+        "x-dead-letter-exchange": topology.dead,
+        # At-least-once dead-lettering takes an overflow that rejects, though the queue has no limit.
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+        # The dead-letter exchange ignores it; here it makes the number of partitions part of the declaration.
+        "x-dead-letter-routing-key": f"{number:02d} of {topology.partitions:02d}",
+    }
+
+
+async def _bind(connection: Connection, topology: Topology) -> None:
+    async with _channel(connection, f"cannot bind the queues of {topology.app}") as channel:
+        await channel.queue_declare(topology.dead, durable=True, arguments=_UNLIMITED_QUEUE)
+        await channel.queue_bind(topology.dead, topology.dead)
+        await channel.queue_declare(
+            topology.control, durable=True, arguments=_UNLIMITED_QUEUE | {"x-single-active-consumer": True}
+        )
+        if topology.partitions == 1:
+            await channel.queue_bind(topology.queue(0), topology.exchange)
+            return
+        for queue in topology.queues:
+            await channel.queue_bind(queue, topology.hash_exchange, routing_key=WEIGHT)
+        # Last, so that no message meets a ring that lacks partitions.
+        await channel.exchange_bind(topology.hash_exchange, topology.exchange)
+
+
+async def _exists(connection: Connection, queue: str) -> bool:
+    try:
+        async with _channel(connection, f"cannot look for {queue}") as channel:
+            await channel.queue_declare(queue, passive=True)
+    except BrokerError as error:
+        if isinstance(error.__cause__, ChannelNotFoundEntity):
+            return False
+        raise
+    return True
+
+
+@asynccontextmanager
+async def _channel(connection: Connection, doing: str) -> AsyncIterator[AbstractChannel]:
+    """Give a channel for one errand, as a refusal costs it its life."""
+    channel = await connection.open(Channel())
+    try:
+        with broker_errors(doing):
+            yield channel.library
+    finally:
+        await channel.close()
