@@ -13,7 +13,7 @@ which the suite in ``tests/contract`` states one by one:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -284,18 +284,14 @@ class PersistenceProvider(Protocol):
         """Answer where each message belongs."""
         ...
 
-    async def register(
-        self, host_id: UUID, registrations: Sequence[Registration]
-    ) -> Sequence[int | HoldfastError]:
+    async def register(self, host_id: UUID, registrations: Sequence[Registration]) -> Sequence[int | HoldfastError]:
         """Register instances, each locked by the host; answers the lock token of each.
 
         ``KeyInUse`` or ``AlreadyConsumed`` for one whose key lives or whose start message is known.
         """
         ...
 
-    async def load(
-        self, host_id: UUID, instance_ids: Sequence[UUID]
-    ) -> Sequence[Loaded | HoldfastError]:
+    async def load(self, host_id: UUID, instance_ids: Sequence[UUID]) -> Sequence[Loaded | HoldfastError]:
         """Lock and load instances; ``InstanceLocked``, ``InstanceCompleted`` or ``InstanceNotFound`` instead.
 
         An instance that this host holds already is given again with its token unchanged.
@@ -330,9 +326,11 @@ class PersistenceProvider(Protocol):
     async def take_in(self, intakes: Sequence[Intake]) -> Sequence[Route]:
         """Store messages with a verdict; an id that is known already is left alone.
 
-        Answers ``DUPLICATE`` or ``REUSED`` for a known id. Otherwise ``BOOKMARK`` with the instance
-        for a buffered message that an open bookmark waits for, looked up after the commit so
-        that no wake-up is lost, else ``NONE``.
+        Answers ``DUPLICATE`` or ``REUSED`` for a known id; but a message that is buffered may still get
+        another verdict, and a dead letter whose id another message has is kept under an id of its own.
+        Otherwise ``BOOKMARK`` with the instance for a buffered message that an open bookmark waits for,
+        looked up after the commit so that no wake-up is lost; ``FINISHED`` for one that turned out to come
+        too late and was rejected; else ``NONE``.
         """
         ...
 
@@ -361,7 +359,10 @@ class PersistenceProvider(Protocol):
         ...
 
     async def outbox(self, host_id: UUID, limit: int) -> Sequence[Outgoing]:
-        """Return the oldest unpublished messages of instances that no other living host holds."""
+        """Return the oldest unpublished messages that this host, or none that lives, has committed.
+
+        One waits for the older messages of its instance, whoever is to publish them.
+        """
         ...
 
     async def published(self, message_ids: Sequence[str]) -> None:
@@ -370,6 +371,10 @@ class PersistenceProvider(Protocol):
 
     async def unroutable(self, message_id: str, reason: str) -> None:
         """Mark a message as a dead letter of the outbox."""
+        ...
+
+    def listen(self) -> AsyncIterator[None]:
+        """Yield, as a hint, when ``runnable`` may find something; once at the start, for what came before."""
         ...
 
     async def now(self) -> datetime:

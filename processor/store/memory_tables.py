@@ -1,0 +1,213 @@
+"""What the provider in memory keeps: the rows of the tables that Postgres has, and the looks into them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from holdfast.processor.engine.provider import (
+    Host,
+    InboxVerdict,
+    Outgoing,
+    Registration,
+    Route,
+    RouteKind,
+    StoredMessage,
+    StoredProgram,
+)
+from holdfast.projections.instance import Bookmark
+from holdfast.schemas.identifiers import digest
+from holdfast.schemas.message import Envelope
+
+
+@dataclass(slots=True)
+class HostRow:
+    """A host and the moment at which its lease lapses."""
+
+    host: Host
+    expiration: datetime
+
+
+@dataclass(slots=True)
+class InstanceRow:
+    """An instance: how it was registered, who holds it, and its state as bytes once it is persisted."""
+
+    registration: Registration
+    owner: UUID | None
+    created: datetime
+    token: int = 1
+    version: int = 0
+    status: str = "executing"
+    is_suspended: bool = False
+    suspension_reason: str | None = None
+    suspension_exception_name: str | None = None
+    state: bytes | None = None
+    bookmarks: dict[str, Bookmark] = field(default_factory=dict)
+    last_machine: str | None = None
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether the instance is closed."""
+        return self.status == "closed"
+
+    @property
+    def is_initialized(self) -> bool:
+        """Whether the instance has had a persistence point."""
+        return self.state is not None
+
+    @property
+    def must_go_on(self) -> bool:
+        """Whether the instance stands in the middle of a burst."""
+        return self.is_initialized and self.status == "executing" and not self.is_suspended
+
+
+@dataclass(slots=True)
+class InboxRow:
+    """A message taken in and what became of it; ``message`` has no body any more once it is settled."""
+
+    message: StoredMessage
+    digest: bytes
+    verdict: InboxVerdict
+    reason: str | None = None
+    detail: str | None = None
+    instance_id: UUID | None = None
+    version: int | None = None
+
+
+@dataclass(slots=True)
+class OutboxRow:
+    """A message that is committed and not yet confirmed."""
+
+    message: Outgoing
+    instance_id: UUID
+    host_id: UUID
+    dead_reason: str | None = None
+
+
+class Tables:
+    """All rows of one app, and the questions that several operations ask of them."""
+
+    def __init__(self) -> None:
+        self.hosts: dict[UUID, HostRow] = {}
+        self.programs: dict[str, StoredProgram] = {}
+        self.instances: dict[UUID, InstanceRow] = {}
+        self.inbox: dict[str, InboxRow] = {}
+        self.attempts: dict[str, int] = {}
+        self.outbox: dict[str, OutboxRow] = {}
+        self.sequence = 0
+
+    def living(self, host_id: UUID | None, now: datetime) -> HostRow | None:
+        """Return a host if its lease lives."""
+        row = self.hosts.get(host_id) if host_id is not None else None
+        return row if row is not None and row.expiration > now else None
+
+    def is_free(self, row: InstanceRow, host_id: UUID, now: datetime) -> bool:
+        """Whether the host holds the instance, or nobody living does."""
+        return row.owner == host_id or self.living(row.owner, now) is None
+
+    def waiting(self, message_type: str, key: str) -> UUID | None:
+        """Return the instance that has an open bookmark for a message."""
+        for instance_id, row in self.instances.items():
+            for bookmark in row.bookmarks.values():
+                if bookmark.message_type == message_type and bookmark.correlation_key == key:
+                    return instance_id
+        return None
+
+    def of_key(self, message_type: str, key: str) -> tuple[UUID, InstanceRow] | None:
+        """Return the instance with a key that knows the type: a living one that receives it, else the last closed one."""
+        found = [
+            (row.is_completed, -row.created.timestamp(), instance_id, row)
+            for instance_id, row in self.instances.items()
+            if row.registration.correlation_key == key and self.knows(row, message_type)
+        ]
+        return min(found, key=lambda f: f[:2])[2:] if found else None
+
+    def knows(self, row: InstanceRow, message_type: str) -> bool:
+        """Whether the instance's program receives the type, or, if it is closed, starts with it."""
+        program = self.programs.get(row.registration.program_hash)
+        if program is None:
+            return False
+        return message_type in program.receives or (row.is_completed and message_type == program.starts_with)
+
+    def non_persisted(self, start_message_id: str) -> tuple[UUID, InstanceRow] | None:
+        """Return the non-persisted instance that a message started."""
+        for instance_id, row in self.instances.items():
+            if (
+                row.registration.start_message_id == start_message_id
+                and not row.is_initialized
+                and not row.is_completed
+            ):
+                return instance_id, row
+        return None
+
+    def route(self, envelope: Envelope) -> Route:
+        """Return where a message belongs: the routing table, first match."""
+        started = self.non_persisted(envelope.message_id)
+        if started is not None:
+            return Route(RouteKind.NON_PERSISTED, started[0])
+        known = self.inbox.get(envelope.message_id)
+        if known is not None:
+            same = known.digest == digest_of(envelope)
+            return Route(RouteKind.DUPLICATE if same else RouteKind.REUSED)
+        waiting = self.waiting(envelope.type, envelope.key)
+        if waiting is not None:
+            return Route(RouteKind.BOOKMARK, waiting)
+        return self.route_by_key(envelope)
+
+    def route_by_key(self, envelope: Envelope) -> Route:
+        """Return where a message belongs that nobody waits for."""
+        found = self.of_key(envelope.type, envelope.key)
+        if found is None:
+            return Route(RouteKind.NONE)
+        return Route(RouteKind.FINISHED if found[1].is_completed else RouteKind.LIVING, found[0])
+
+    def buffered(self) -> Iterator[InboxRow]:
+        """Yield what is buffered, oldest first."""
+        rows = [row for row in self.inbox.values() if row.verdict == "buffered"]
+        yield from sorted(rows, key=lambda row: row.message.sequence)
+
+    def due(self, row: InstanceRow, now: datetime) -> list[str]:
+        """Return the timers of an instance that are due."""
+        return [name for name, b in row.bookmarks.items() if b.due is not None and datetime.fromisoformat(b.due) <= now]
+
+    def reject_left_over(self, instance_id: UUID) -> None:
+        """Give what is left in the mailbox of a closed instance its verdict."""
+        row = self.instances[instance_id]
+        program = self.programs.get(row.registration.program_hash)
+        types = {*program.receives, program.starts_with} if program else set()
+        for left in list(self.buffered()):
+            envelope = left.message.envelope
+            by_key = (
+                left.message.kind == "message"
+                and left.instance_id is None
+                and envelope.key == row.registration.correlation_key
+                and envelope.type in types
+                and self.route_by_key(envelope).kind is not RouteKind.LIVING
+            )
+            if by_key or left.instance_id == instance_id:
+                settle(left, "rejected", reason="completed", instance_id=instance_id)
+
+
+def settle(
+    row: InboxRow,
+    verdict: InboxVerdict,
+    *,
+    reason: str | None = None,
+    instance_id: UUID | None = None,
+    version: int | None = None,
+) -> None:
+    """Give a message its final verdict."""
+    row.verdict, row.reason, row.detail = verdict, reason, None
+    row.instance_id, row.version = instance_id or row.instance_id, version
+
+
+def digest_of(envelope: Envelope) -> bytes:
+    """Return what tells whether two messages with one id are the same."""
+    return digest(envelope.type, envelope.key, envelope.body)
+
+
+def lease_end(host: Host, now: datetime) -> datetime:
+    """Return when a lease renewed now lapses."""
+    return now + timedelta(seconds=host.lease_seconds)
