@@ -1,0 +1,92 @@
+"""What an event, a state or a wait means, in a few words for people."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, assert_never
+
+from holdfast.events.types import (
+    ActivityCompleted,
+    ActivityFailed,
+    BookmarkOpened,
+    Event,
+    InstanceCompleted,
+    InstanceResumed,
+    InstanceStarted,
+    InstanceSuspended,
+    MessageReceived,
+    MessageSent,
+    Persisted,
+    TimerFired,
+)
+from holdfast.processor.cli.output import brief, local
+from holdfast.projections.queries import Instance, OpenBookmark, Tally
+
+
+def condition(instance: Instance | Tally) -> str:
+    """Return how an instance is, in one word or two."""
+    if not instance.is_initialized:
+        return "non-persisted, suspended" if instance.is_suspended else "non-persisted"
+    if instance.is_suspended:
+        return "suspended"
+    return instance.outcome or instance.execution_status
+
+
+def wait(bookmark: OpenBookmark) -> str:
+    """Return what an instance waits for."""
+    if bookmark.kind == "timer":
+        return f"the timer at {local(bookmark.due)}"
+    return f"{bookmark.message_type} with key {bookmark.correlation_key}"
+
+
+def what(event: Event) -> list[str]:
+    """Return what happened, one thing a line."""
+    match event:
+        case InstanceStarted():
+            return [f"{event.workflow} with {event.message_type} {event.message_id}", brief(event.body)]
+        case ActivityCompleted():
+            return [f"{event.activity}{_tries(event.attempts)} gave {brief(event.result)}"]
+        case ActivityFailed():
+            return [f"{event.activity}{_tries(event.attempts)} raised {brief(event.error)}"]
+        case BookmarkOpened(kind="timer"):
+            return [f"{event.bookmark}: due {local(_time(event.due))}"]
+        case BookmarkOpened():
+            return [f"{event.bookmark}: waits for {event.message_type} with key {event.correlation_key}"]
+        case MessageReceived():
+            return [f"{event.bookmark}: {event.message_type} {event.message_id}", brief(event.body)]
+        case TimerFired():
+            return [f"{event.bookmark}: was due {local(_time(event.due))}"]
+        case MessageSent():
+            return [f"{event.message_type} {event.message_id}", brief(event.body)]
+        case InstanceSuspended():
+            return [f"{event.reason}: {event.detail or event.exception_name or ''}".rstrip(": ")]
+        case InstanceResumed():
+            return [f"by {event.by}{f': {event.why}' if event.why else ''}"]
+        case InstanceCompleted():
+            return [f"result {brief(event.result)}"]
+        case Persisted():
+            return [f"because of {event.reason}", *_changes(event)]
+        case _:
+            assert_never(event)
+
+
+def variables(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a frame's variables without those that only the interpreter needs."""
+    return {name: value for name, value in values.items() if not name.startswith("$")}
+
+
+def _changes(event: Persisted) -> list[str]:
+    lines = []
+    for path, change in event.frames.items():
+        where = "" if path == "0" else f"frame {path}: "
+        lines += [f"{where}{name} = {brief(value)}" for name, value in variables(dict(change.set)).items()]
+        lines += [f"{where}{name} is gone" for name in change.unset if not name.startswith("$")]
+    return lines
+
+
+def _tries(attempts: int) -> str:
+    return "" if attempts == 1 else f", tried {attempts} times,"
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)

@@ -1,0 +1,179 @@
+"""``holdfast instances`` and ``holdfast nonpersisted``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+import typer
+
+from holdfast.processor.cli.options import AppName, DatabaseUrl, JsonLines, Limit, open_client, run
+
+if TYPE_CHECKING:
+    from holdfast.projections.queries import Instance, NonPersisted, Tally
+
+
+class Status(StrEnum):
+    """What ``--status`` selects."""
+
+    executing = "executing"
+    idle = "idle"
+    suspended = "suspended"
+    completed = "completed"
+    nonpersisted = "nonpersisted"
+
+
+_CRITERIA: dict[Status, dict[str, Any]] = {
+    Status.executing: {"execution_status": "executing", "is_suspended": False, "is_initialized": True},
+    Status.idle: {"execution_status": "idle", "is_suspended": False},
+    Status.suspended: {"is_suspended": True},
+    Status.completed: {"outcome": "completed"},
+    Status.nonpersisted: {"is_initialized": False},
+}
+
+After = Annotated[UUID | None, typer.Option(help="Go on behind this instance.", metavar="INSTANCE")]
+
+
+def instances(
+    *,
+    app: AppName = None,
+    workflow: Annotated[str | None, typer.Option(help="Only runs of this workflow.", metavar="NAME")] = None,
+    key: Annotated[str | None, typer.Option(help="Only those with this correlation key.", metavar="KEY")] = None,
+    status: Annotated[Status | None, typer.Option(help="Only those that are so.")] = None,
+    count: Annotated[bool, typer.Option("--count", help="Print only how many there are of each status.")] = False,
+    limit: Limit = 50,
+    after: After = None,
+    database_url: DatabaseUrl = None,
+    as_json: JsonLines = False,
+) -> None:
+    """List instances, the newest first.
+
+    An instance is one run of a workflow. It is executing, idle (it waits for a message or a timer),
+    suspended (it waits for `holdfast resume`), completed, or nonpersisted (started, and nothing of it
+    was committed yet).
+
+        holdfast instances --count
+        holdfast instances --app orders --status suspended
+        holdfast instances --key order-17 --json
+
+    With --json one line for each instance, with the columns of the view holdfast.instances; with --count
+    one for each workflow and status.
+    """
+    criteria = {"workflow": workflow, "correlation_key": key, **(_CRITERIA[status] if status else {})}
+
+    async def work() -> None:
+        async with open_client(database_url, app) as client:
+            if count:
+                _print_tally(await client.tally(), as_json=as_json)
+                return
+            found = await client.instances(**criteria, after=after, limit=limit)
+        _print_instances(found, as_json=as_json)
+        _tell_of_more(found, limit)
+
+    if count and (workflow or key or status):
+        raise typer.BadParameter("--count counts all instances: give it --app at most.")
+    run(work())
+
+
+def nonpersisted(
+    *,
+    app: AppName = None,
+    limit: Limit = 50,
+    after: After = None,
+    database_url: DatabaseUrl = None,
+    as_json: JsonLines = False,
+) -> None:
+    """List the instances of which nothing is persisted yet, the newest first.
+
+    An instance is registered before it runs for the first time. Until its first persistence point it
+    is one of these:
+
+        live          a worker runs it now
+        suspended     it failed; `holdfast resume` runs it from the start
+        orphan        no worker holds it; its start message is in the inbox or among the dead letters
+        message_lost  no worker holds it, and its start message is not in the database; it may still
+                      wait in RabbitMQ
+
+        holdfast nonpersisted --app orders
+
+    With --json one line for each instance.
+    """
+
+    async def work() -> None:
+        async with open_client(database_url, app) as client:
+            found = await client.non_persisted(after=after, limit=limit)
+        _print_non_persisted(found, as_json=as_json)
+        _tell_of_more(found, limit)
+
+    run(work())
+
+
+def _tell_of_more(found: list[Any], limit: int) -> None:
+    from holdfast.processor.cli.output import hint
+
+    if len(found) == limit:
+        hint(f"There may be more: --after {found[-1].instance_id}, or a larger --limit.")
+
+
+def _print_tally(found: list[Tally], *, as_json: bool) -> None:
+    from holdfast.processor.cli.describe import condition
+    from holdfast.processor.cli.output import emit, table
+
+    if as_json:
+        for tally in found:
+            emit(tally)
+    else:
+        table(
+            ["app", "workflow", "status", "instances"],
+            [(t.app, t.workflow, condition(t), t.instances) for t in found],
+        )
+
+
+def _print_instances(found: list[Instance], *, as_json: bool) -> None:
+    from holdfast.processor.cli.describe import condition
+    from holdfast.processor.cli.output import emit, local, table
+
+    if as_json:
+        for instance in found:
+            emit(instance)
+    else:
+        table(
+            ["instance", "workflow", "key", "status", "version", "updated", "waits for or stands because of"],
+            [
+                (
+                    i.instance_id,
+                    i.workflow,
+                    i.correlation_key,
+                    condition(i),
+                    i.version,
+                    local(i.last_updated_time),
+                    i.suspension_exception_name or i.suspension_reason or ", ".join(i.active_bookmarks),
+                )
+                for i in found
+            ],
+        )
+
+
+def _print_non_persisted(found: list[NonPersisted], *, as_json: bool) -> None:
+    from holdfast.processor.cli.output import emit, local, table
+
+    if as_json:
+        for instance in found:
+            emit(instance)
+    else:
+        table(
+            ["instance", "workflow", "key", "kind", "since", "start message", "reason"],
+            [
+                (
+                    i.instance_id,
+                    i.workflow,
+                    i.correlation_key,
+                    i.kind,
+                    local(i.creation_time),
+                    i.start_message_id,
+                    i.suspension_exception_name or i.suspension_reason,
+                )
+                for i in found
+            ],
+        )

@@ -1,0 +1,63 @@
+"""Finds the user's app: ``package.module:attribute``, looked for from the current directory too."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from types import ModuleType
+
+from holdfast.processor.language.app import App
+from holdfast.schemas.errors import AppError, HoldfastError
+
+
+def load_app(spec: str) -> App:
+    """Return the app that ``module:attribute`` names, checked.
+
+    Raises ``AppError`` if there is none or it does not hang together, and ``CompileError`` if one of its workflows
+    cannot become a program; either says in which file and line, where there is one.
+    """
+    module_name, _, attribute = spec.partition(":")
+    if not module_name or not attribute:
+        raise AppError(f"{spec!r} names no app: write module:attribute, for instance examples.orders.app:app")
+    if os.getcwd() not in sys.path:  # noqa: PTH109  The path's entries are strings.
+        sys.path.insert(0, os.getcwd())  # noqa: PTH109  As above.
+    module = _import(module_name)
+    found: object = module
+    for name in attribute.split("."):
+        if not hasattr(found, name):
+            raise AppError(f"module {module_name} has no {attribute!r}{_others(module)}")
+        found = getattr(found, name)
+    if not isinstance(found, App):
+        raise AppError(f"{spec} is no holdfast.App but a {type(found).__name__}{_others(module)}")
+    found.check()
+    return found
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except HoldfastError:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            raise AppError(f"there is no module {name!r}, neither in {os.getcwd()} nor installed") from error  # noqa: PTH109
+        raise AppError(f"{_place(error)}module {name} needs {error.name!r}, which is not installed") from error
+    except SyntaxError as error:
+        raise AppError(f"{error.filename}:{error.lineno}: {error.msg}") from error
+    except Exception as error:
+        summary = "".join(traceback.format_exception_only(error)).strip()
+        raise AppError(f"{_place(error)}module {name} cannot be imported: {summary}") from error
+
+
+def _place(error: Exception) -> str:
+    """Return where an import failed, outside of the import system."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
+    outside = [frame for frame in frames if frame.filename not in (__file__, importlib.__file__)]
+    return f"{outside[-1].filename}:{outside[-1].lineno}: " if outside else ""
+
+
+def _others(module: ModuleType) -> str:
+    apps = [name for name, value in vars(module).items() if isinstance(value, App)]
+    return f"; it has the app {', '.join(apps)}" if apps else "; it has no app at all"

@@ -1,0 +1,46 @@
+"""What the options of several commands have in common, and how they become settings and a client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from uuid import UUID
+
+import typer
+
+if TYPE_CHECKING:
+    from holdfast.processor.client import Client
+    from holdfast.schemas.settings import Settings
+
+T = TypeVar("T")
+
+AppName = Annotated[str | None, typer.Option("--app", help="Only those of this app.", metavar="NAME")]
+DatabaseUrl = Annotated[
+    str | None, typer.Option(help="Address of the database, instead of HOLDFAST_DATABASE_URL.", metavar="URL")
+]
+AmqpUrl = Annotated[str | None, typer.Option(help="Address of RabbitMQ, instead of HOLDFAST_AMQP_URL.", metavar="URL")]
+InstanceId = Annotated[UUID, typer.Argument(help="Id of the instance.", metavar="INSTANCE", show_default=False)]
+JsonDocument = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+JsonLines = Annotated[bool, typer.Option("--json", help="Print one line of JSON each.")]
+Limit = Annotated[int, typer.Option(min=1, help="How many at most.", metavar="N")]
+
+
+def load_settings(**given: object) -> Settings:
+    """Return the settings of this process; what is given on the command line wins over the environment."""
+    from holdfast.schemas.settings import Settings
+
+    return Settings.load(**{name: value for name, value in given.items() if value is not None})
+
+
+def open_client(database_url: str | None, app: str | None = None) -> Client:
+    """Return a client for what lies in the database, or raise ``SettingsError``."""
+    from holdfast.processor.client import Client
+
+    settings = load_settings(database_url=database_url).require("database_url")
+    return Client(settings.database_url, app=app)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's work and return its result."""
+    return asyncio.run(work)

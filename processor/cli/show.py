@@ -1,0 +1,74 @@
+"""``holdfast show``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from holdfast.processor.cli.options import DatabaseUrl, InstanceId, JsonDocument, open_client, run
+
+if TYPE_CHECKING:
+    from holdfast.processor.cli.source import Source
+    from holdfast.projections.queries import Instance, OpenBookmark
+
+
+def show(instance_id: InstanceId, *, database_url: DatabaseUrl = None, as_json: JsonDocument = False) -> None:
+    """Show one instance: how it is, what it waits for, why it stands still, and what would move it.
+
+    Ids are those that `holdfast instances` shows.
+
+        holdfast show 0199c1a2-…
+
+    With --json one document: the columns of the view holdfast.instances, "bookmarks" with all that it
+    waits for, and "suspension_detail".
+    """
+
+    async def work() -> None:
+        from holdfast.processor.cli.output import emit
+        from holdfast.processor.cli.source import Source
+
+        async with open_client(database_url) as client:
+            instance, bookmarks = await client.instance(instance_id)
+            detail = (await client.state(instance_id)).suspension_detail if instance.is_suspended else None
+            source = Source(await client.program(instance.app, instance.program_hash))
+        if as_json:
+            emit({**asdict(instance), "bookmarks": bookmarks, "suspension_detail": detail})
+        else:
+            _print(instance, bookmarks, detail, source)
+
+    run(work())
+
+
+def _print(instance: Instance, bookmarks: list[OpenBookmark], detail: str | None, source: Source) -> None:
+    from holdfast.processor.cli.describe import condition, wait
+    from holdfast.processor.cli.output import details, local, say
+
+    details(
+        {
+            "instance": instance.instance_id,
+            "app": instance.app,
+            "workflow": instance.workflow,
+            "file": source.file,
+            "program": instance.program_hash,
+            "correlation key": instance.correlation_key,
+            "started by": f"message {instance.start_message_id}",
+            "created": local(instance.creation_time),
+            "updated": local(instance.last_updated_time),
+            "version": instance.version,
+            "status": condition(instance),
+            "reason": instance.suspension_reason,
+            "exception": detail or instance.suspension_exception_name,
+            "loaded on": instance.current_machine,
+            "locked until": local(instance.lock_expiration),
+            "last loaded on": None if instance.current_machine else instance.last_machine,
+            "next timer": local(instance.pending_timer),
+        }
+    )
+    if bookmarks:
+        say("\nwaits for", style="bold")
+        for bookmark in bookmarks:
+            since = local(bookmark.opened_at)
+            say(f"  {bookmark.name}: {wait(bookmark)}, since {since}, {source.place(bookmark.line)}")
+    if instance.is_suspended:
+        say("\nto let it go on", style="bold")
+        say(f"  holdfast resume {instance.instance_id} --why '…'")

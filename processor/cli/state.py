@@ -1,0 +1,78 @@
+"""``holdfast state``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from holdfast.processor.cli.options import DatabaseUrl, InstanceId, JsonDocument, open_client, run
+
+
+def state(
+    instance_id: InstanceId,
+    *,
+    at: Annotated[
+        str | None,
+        typer.Option(help="A version, or a moment such as 2026-01-31T12:00:00+01:00; now otherwise.", metavar="WHEN"),
+    ] = None,
+    database_url: DatabaseUrl = None,
+    as_json: JsonDocument = False,
+) -> None:
+    """Show an instance's state, as it is now or was at any earlier version or moment.
+
+    It is computed from the events alone, without the code of the workflow. Versions are those that
+    `holdfast history` shows. A moment without an offset from UTC is taken as local time.
+
+        holdfast state 0199c1a2-… --at 5
+
+    With --json one document with all fields, variables in the form in which they are stored.
+    """
+    when = _when(at)
+
+    async def work() -> None:
+        from holdfast.processor.cli.describe import variables
+        from holdfast.processor.cli.output import brief, details, emit, say
+        from holdfast.processor.cli.source import Source
+
+        async with open_client(database_url) as client:
+            found = await client.state(instance_id, when)
+            if as_json:
+                emit({"instance_id": instance_id, **asdict(found)})
+                return
+            instance, _ = await client.instance(instance_id)
+            source = Source(await client.program(instance.app, found.program_hash))
+        details(
+            {
+                "version": found.version,
+                "workflow": found.workflow,
+                "correlation key": found.correlation_key,
+                "status": found.outcome or found.execution_status,
+                "suspended": found.suspension_reason,
+                "because of": found.suspension_detail,
+                "result": None if found.outcome is None else brief(found.result),
+            }
+        )
+        for path, frame in found.frames.items():
+            say(f"\nframe {path}, step {frame.step}, {source.place(frame.line)}", style="bold")
+            details({f"  {name}": brief(value) for name, value in variables(dict(frame.variables)).items()})
+        if found.bookmarks:
+            say("\nwaits for", style="bold")
+            for name, bookmark in found.bookmarks.items():
+                due = f"until {bookmark.due}"
+                wanted = due if bookmark.kind == "timer" else f"{bookmark.message_type} {bookmark.correlation_key}"
+                say(f"  {name}: {wanted}")
+
+    run(work())
+
+
+def _when(text: str | None) -> int | datetime | None:
+    if text is None or text.isdigit():
+        return None if text is None else int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"--at takes a version or a moment in ISO 8601, not {text!r}.") from None
+    return moment if moment.tzinfo is not None else moment.astimezone()

@@ -1,0 +1,336 @@
+"""The client: what a program outside of the workers does with Holdfast.
+
+    async with Client(database_url, amqp_url, app="orders") as client:
+        await client.publish(OrderPlaced(order_id="A-1", amount=Decimal(5)))
+        for instance in await client.instances(is_suspended=True):
+            await client.resume(instance.instance_id, by="ann", why="the bank is back")
+
+It talks to Postgres and RabbitMQ directly and needs no worker to be running: what it asks of one lies in the inbox
+until some worker of the app takes it up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
+from random import SystemRandom
+from types import TracebackType
+from typing import Self, TypeVar
+from uuid import UUID
+
+import orjson
+import psycopg
+from psycopg import errors
+
+from holdfast.processor.broker import connection as broker
+from holdfast.processor.broker.publisher import Fate, Publisher, Receipt
+from holdfast.processor.broker.topology import Topology
+from holdfast.processor.engine.environment import RealEnvironment
+from holdfast.processor.engine.provider import Intake
+from holdfast.processor.language.program import Program
+from holdfast.processor.store import hosts, inbox
+from holdfast.processor.store.connections import Connection, Connections, failure
+from holdfast.projections import history, queries, verify
+from holdfast.projections.history import Entry
+from holdfast.projections.instance import ExecutionStatus, InstanceState, Outcome
+from holdfast.projections.queries import DeadLetter, Instance, NonPersisted, OpenBookmark, OpenedDeadLetter, Tally
+from holdfast.projections.verify import Checked
+from holdfast.schemas.errors import (
+    BrokerError,
+    DeadLetterNotFound,
+    InstanceCompleted,
+    InstanceNotFound,
+    NotMigrated,
+    NotSuspended,
+    SettingsError,
+    StorageError,
+)
+from holdfast.schemas.message import Envelope, Message
+from holdfast.schemas.postgres.statements import load
+
+_SQL = load(__package__)
+_STORE = load("holdfast.processor.store")
+_CONNECTIONS = 4
+_HEARTBEAT = 60
+_PATIENCE = 10.0
+"""Seconds that RabbitMQ may take to let the client in."""
+_TRIES = 3
+"""How often a message is published of which nobody can tell whether it was taken; its id makes up for doubles."""
+_NO_SCHEMA = (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction, errors.InvalidSchemaName)
+
+T = TypeVar("T")
+
+
+class Client:
+    """An app's instances, messages and history; to be used as an async context manager.
+
+    ``database_url`` is needed by everything but ``publish``, ``amqp_url`` and ``app`` by ``publish`` alone. Where
+    ``app`` is given, lists are of that app. Nothing connects before it has to. Methods raise ``StorageError`` or
+    ``BrokerError`` when a server refuses or cannot be reached; one client may serve many tasks at once.
+    """
+
+    def __init__(self, database_url: str = "", amqp_url: str = "", app: str | None = None) -> None:
+        try:
+            self._connections = Connections(database_url, limit=_CONNECTIONS)
+        except psycopg.Error:
+            # What psycopg says repeats the address, password and all.
+            raise SettingsError(
+                "the database URL cannot be read: write postgresql://user:password@host:port/database"
+            ) from None
+        self.app = app
+        self._database_url = database_url
+        self._amqp_url = amqp_url
+        self._new_id = RealEnvironment().new_id
+        self._publisher: Publisher | None = None
+        self._opening = asyncio.Lock()
+        self._closing = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._connections.close()
+        await self._closing.aclose()
+
+    # Messages.
+
+    async def publish(self, message: Message, message_id: str | None = None) -> str:
+        """Publish a message to the app, confirmed by the broker, and return its id.
+
+        Workers take in one message of an id: who may have to publish again gives the same ``message_id``. Raises
+        ``InvalidMessage`` if the message has no correlation key or a bad id, ``BrokerError`` if it was not taken.
+        """
+        envelope = message.envelope(str(self._new_id()) if message_id is None else message_id)
+        await self.publish_all([envelope])
+        return envelope.message_id
+
+    async def publish_all(self, envelopes: Iterable[Envelope]) -> None:
+        """Publish messages in this order, many in flight together; return once each one is confirmed.
+
+        Raises ``BrokerError`` that names the first message which was not taken; later ones may have been.
+        """
+        publisher = await self._open_publisher()
+        exchange = Topology(self._require_app()).exchange
+        waiting = list(envelopes)
+        receipts: list[Receipt] = []
+        for _ in range(_TRIES):
+            sent = [await publisher.send(exchange, "", envelope) for envelope in waiting]
+            receipts = [await receipt for receipt in sent]
+            for envelope, receipt in zip(waiting, receipts, strict=True):
+                if receipt.fate is Fate.UNROUTABLE:
+                    raise BrokerError(
+                        f"message {envelope.message_id!r} was not taken: {receipt.reason}; the exchange and its queues "
+                        f"are made by the first worker of app {self.app} that starts"
+                    )
+            failed = [(e, r) for e, r in zip(waiting, receipts, strict=True) if r.fate is Fate.FAILED]
+            if not failed:
+                return
+            waiting, receipts = [envelope for envelope, _ in failed], [receipt for _, receipt in failed]
+        raise BrokerError(f"message {waiting[0].message_id!r} was not confirmed: {receipts[0].reason}")
+
+    # Instances.
+
+    async def instances(
+        self,
+        *,
+        workflow: str | None = None,
+        correlation_key: str | None = None,
+        execution_status: ExecutionStatus | None = None,
+        outcome: Outcome | None = None,
+        is_suspended: bool | None = None,
+        is_initialized: bool | None = None,
+        after: UUID | None = None,
+        limit: int = 100,
+    ) -> list[Instance]:
+        """Return a page of the instances that fit all that is given, newest first, from behind ``after``."""
+        return await self._run(
+            lambda connection: queries.instances(
+                connection,
+                app=self.app,
+                workflow=workflow,
+                correlation_key=correlation_key,
+                execution_status=execution_status,
+                outcome=outcome,
+                is_suspended=is_suspended,
+                is_initialized=is_initialized,
+                after=after,
+                limit=limit,
+            )
+        )
+
+    async def tally(self) -> list[Tally]:
+        """Return how many instances there are of each workflow in each condition."""
+        return await self._run(lambda connection: queries.tally(connection, self.app))
+
+    async def non_persisted(self, *, after: UUID | None = None, limit: int = 100) -> list[NonPersisted]:
+        """Return a page of the instances without a persistence point, newest first."""
+        return await self._run(
+            lambda connection: queries.non_persisted(connection, app=self.app, after=after, limit=limit)
+        )
+
+    async def instance(self, instance_id: UUID) -> tuple[Instance, list[OpenBookmark]]:
+        """Return one instance and where it waits, or raise ``InstanceNotFound``."""
+        return await self._run(lambda connection: queries.instance(connection, instance_id))
+
+    async def program(self, app: str, program_hash: str) -> Program | None:
+        """Return a program that instances run on, not linked to any module; None if it is not stored."""
+        stored = await self._run(lambda connection: hosts.load_program(connection, app, program_hash))
+        return None if stored is None else Program.from_json(stored.program)
+
+    async def history(
+        self, instance_id: UUID, from_version: int = 1, to_version: int | None = None
+    ) -> AsyncIterator[Entry]:
+        """Yield what happened to an instance, both ends included, or raise ``InstanceNotFound``."""
+        async with self._connection() as connection:
+            async for entry in history.history(connection, instance_id, from_version, to_version):
+                yield entry
+
+    async def state(self, instance_id: UUID, at: int | datetime | None = None) -> InstanceState:
+        """Return an instance's state at a version or a moment, or as it is now.
+
+        Raises ``InstanceNotFound``, and ``VersionNotFound`` for a version that it has not come to.
+        """
+        return await self._run(lambda connection: history.state_at(connection, instance_id, at))
+
+    async def verify(self, instance_id: UUID | None = None) -> AsyncIterator[Checked]:
+        """Refold every persisted instance, or one, and yield how the instance store compares with the log."""
+        async with self._connection() as connection:
+            async for checked in verify.verify(connection, app=self.app, instance_id=instance_id):
+                yield checked
+
+    async def resume(self, instance_id: UUID, *, by: str, why: str | None = None) -> str:
+        """Let a suspended instance go on, as soon as a worker of its app takes it up; return the command's id.
+
+        ``by`` and ``why`` are kept in the instance's history. Raises ``InstanceNotFound``, ``InstanceCompleted``
+        or ``NotSuspended``.
+        """
+        command = str(self._new_id())
+        body = orjson.dumps({"command": "resume", "by": by, "why": why})
+
+        async def work(connection: Connection) -> str:
+            async with connection.transaction():
+                cursor = await connection.execute(_SQL["to_be_resumed"], {"instance_id": instance_id})
+                row = await cursor.fetchone()
+                if row is None:
+                    raise InstanceNotFound(instance_id)
+                app, key, is_completed, is_suspended = row
+                if is_completed:
+                    raise InstanceCompleted(instance_id)
+                if not is_suspended:
+                    raise NotSuspended(instance_id, "is not suspended")
+                if await _one(connection, "is_commanded", instance_id=instance_id):
+                    raise NotSuspended(instance_id, "was resumed already: no worker has taken it up yet")
+                envelope = Envelope(message_id=command, type="control", key=key, body=body)
+                intake = Intake(envelope=envelope, verdict="buffered", kind="control", instance_id=instance_id)
+                await inbox.take_in(connection, app, [intake])
+            return command
+
+        return await self._run(work)
+
+    # Dead letters.
+
+    async def dead_letters(self, *, after: DeadLetter | None = None, limit: int = 100) -> list[DeadLetter]:
+        """Return a page of the messages that were given up, newest first, from behind ``after``."""
+        return await self._run(
+            lambda connection: queries.dead_letters(connection, app=self.app, after=after, limit=limit)
+        )
+
+    async def dead_letter(self, message_id: str) -> OpenedDeadLetter:
+        """Return one dead letter with its body, or raise ``DeadLetterNotFound``."""
+        return await self._run(lambda connection: self._dead_letter(connection, message_id))
+
+    async def requeue(self, message_id: str) -> None:
+        """Give a dead letter another chance: workers take it in, or publish it, once more.
+
+        Raises ``DeadLetterNotFound``; so does a message of which no body was kept.
+        """
+        await self._settle("requeue", message_id)
+
+    async def drop(self, message_id: str) -> None:
+        """Give a dead letter up for good: its body is removed. Raises ``DeadLetterNotFound``."""
+        await self._settle("drop", message_id)
+
+    async def _settle(self, action: str, message_id: str) -> None:
+        async def work(connection: Connection) -> None:
+            async with connection.transaction():
+                letter = await self._dead_letter(connection, message_id)
+                parameters = {"app": letter.app, "message_id": message_id}
+                if await _one(connection, f"{action}_{letter.box}", **parameters) is None:
+                    raise DeadLetterNotFound(message_id)
+                await connection.execute(_STORE["notify"], {"channel": inbox.CHANNEL, "app": letter.app})
+
+        await self._run(work)
+
+    async def _dead_letter(self, connection: Connection, message_id: str) -> OpenedDeadLetter:
+        apps = [self.app] if self.app else await self._apps(connection, message_id)
+        if len(apps) > 1:
+            raise DeadLetterNotFound(message_id, tuple(apps))
+        letter = await queries.dead_letter(connection, apps[0], message_id) if apps else None
+        if letter is None:
+            raise DeadLetterNotFound(message_id)
+        return letter
+
+    async def _apps(self, connection: Connection, message_id: str) -> list[str]:
+        cursor = await connection.execute(_SQL["apps_of_dead_letter"], {"message_id": message_id})
+        return [app for (app,) in await cursor.fetchall()]
+
+    # Connections.
+
+    async def _open_publisher(self) -> Publisher:
+        async with self._opening:
+            if self._publisher is None:
+                if not self._amqp_url:
+                    raise SettingsError("the client was given no URL of RabbitMQ")
+                name = f"holdfast client of {self._require_app()}"
+                connection = broker.Connection(
+                    self._amqp_url, name=name, heartbeat=_HEARTBEAT, random=SystemRandom(), patience=_PATIENCE
+                )
+                self._publisher = Publisher(await self._closing.enter_async_context(connection))
+        return self._publisher
+
+    def _require_app(self) -> str:
+        if not self.app:
+            raise SettingsError("the client was given no app to publish to")
+        return self.app
+
+    async def _run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        self._require_database()
+        try:
+            return await self._connections.run(work)
+        except StorageError as error:
+            raise _explained(error) from error.__cause__
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        """Give a connection of its own to what reads for longer."""
+        self._require_database()
+        async with await self._connections.open() as connection:
+            try:
+                yield connection
+            except psycopg.Error as error:
+                raise _explained(failure(error), error) from error
+
+    def _require_database(self) -> None:
+        if not self._database_url:
+            raise SettingsError("the client was given no database URL")
+
+
+async def _one(connection: Connection, name: str, **parameters: object) -> object:
+    cursor = await connection.execute(_SQL[name], parameters)
+    row = await cursor.fetchone()
+    return row[0] if row else None
+
+
+def _explained(error: StorageError, cause: BaseException | None = None) -> StorageError:
+    """Return the error, or what is to be done about it, if the database lacks the schema."""
+    if isinstance(cause or error.__cause__, _NO_SCHEMA):
+        return NotMigrated("the database lacks Holdfast's schema, or its newest part: run `holdfast migrate`")
+    return error

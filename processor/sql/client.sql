@@ -1,0 +1,43 @@
+-- name: to_be_resumed
+-- Locked, so that of two who ask at the same time the second one sees the command of the first.
+select app, correlation_key, is_completed, is_suspended
+from holdfast.instance_rows
+where instance_id = %(instance_id)s
+for update;
+
+-- name: is_commanded
+select exists (
+    select from holdfast.inbox
+    where instance_id = %(instance_id)s and kind = 'control' and verdict = 'buffered'
+);
+
+-- name: apps_of_dead_letter
+select app from holdfast.inbox where message_id = %(message_id)s and verdict = 'dead_lettered'
+union
+select app from holdfast.outbox where message_id = %(message_id)s and dead_reason is not null
+order by app;
+
+-- name: requeue_inbox
+-- Received anew: a time to live that ran out while it was a dead letter must not end it at once.
+update holdfast.inbox
+set verdict = 'buffered', reason = null, detail = null, received_at = clock_timestamp()
+where app = %(app)s and message_id = %(message_id)s and verdict = 'dead_lettered' and body is not null
+returning message_id;
+
+-- name: requeue_outbox
+update holdfast.outbox
+set dead_reason = null
+where app = %(app)s and message_id = %(message_id)s and dead_reason is not null
+returning message_id;
+
+-- name: drop_inbox
+-- The row stays, so that the message is known when it comes again.
+update holdfast.inbox
+set verdict = 'rejected', reason = 'dropped', body = null
+where app = %(app)s and message_id = %(message_id)s and verdict = 'dead_lettered'
+returning message_id;
+
+-- name: drop_outbox
+delete from holdfast.outbox
+where app = %(app)s and message_id = %(message_id)s and dead_reason is not null
+returning message_id;
