@@ -87,21 +87,26 @@ class Message(BaseModel):
 
         Reasons: ``not_json``, ``too_deep``, ``invalid_body``, ``correlation_mismatch``.
         """
-        load_json(envelope.body)
-        try:
-            message = cls.model_validate_json(envelope.body)
-        except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}"
-                for e in error.errors(include_url=False, include_input=False)
-            )
-            raise InvalidMessage("invalid_body", problems[:1000]) from None
+        message = cls.parse_body(envelope.body)
         if cls.correlation_field and message.correlation_key != envelope.key:
             raise InvalidMessage(
                 "correlation_mismatch",
                 f"correlation_id is {envelope.key!r} but {cls.correlation_field} is {message.correlation_key!r}",
             )
         return message
+
+    @classmethod
+    def parse_body(cls, body: bytes) -> Self:
+        """Return the validated message of a body alone, or raise ``InvalidMessage`` as ``parse`` does."""
+        load_json(body)
+        try:
+            return cls.model_validate_json(body)
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}"
+                for e in error.errors(include_url=False, include_input=False)
+            )
+            raise InvalidMessage("invalid_body", problems[:1000]) from None
 
     def envelope(self, message_id: str, traceparent: str | None = None) -> Envelope:
         """Return this message as it travels under ``message_id``."""
