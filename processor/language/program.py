@@ -132,8 +132,8 @@ class Program:
                 blocks=tuple(data["blocks"]),
                 namespace=namespace,
             )
-        except KeyError as error:
-            raise ProgramUnresolvable(f"program {data.get('name')} lacks {error}") from None
+        except (KeyError, TypeError) as error:
+            raise ProgramUnresolvable(f"program {data.get('name')} cannot be read: {error!r}") from None
 
     def sign(self, key: bytes) -> bytes:
         """Return the HMAC-SHA256 of the stored form under ``key``."""
