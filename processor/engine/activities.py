@@ -52,9 +52,7 @@ async def run(
     attempt = 0
     while True:
         attempt += 1
-        _current.set(
-            ActivityContext(instance_id=instance_id, idempotency_key=idempotency_key, attempt=attempt)
-        )
+        _current.set(ActivityContext(instance_id=instance_id, idempotency_key=idempotency_key, attempt=attempt))
         try:
             async with asyncio.timeout(activity.timeout.total_seconds() if activity.timeout else None):
                 return Returned(await _attempt(activity, call, unit)), attempt

@@ -22,9 +22,7 @@ class Batcher(Generic[T, R]):
     raised from that item's ``put`` alone, an exception raised by ``serve`` from all of the group's.
     """
 
-    def __init__(
-        self, serve: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]], *, limit: int
-    ) -> None:
+    def __init__(self, serve: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]], *, limit: int) -> None:
         self._serve = serve
         self._limit = limit
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()

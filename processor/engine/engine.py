@@ -50,7 +50,7 @@ class Engine:
         self._lanes: dict[str, deque[Arrival]] = {}
         self._alone = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stopping = False
+        self.stopping = False
 
     # What comes in.
 
@@ -83,13 +83,11 @@ class Engine:
         for holding in idle:
             self.forget(holding)
         if idle:
-            await self.runtime.provider.release(
-                self.runtime.host_id, [h.instance.instance_id for h in idle]
-            )
+            await self.runtime.provider.release(self.runtime.host_id, [h.instance.instance_id for h in idle])
 
     async def drain(self, seconds: float) -> bool:
         """Start nothing new and let what runs come to an end; False if that took longer."""
-        self._stopping = True
+        self.stopping = True
         tasks = {*self._tasks, *(h.task for h in self.held.values() if h.task is not None)}
         if not tasks:
             return True
@@ -114,7 +112,7 @@ class Engine:
     async def _drain(self, key: str, lane: deque[Arrival], pause: float = 0.0) -> None:
         if pause:
             await self.runtime.environment.sleep(pause)
-        while lane and not self._stopping:
+        while lane and not self.stopping:
             arrival = lane[0]
             try:
                 await self._handle(arrival)
@@ -247,7 +245,7 @@ class Engine:
         """
         if not arrival.redelivered or arrival.attempts:
             return True
-        arrival.attempts = (await self._attempt(arrival.envelope.message_id))
+        arrival.attempts = await self._attempt(arrival.envelope.message_id)
         if arrival.attempts <= self.runtime.settings.max_attempts:
             return True
         await self._dead_letter(

@@ -91,7 +91,7 @@ class Holding:
     async def _work(self) -> None:
         going = True
         try:
-            while going:
+            while going and not self.engine.stopping:
                 try:
                     going = await self._step()
                 except UnhandledError as error:

@@ -53,18 +53,11 @@ class Encoder:
         frames: dict[str, FrameChange] = {}
         for path, image in images.items():
             changed = {
-                name: trees[path, name]
-                for name in image.variables
-                if self.texts.get((path, name)) != texts[path, name]
+                name: trees[path, name] for name in image.variables if self.texts.get((path, name)) != texts[path, name]
             }
             before = state.frames.get(path)
             unset = () if before is None else tuple(n for n in before.variables if n not in image.variables)
-            if (
-                before is None
-                or changed
-                or unset
-                or (before.step, before.visits) != (image.step, image.visits)
-            ):
+            if before is None or changed or unset or (before.step, before.visits) != (image.step, image.visits):
                 frames[path] = FrameChange(
                     step=image.step,
                     line=image.line,
@@ -77,9 +70,7 @@ class Encoder:
         return Persisted(reason=reason, frames=frames, ended=ended), texts
 
     def _encode(self, images: Mapping[str, FrameImage]) -> dict[tuple[str, str], Json]:
-        names = {
-            f"{path}.{name}": (path, name) for path, image in images.items() for name in image.variables
-        }
+        names = {f"{path}.{name}": (path, name) for path, image in images.items() for name in image.variables}
         values = {key: images[path].variables[name] for key, (path, name) in names.items()}
         try:
             trees = encode(values, self.types)
@@ -97,11 +88,7 @@ class Encoder:
 
 def images_of(state: InstanceState, types: Types) -> dict[str, FrameImage]:
     """Return the frames of a stored state with their variables as live objects again."""
-    flat = {
-        f"{path}.{name}": tree
-        for path, frame in state.frames.items()
-        for name, tree in frame.variables.items()
-    }
+    flat = {f"{path}.{name}": tree for path, frame in state.frames.items() for name, tree in frame.variables.items()}
     values: dict[str, Any] = decode(flat, types)
     return {
         path: FrameImage(

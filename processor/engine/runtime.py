@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
@@ -73,7 +73,7 @@ class Runtime:
         self._machine = machine
         self._process_id = process_id
         self._programs = {w.program.hash: (w, w.program) for w in app.workflows.values()}
-        self._clock_offset = (datetime.min, 0.0)
+        self._clock_offset = (datetime.min.replace(tzinfo=UTC), 0.0)
         self.commit: Batcher[Batch, Committed] = Batcher(provider.commit, limit=settings.group_size)
         self.route: Batcher[Envelope, Route] = Batcher(provider.route, limit=READ_GROUP)
         self.register: Batcher[Registration, int] = Batcher(self._register, limit=READ_GROUP)

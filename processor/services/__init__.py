@@ -1,0 +1,1 @@
+"""The loops of a worker: lease, detection, relay, consumers."""

@@ -1,0 +1,31 @@
+"""Keeps the host alive: renews its lease, and says so when the lease is lost."""
+
+from __future__ import annotations
+
+import structlog
+
+from holdfast.processor.engine.runtime import Runtime
+from holdfast.schemas.errors import StorageError
+
+log = structlog.get_logger("holdfast.lease")
+
+
+async def keep_lease(runtime: Runtime) -> None:
+    """Renew the lease until it is lost, then return.
+
+    While Postgres cannot be reached the renewal is tried again; whether the lease outlived that is for
+    the store's clock to say.
+    """
+    pause = runtime.settings.renewal
+    while True:
+        await runtime.environment.sleep(pause)
+        try:
+            if not await runtime.provider.renew_host(runtime.host_id):
+                log.warning("lease lost", host_id=str(runtime.host_id))
+                return
+            await runtime.read_clock()
+        except StorageError as error:
+            log.warning("lease not renewed", error=str(error))
+            pause = min(1.0, runtime.settings.renewal)
+        else:
+            pause = runtime.settings.renewal

@@ -1,0 +1,141 @@
+"""Publishes what was committed: the outbox relay.
+
+After a commit its messages are published directly, many in flight at once. A message goes out directly only
+if no older unpublished one of its instance can exist: the instance began in this host, and none of its
+messages failed. All others are left to the sweep, which reads the outbox in its order. A confirmed message is
+deleted from the outbox; so a message may go out twice, under one ``message_id``, but never before its commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from uuid import UUID
+
+import structlog
+
+from holdfast.processor.broker.publisher import Fate, Publisher, Receipt
+from holdfast.processor.engine.batcher import Batcher
+from holdfast.processor.engine.provider import Outgoing
+from holdfast.processor.engine.runtime import Runtime
+from holdfast.schemas.errors import StorageError
+
+log = structlog.get_logger("holdfast.relay")
+
+SWEEP = 500
+"""How many outbox rows one sweep reads at most."""
+
+DELETE_GROUP = 500
+"""How many confirmed rows are deleted at once at most."""
+
+
+class Relay:
+    """The outbox relay of one host; ``run`` publishes and sweeps until it is cancelled."""
+
+    def __init__(self, runtime: Runtime, publisher: Publisher) -> None:
+        self.runtime = runtime
+        self.publisher = publisher
+        self._queue: deque[Outgoing] = deque()
+        self._filled = asyncio.Event()
+        self._in_flight: set[str] = set()
+        self._held_back: set[str] = set()
+        self._sweep_due = asyncio.Event()
+        self._settling: set[asyncio.Task[None]] = set()
+        self._confirmed: Batcher[str, None] = Batcher(self._delete, limit=DELETE_GROUP)
+
+    def offer(self, instance_id: UUID, messages: Sequence[Outgoing], *, fresh: bool) -> None:
+        """Publish what a commit of the instance sent; ``fresh`` says that the instance began in this host."""
+        if fresh and str(instance_id) not in self._held_back:
+            self._enqueue(messages)
+        else:
+            self._sweep_due.set()
+
+    async def run(self) -> None:
+        """Publish what is offered, and sweep the outbox every few seconds and when something was left to it."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._publish())
+            group.create_task(self._sweep())
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until what is on its way is confirmed and deleted, that long at most."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self._queue or self._in_flight or self._settling:
+                    await self.runtime.environment.sleep(0.01)
+        except TimeoutError:
+            log.warning("outbox not drained", left=len(self._in_flight))
+
+    def _enqueue(self, messages: Sequence[Outgoing]) -> None:
+        for message in messages:
+            if message.message_id not in self._in_flight:
+                self._in_flight.add(message.message_id)
+                self._queue.append(message)
+        self._filled.set()
+
+    async def _publish(self) -> None:
+        while True:
+            await self._filled.wait()
+            while self._queue:
+                message = self._queue.popleft()
+                if _instance(message) in self._held_back:
+                    self._in_flight.discard(message.message_id)
+                    continue
+                receipt = await self.publisher.send(message.exchange, message.routing_key, message)
+                receipt.add_done_callback(partial(self._received, message))
+            self._filled.clear()
+
+    def _received(self, message: Outgoing, receipt: asyncio.Future[Receipt]) -> None:
+        if receipt.cancelled():
+            self._in_flight.discard(message.message_id)
+            return
+        task = asyncio.create_task(self._settle(message, receipt.result()))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    async def _settle(self, message: Outgoing, receipt: Receipt) -> None:
+        try:
+            if receipt.fate is Fate.CONFIRMED:
+                await self._confirmed.put(message.message_id)
+            elif receipt.fate is Fate.UNROUTABLE:
+                log.warning("unroutable", message_id=message.message_id, reason=receipt.reason)
+                await self.runtime.provider.unroutable(message.message_id, receipt.reason)
+            else:
+                log.warning("not published", message_id=message.message_id, reason=receipt.reason)
+                self._held_back.add(_instance(message))
+        except StorageError as error:
+            # The row is still there, so the sweep publishes the message again.
+            log.warning("outbox row kept", message_id=message.message_id, error=str(error))
+        finally:
+            self._in_flight.discard(message.message_id)
+
+    async def _sweep(self) -> None:
+        while True:
+            full = False
+            try:
+                self._sweep_due.clear()
+                self._held_back.clear()
+                rows = await self.runtime.provider.outbox(self.runtime.host_id, SWEEP)
+                self._enqueue(rows)
+                full = len(rows) == SWEEP and len(self._queue) < SWEEP
+            except StorageError as error:
+                log.warning("outbox not read", error=str(error))
+            await self._pause(0.1 if full else self.runtime.settings.detection)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._sweep_due.wait()
+        except TimeoutError:
+            return
+        await self.runtime.environment.sleep(0.02)
+
+    async def _delete(self, message_ids: Sequence[str]) -> Sequence[None]:
+        await self.runtime.provider.published(message_ids)
+        return [None] * len(message_ids)
+
+
+def _instance(message: Outgoing) -> str:
+    """Return the instance that sent a message, which its id begins with."""
+    return message.message_id.partition(":")[0]

@@ -1,0 +1,171 @@
+"""The worker: one host process, from its settings to a clean stop.
+
+A worker lives in *tenures*. Each begins with a new host id and a fresh lease and ends when the worker is told
+to stop, or when the lease is lost: then every copy is dropped, the channels are closed so that unacked messages
+return, and the next tenure begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from random import Random
+
+import structlog
+import uvloop
+
+from holdfast.processor.broker.connection import Connection
+from holdfast.processor.broker.publisher import Publisher
+from holdfast.processor.broker.topology import Topology, declare
+from holdfast.processor.engine.engine import Engine
+from holdfast.processor.engine.environment import Environment, RealEnvironment
+from holdfast.processor.engine.provider import PersistenceProvider
+from holdfast.processor.engine.runtime import Runtime
+from holdfast.processor.language.app import App
+from holdfast.processor.services.detection import Detection
+from holdfast.processor.services.intake import Intake
+from holdfast.processor.services.lease import keep_lease
+from holdfast.processor.services.relay import Relay
+from holdfast.processor.store.postgres import PostgresProvider
+from holdfast.schemas.errors import StorageError
+from holdfast.schemas.postgres.migrate import check
+from holdfast.schemas.settings import Settings
+
+log = structlog.get_logger("holdfast.worker")
+
+
+def run(app: App, settings: Settings) -> None:
+    """Run a worker for ``app`` until SIGTERM or SIGINT; a second signal ends it at once.
+
+    Raises ``SettingsError``, ``StorageError`` or ``BrokerError`` if it cannot start.
+    """
+    _configure_logging()
+    uvloop.run(_run_until_signalled(app, settings))
+
+
+async def _run_until_signalled(app: App, settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop_or_die, stop)
+    await serve(app, settings, stop=stop)
+
+
+def _stop_or_die(stop: asyncio.Event) -> None:
+    if stop.is_set():
+        os._exit(1)
+    stop.set()
+
+
+async def serve(app: App, settings: Settings, *, stop: asyncio.Event, environment: Environment | None = None) -> None:
+    """Work for ``app`` until ``stop`` is set, then end in order: bursts end, locks are freed."""
+    app.check()
+    settings.require("database_url", "amqp_url")
+    await check(settings.database_url)
+    provider = PostgresProvider(
+        settings.database_url,
+        app.name,
+        user_connections=settings.user_connections,
+        transaction_timeout=settings.transaction_timeout,
+    )
+    runtime = Runtime(
+        app,
+        provider,
+        environment or RealEnvironment(),
+        settings,
+        machine=socket.gethostname(),
+        process_id=os.getpid(),
+    )
+    topology = Topology(app.name, settings.partitions)
+    random = Random()  # noqa: S311  It spreads reconnections over time, nothing else.
+    name = f"holdfast {app.name} {os.getpid()}"
+    try:
+        async with (
+            _connection(settings, f"{name} in", random) as incoming,
+            _connection(settings, f"{name} out", random) as outgoing,
+        ):
+            await declare(incoming, topology)
+            while not stop.is_set():
+                await _tenure(runtime, topology, incoming, Publisher(outgoing), random=random, stop=stop)
+    finally:
+        await provider.close()
+    log.info("stopped", app=app.name)
+
+
+def _connection(settings: Settings, name: str, random: Random) -> Connection:
+    return Connection(settings.amqp_url, name=name, heartbeat=settings.heartbeat, random=random, patience=None)
+
+
+async def _tenure(
+    runtime: Runtime,
+    topology: Topology,
+    incoming: Connection,
+    publisher: Publisher,
+    *,
+    random: Random,
+    stop: asyncio.Event,
+) -> None:
+    """Be one host, until it is to stop or has lost its lease."""
+    try:
+        await runtime.open()
+    except StorageError as error:
+        log.warning("no lease", error=str(error))
+        await runtime.environment.sleep(1.0)
+        return
+    log.info("started", app=runtime.app.name, host_id=str(runtime.host_id), partitions=topology.partitions)
+    engine = Engine(runtime)
+    relay = Relay(runtime, publisher)
+    detection = Detection(engine)
+    runtime.publish = relay.offer
+    runtime.timer_opened = detection.hint
+    loops = [asyncio.create_task(work) for work in (detection.run(), relay.run(), _listen(runtime.provider, detection))]
+    lease = asyncio.create_task(keep_lease(runtime))
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        async with Intake(engine, incoming, topology, random=random) as intake:
+            await asyncio.wait([lease, stopping, *loops], return_when=asyncio.FIRST_COMPLETED)
+            if stop.is_set():
+                intake.pause()
+                if not await engine.drain(runtime.settings.shutdown_grace):
+                    log.warning("bursts cut short")
+                await relay.drain(runtime.settings.shutdown_grace)
+            await engine.abandon_all()
+            with suppress(StorageError):
+                await runtime.provider.close_host(runtime.host_id)
+    finally:
+        await _end([lease, stopping, *loops])
+
+
+async def _listen(provider: PersistenceProvider, detection: Detection) -> None:
+    async for _ in provider.listen():
+        detection.hint()
+
+
+async def _end(tasks: list[asyncio.Task[object]]) -> None:
+    """Cancel what still runs; a loop that ended by itself has failed, and its error goes on."""
+    for task in tasks:
+        task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+
+
+def _configure_logging() -> None:
+    """Log to standard error: coloured lines on a terminal, one JSON object a line elsewhere."""
+    renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
