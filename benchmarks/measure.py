@@ -73,7 +73,7 @@ async def measure(subject: Subject, orders: int, services: Services) -> Run:
     broker = await aiormq.connect(services.amqp_url)
     channel = await broker.channel()
     try:
-        await subject.prepare(database_url, channel)
+        await subject.prepare(database_url, services.amqp_url)
         await channel.queue_declare(OUT_QUEUE, durable=True, arguments={"x-queue-type": "quorum"})
         await channel.queue_bind(OUT_QUEUE, subject.out_exchange, routing_key="#")
         await publish(services.amqp_url, subject.exchange, orders)

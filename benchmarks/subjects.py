@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import sys
+from random import SystemRandom
 from typing import Protocol
 
+import aiormq
 import psycopg
-from aiormq.abc import AbstractChannel
 
 from benchmarks import ceiling
+from benchmarks.order import PERSISTENCE_VARIABLE, app
+from holdfast.processor.broker.connection import Connection
+from holdfast.processor.broker.topology import Topology, declare
+from holdfast.processor.language.app import Persistence
+from holdfast.schemas.postgres.migrate import migrate
 
 
 class Subject(Protocol):
@@ -24,7 +30,7 @@ class Subject(Protocol):
     queues: tuple[str, ...]
     """What it consumes, to be removed after a run."""
 
-    async def prepare(self, database_url: str, channel: AbstractChannel) -> None:
+    async def prepare(self, database_url: str, amqp_url: str) -> None:
         """Create its tables in an empty database, and its exchanges and queues."""
         ...
 
@@ -46,15 +52,18 @@ class Ceiling:
     out_exchange = ceiling.OUT_EXCHANGE
     queues: tuple[str, ...] = (ceiling.QUEUE,)
 
-    async def prepare(self, database_url: str, channel: AbstractChannel) -> None:
+    async def prepare(self, database_url: str, amqp_url: str) -> None:
         async with await psycopg.AsyncConnection.connect(database_url) as connection:
             await connection.execute(ceiling.ddl())
+        broker = await aiormq.connect(amqp_url)
+        channel = await broker.channel()
         await channel.exchange_declare(self.exchange, exchange_type="fanout", durable=True)
         await channel.exchange_declare(self.out_exchange, exchange_type="topic", durable=True)
         await channel.queue_declare(
             ceiling.QUEUE, durable=True, arguments={"x-queue-type": "quorum", "x-single-active-consumer": True}
         )
         await channel.queue_bind(ceiling.QUEUE, self.exchange)
+        await broker.close()
 
     def command(self, orders: int) -> list[str]:
         return [sys.executable, "-m", "benchmarks.ceiling", str(orders)]
@@ -63,5 +72,30 @@ class Ceiling:
         return {}
 
 
-SUBJECTS: tuple[Subject, ...] = (Ceiling(),)
+class Holdfast:
+    """A Holdfast worker, in one of its persistence modes."""
+
+    schema = "holdfast"
+
+    def __init__(self, persistence: Persistence) -> None:
+        self._topology = Topology(app.name)
+        self.name = str(persistence)
+        self.exchange = self._topology.exchange
+        self.out_exchange = self._topology.out
+        self.queues: tuple[str, ...] = self._topology.queues
+
+    async def prepare(self, database_url: str, amqp_url: str) -> None:
+        await migrate(database_url)
+        connection = Connection(amqp_url, name="benchmark", heartbeat=60, random=SystemRandom(), patience=60)
+        async with connection:
+            await declare(connection, self._topology)
+
+    def command(self, orders: int) -> list[str]:  # noqa: ARG002  A worker works until it is told to stop.
+        return [sys.executable, "-m", "holdfast.processor.cli", "worker", "benchmarks.order:app"]
+
+    def environment(self) -> dict[str, str]:
+        return {PERSISTENCE_VARIABLE: self.name}
+
+
+SUBJECTS: tuple[Subject, ...] = (Ceiling(), Holdfast("in_memory"), Holdfast("regular"))
 """In the order in which a round runs them."""
