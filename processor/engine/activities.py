@@ -56,7 +56,7 @@ async def run(
         try:
             async with asyncio.timeout(activity.timeout.total_seconds() if activity.timeout else None):
                 return Returned(await _attempt(activity, call, unit)), attempt
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  Whatever an activity raises goes on at its await.
             if attempt >= activity.retry.attempts or not isinstance(error, activity.retry.on):
                 return Raised(error), attempt
             await environment.sleep(activity.retry.wait(attempt))

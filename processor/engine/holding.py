@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 import orjson
@@ -26,6 +27,8 @@ from holdfast.schemas.errors import (
     StorageError,
     WrongExpectedVersion,
 )
+
+from holdfast.schemas.message import Message
 
 if TYPE_CHECKING:
     from holdfast.processor.engine.engine import Engine
@@ -129,13 +132,11 @@ class Holding:
             queue, arrival, bookmark = chosen
             due = instance.due(timer) if timer is not None else None
             if due is None or arrival.received_at <= due:
-                if arrival.message is None and not await self._parse(arrival):
-                    queue.remove(arrival)
-                    return True
-                assert arrival.message is not None
                 queue.remove(arrival)
-                instance.receive(bookmark, arrival, arrival.message)
-                await self._run()
+                message = await self._parse(arrival)
+                if message is not None:
+                    instance.receive(bookmark, arrival, message)
+                    await self._run()
                 return True
         if timer is not None:
             self._due.remove(timer)
@@ -160,10 +161,10 @@ class Holding:
             self._mailbox.remove(arrival)
         elif instance.loaded.start_message is not None:
             arrival = Arrival.of(instance.loaded.start_message)
-        if arrival is None or not await self._parse(arrival):
+        message = None if arrival is None else await self._parse(arrival)
+        if arrival is None or message is None:
             return await self._let_go(release=True)
-        assert arrival.message is not None
-        instance.begin(arrival, arrival.message)
+        instance.begin(arrival, message)
         await self._run()
         return True
 
@@ -217,18 +218,18 @@ class Holding:
         due = [(moment, name) for name in self._due if (moment := self.instance.due(name)) is not None]
         return min(due)[1] if due else None
 
-    async def _parse(self, arrival: Arrival) -> bool:
-        """Validate a message from the inbox; False if it had to become a dead letter."""
-        kind = self.runtime.app.messages.get(arrival.envelope.type)
-        try:
+    async def _parse(self, arrival: Arrival) -> Message | None:
+        """Return a validated message; None if it had to become a dead letter."""
+        if arrival.message is None:
+            kind = self.runtime.app.messages.get(arrival.envelope.type)
             if kind is None:
-                raise InvalidMessage("unknown_type", f"message type {arrival.envelope.type!r} is not known here")
-            if arrival.message is None:
+                await self._keep(arrival, "unknown_type", f"message type {arrival.envelope.type!r} is not known here")
+                return None
+            try:
                 arrival.message = kind.parse(arrival.envelope)
-        except InvalidMessage as error:
-            await self._keep(arrival, error.reason, error.detail)
-            return False
-        return True
+            except InvalidMessage as error:
+                await self._keep(arrival, error.reason, error.detail)
+        return arrival.message
 
     async def _keep(self, arrival: Arrival, reason: str | None, detail: str | None) -> None:
         """Store a message: as a dead letter if there is a reason, else buffered."""
@@ -243,10 +244,10 @@ class Holding:
 
     # When something goes wrong.
 
-    async def _attempted(self, handling: object) -> bool:
+    async def _attempted(self, handling: Awaitable[bool]) -> bool:
         """Await a failure's handling; if the store gives way under it, start over from there."""
         try:
-            return bool(await handling)  # type: ignore[misc] # a coroutine of this class
+            return await handling
         except LOST as error:
             return await self._reload(error)
 

@@ -68,10 +68,7 @@ class Workflow:
     def imports(self) -> frozenset[str]:
         """The modules that the function itself imports, by name."""
         return frozenset(
-            alias.name
-            for node in ast.walk(self._tree)
-            if isinstance(node, ast.Import)
-            for alias in node.names
+            alias.name for node in ast.walk(self._tree) if isinstance(node, ast.Import) for alias in node.names
         )
 
     def named(self) -> Iterator[object]:
@@ -243,9 +240,10 @@ class App:
         """The message types that the app knows, by name."""
         found: dict[str, type[Message]] = {}
         for kind in self._classes():
-            if issubclass(kind, Message) and kind is not Message:
-                if found.setdefault(kind.message_type, kind) is not kind:
-                    raise AppError(f"two message types are named {kind.message_type!r}")
+            if not issubclass(kind, Message) or kind is Message:
+                continue
+            if found.setdefault(kind.message_type, kind) is not kind:
+                raise AppError(f"two message types are named {kind.message_type!r}")
         return found
 
     @cached_property
