@@ -125,7 +125,10 @@ def read_confirm(payload: bytes) -> tuple[int, bool]:
 
 def read_return(payload: bytes) -> str:
     """Return why a message came back: the reply text of a ``basic.return``."""
-    return _short(payload, 6)[0] or ""
+    try:
+        return _short(payload, 6)[0]
+    except IndexError as error:
+        raise Damaged(str(error)) from None
 
 
 def read_header(payload: bytes) -> tuple[int, Properties]:

@@ -136,7 +136,7 @@ def _complete(listener: Listener, content: _Content) -> None:
 class TappedReader:
     """What the library reads instead of the stream: whole frames, without those that the tap took."""
 
-    def __init__(self, stream: asyncio.StreamReader, tap: Tap) -> None:
+    def __init__(self, stream: asyncio.StreamReader, tap: Tap, time: Callable[[], float]) -> None:
         self._stream = stream
         self._tap = tap
         self._buffer = b""
@@ -144,7 +144,7 @@ class TappedReader:
         self._given = b""
         self._is_raw = False
         self._has_taken = False
-        self._time = asyncio.get_running_loop().time
+        self._time = time
         self._shown = self._time()
 
     def at_eof(self) -> bool:
@@ -214,4 +214,6 @@ class TappedTransport(TransportFactory):
         """Connect and return both directions."""
         reader, self.writer = await self._inner.create(url, **kwargs)
         # The library asks of the reader what TappedReader has, and nothing else.
-        return cast("asyncio.StreamReader", TappedReader(reader, self._tap)), self.writer
+        return cast(
+            "asyncio.StreamReader", TappedReader(reader, self._tap, asyncio.get_running_loop().time)
+        ), self.writer

@@ -22,7 +22,7 @@ from pamqp.common import FieldTable
 
 from holdfast.processor.broker.channel import Channel, broker_errors
 from holdfast.processor.broker.connection import Connection
-from holdfast.schemas.errors import BrokerError
+from holdfast.schemas.errors import AppError, BrokerError
 
 DELIVERY_LIMIT = 100
 """Deliveries after which the broker takes a message for poison; a backstop, workers count for themselves."""
@@ -41,10 +41,14 @@ _UNLIMITED_QUEUE: FieldTable = {
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The names of an app's exchanges and queues."""
+    """The names of an app's exchanges and queues; ``AppError`` if it is to have no or over 100 partitions."""
 
     app: str
     partitions: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.partitions <= 100:
+            raise AppError(f"an app has 1 to 100 partitions, not {self.partitions}")
 
     @property
     def exchange(self) -> str:

@@ -1,0 +1,1 @@
+"""What the broker's modules do without a broker."""
