@@ -190,7 +190,8 @@ class App:
             for other in self.workflows.values():
                 if other.start is start:
                     raise AppError(
-                        f"message {start.message_type} starts both {other.name} and {title}; one type starts one workflow"
+                        f"message {start.message_type} starts both {other.name} and {title}; "
+                        "one type starts one workflow"
                     )
             self.workflows[title] = Workflow(
                 name=title,
