@@ -32,7 +32,7 @@ from holdfast.processor.services.lease import keep_lease
 from holdfast.processor.services.relay import Relay
 from holdfast.processor.store.postgres import PostgresProvider
 from holdfast.schemas.errors import StorageError
-from holdfast.schemas.postgres.migrate import check
+from holdfast.schemas.postgres.check import check
 from holdfast.schemas.settings import Settings
 
 log = structlog.get_logger("holdfast.worker")

@@ -1,4 +1,4 @@
-"""Bring a database up to the schema that this version of Holdfast needs, and check that it is."""
+"""Bring a database up to the schema that this version of Holdfast needs; ``check.py`` tells whether it is."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import Any
 import psycopg
 from alembic import command
 from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from holdfast.schemas.errors import NotMigrated, StorageError
+from holdfast.schemas.errors import StorageError
 from holdfast.schemas.postgres.statements import load
 
 _SQL = load(__package__)
@@ -36,29 +35,6 @@ async def migrate(database_url: str) -> list[str]:
     return await asyncio.to_thread(_migrate, database_url)
 
 
-async def check(database_url: str) -> None:
-    """Raise ``NotMigrated`` unless the database has the schema that this version needs.
-
-    A newer schema is accepted: it has to serve the version before it while a deployment rolls.
-    Raises ``StorageError`` if the database cannot be reached.
-    """
-    head = _script().get_current_head()
-    try:
-        async with await psycopg.AsyncConnection.connect(database_url) as connection:
-            found = await (await connection.execute(_SQL["schema_version"])).fetchone()
-            moved = await (await connection.execute(_SQL["moved"])).fetchone()
-    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
-        found = moved = None
-    except psycopg.Error as error:
-        raise StorageError(f"cannot read the schema of the database: {error}") from error
-    if found is None or moved is None or found[0] is None:
-        raise NotMigrated("the database has no Holdfast schema yet: run `holdfast migrate`")
-    if head is not None and found[0] < head:
-        raise NotMigrated(f"the database is at schema {found[0]}, this version needs {head}: run `holdfast migrate`")
-    if moved[0]:
-        raise NotMigrated("the database has moved to another cluster: run `holdfast migrate`")
-
-
 def _migrate(database_url: str) -> list[str]:
     applied: list[str] = []
 
@@ -73,7 +49,8 @@ def _migrate(database_url: str) -> list[str]:
             with engine.begin() as connection:
                 raw.execute(_SQL["lock_schema"])
                 raw.execute("create schema if not exists holdfast")
-                config = _config()
+                config = Config()
+                config.set_main_option("script_location", str(_HOME).replace("%", "%%"))
                 config.attributes.update(connection=connection, on_version_apply=on_version_apply)
                 command.upgrade(config, "head")
                 raw.execute(_SQL["raise_epoch"])
@@ -82,13 +59,3 @@ def _migrate(database_url: str) -> list[str]:
     except psycopg.Error as error:
         raise StorageError(f"the migration failed: {error}") from error
     return applied
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(_HOME).replace("%", "%%"))
-    return config
-
-
-def _script() -> ScriptDirectory:
-    return ScriptDirectory.from_config(_config())

@@ -1,6 +1,7 @@
 """Bringing a database up to the schema, and saying that it is not."""
 
 import asyncio
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,14 +10,15 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from alembic.script import ScriptDirectory
 from psycopg import sql
 
 from holdfast.events.log import Expected
 from holdfast.events.postgres import append, read_all
 from holdfast.events.types import InstanceResumed
 from holdfast.schemas.errors import NotMigrated, StorageError
-from holdfast.schemas.postgres import ddl
-from holdfast.schemas.postgres.migrate import _script, check, migrate
+from holdfast.schemas.postgres.check import check, newest
+from holdfast.schemas.postgres.migrate import _HOME, migrate
 
 EVERY_REVISION = ["0001"]
 
@@ -150,8 +152,18 @@ async def test_a_user_without_rights_is_told_so(plain_owner_url: str, empty_data
 
 
 def test_the_history_is_one_line_and_runs_every_file_of_ddl() -> None:
-    revisions = list(_script().walk_revisions())
+    revisions = [*ScriptDirectory(str(_HOME)).walk_revisions()]
     assert [revision.revision for revision in reversed(revisions)] == EVERY_REVISION
     assert not any(revision.is_merge_point or revision.is_branch_point for revision in revisions)
-    files = sorted(path.stem for path in Path(ddl.__file__).parent.glob("*.sql"))
+    files = sorted(path.stem for path in _HOME.joinpath("ddl").glob("*.sql"))
     assert files == sorted(Path(revision.path).stem.removeprefix("v") for revision in revisions)
+    assert newest() == EVERY_REVISION[-1]
+
+
+def test_workers_do_not_load_what_only_migrations_use() -> None:
+    program = """if True:
+        import sys
+        import holdfast.projections.verify, holdfast.processor.worker, holdfast.processor.client
+        assert not {"alembic", "sqlalchemy"} & sys.modules.keys()
+    """
+    subprocess.run([sys.executable, "-c", program], check=True)
