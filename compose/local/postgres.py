@@ -44,19 +44,13 @@ class Postgres:
         folder = Path(tempfile.mkdtemp(prefix="holdfast-postgres-"))
         self.url = f"postgresql://postgres@/postgres?host={folder}"
         self._user = "nobody" if os.geteuid() == 0 else ""
-        self._data = folder / "data"
-        installation = _installation()
-        if self._user:
-            shutil.chown(folder, self._user)
-            installation = _link_installation(installation, folder)
+        self._source = _installation()
+        installation = folder / "installation" / self._source.name if self._user else self._source
         self._binaries = installation / "bin"
-        options = {
-            "unix_socket_directories": folder,
-            "listen_addresses": "",
-            "max_connections": 200,
-        }
-        settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        self._server = Server(folder, [f"{self._binaries}/postgres", "-D", f"{self._data}", *settings], user=self._user)
+        self._data = folder / "data"
+        settings = {"unix_socket_directories": folder, "listen_addresses": "", "max_connections": 200}
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        self._server = Server(folder, [f"{self._binaries}/postgres", "-D", f"{self._data}", *options], user=self._user)
 
     def start(self) -> None:
         """Start the server, on new data the first time, and wait until it takes connections."""
@@ -78,6 +72,9 @@ class Postgres:
         self._server.close()
 
     def _initialise(self) -> None:
+        if self._user:
+            shutil.chown(self._server.folder, self._user)
+            _link_installation(self._source, self._binaries.parent)
         done = subprocess.run(
             [self._binaries / "initdb", "-D", self._data, *INITDB_OPTIONS],
             user=self._user or None,
@@ -106,8 +103,8 @@ def _installation() -> Path:
     return Path(specification.submodule_search_locations[0]) / "pginstall18"
 
 
-def _link_installation(source: Path, target: Path) -> Path:
-    """Give `target` the files of an installation, and the libraries beside the package, as links where that works."""
+def _link_installation(source: Path, target: Path) -> None:
+    """Give `target` the files of an installation, and the libraries beside its package, as links where that works."""
 
     def link(file: str, name: str) -> None:
         try:
@@ -115,8 +112,8 @@ def _link_installation(source: Path, target: Path) -> Path:
         except OSError:
             shutil.copy2(file, name)
 
-    needless = shutil.ignore_patterns("include", "*.a")
-    package, libraries = source.parent, source.parent.with_name(f"{source.parent.name}.libs")
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("include", "*.a"), copy_function=link)
+    libraries = source.parent.with_name(f"{source.parent.name}.libs")
     if libraries.exists():
-        shutil.copytree(libraries, target / libraries.name, copy_function=link)
-    return shutil.copytree(source, target / package.name / source.name, ignore=needless, copy_function=link)
+        # The programs look for these beside the package that holds the installation, by its name.
+        shutil.copytree(libraries, target.parent.with_name(libraries.name), copy_function=link)

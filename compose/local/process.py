@@ -43,7 +43,7 @@ class Server:
         """
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
-            self._leash = subprocess.Popen(
+            leash = self._leash = subprocess.Popen(
                 [sys.executable, "-I", "-S", LEASH, str(last_signal), self._user, self.folder, *self._command],
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -54,7 +54,7 @@ class Server:
             )
         deadline = time.monotonic() + timeout
         while not ready():
-            if self._leash.poll() is not None or time.monotonic() > deadline:
+            if leash.poll() is not None or time.monotonic() > deadline:
                 raise ServerError(f"{self._command[0]} did not start:\n{self._tail()}")
             time.sleep(0.02)
 

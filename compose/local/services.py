@@ -55,18 +55,20 @@ def running_services(given: Mapping[str, str] = os.environ) -> Iterator[Services
     database_url = given.get("HOLDFAST_DATABASE_URL")
     amqp_url = given.get("HOLDFAST_AMQP_URL")
     with ExitStack() as stack:
-        # The two take seconds to start, so they start side by side. Closing one that still starts ends its start.
-        starts = stack.enter_context(ThreadPoolExecutor(2))
         postgres = None if database_url else Postgres()
         if postgres:
             stack.callback(postgres.close)
-        postgres_start = starts.submit(postgres.start) if postgres else None
         rabbitmq = None if amqp_url else provide_rabbitmq()
         if rabbitmq:
             stack.callback(rabbitmq.close)
-            starts.submit(rabbitmq.start).result()
-        if postgres_start:
-            postgres_start.result()
+        # They take seconds to start, so they start side by side.
+        starts = stack.enter_context(ThreadPoolExecutor())
+        servers = [server for server in (postgres, rabbitmq) if server]
+        for server in servers:
+            # When one start fails, this ends the other; what that still does before it ends is cleared away later.
+            stack.callback(server.close)
+        for start in [starts.submit(server.start) for server in servers]:
+            start.result()
         yield Services(
             database_url=database_url or (postgres.url if postgres else ""),
             amqp_url=amqp_url or (rabbitmq.url if rabbitmq else ""),
