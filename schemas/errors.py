@@ -5,6 +5,7 @@
     ├── AppError                     the app does not hang together (checked when it is loaded)
     ├── InvalidMessage               a body or its properties break the message contract
     ├── NotPersistable               a variable has no stored form
+    ├── ProgramUnknown               this host does not have, or may not run, an instance's program
     ├── ProgramUnresolvable          a stored program needs names that the deployed code lacks
     │   └── UnreadableValue          a stored value names a type that is not declared, or is damaged
     ├── PersistenceRequired          the workflow needs a persistence provider and has none
@@ -75,9 +76,7 @@ class NotPersistable(HoldfastError):
     ``type_name`` the offending type and ``line`` the source line at which the instance stands.
     """
 
-    def __init__(
-        self, *, variable: str, path: str, type_name: str, mend: str = "", line: int | None = None
-    ) -> None:
+    def __init__(self, *, variable: str, path: str, type_name: str, mend: str = "", line: int | None = None) -> None:
         super().__init__(variable, path, type_name)
         self.variable = variable
         self.path = path
@@ -92,8 +91,12 @@ class NotPersistable(HoldfastError):
         return f"variable {self.variable!r}{inside} holds a {self.type_name}, which cannot be persisted{where}{mend}"
 
 
+class ProgramUnknown(HoldfastError):
+    """This host did not compile the program, and the stored one is absent or not signed with the app's key."""
+
+
 class ProgramUnresolvable(HoldfastError):
-    """A stored program cannot run here: names are missing or its signature does not verify."""
+    """A stored program cannot run on the deployed code: names are missing, or its format is not known."""
 
 
 class UnreadableValue(ProgramUnresolvable):
@@ -131,9 +134,7 @@ class VersionNotFound(InstanceError):
 class InstanceLocked(InstanceError):
     """Another host holds the instance until ``expiration``."""
 
-    def __init__(
-        self, instance_id: UUID, *, owner: UUID, machine: str, expiration: datetime
-    ) -> None:
+    def __init__(self, instance_id: UUID, *, owner: UUID, machine: str, expiration: datetime) -> None:
         super().__init__(
             instance_id,
             f"instance {instance_id} is locked by host {owner} on {machine} until {expiration.isoformat()}",

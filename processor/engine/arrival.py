@@ -31,7 +31,6 @@ class Arrival:
     settle: Callable[[], None] = _nothing
     problem: InvalidMessage | None = None
     message: Message | None = None
-    attempts: int = 0
 
     @classmethod
     def of(cls, stored: StoredMessage) -> Arrival:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 from uuid import UUID
 
@@ -30,13 +30,18 @@ from holdfast.processor.engine.provider import (
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.schemas.errors import (
     InstanceError,
+    InstanceLockLost,
     InvalidMessage,
     KeyInUse,
+    ProgramUnknown,
     ProgramUnresolvable,
     StorageError,
 )
 
 log = structlog.get_logger("holdfast.engine")
+
+ALONE = 10.0
+"""Seconds that a redelivered message has the host's bursts to itself, so that a long activity holds up nobody."""
 
 
 class Engine:
@@ -120,7 +125,12 @@ class Engine:
                 log.warning("store unreachable", error=str(error), message_id=arrival.envelope.message_id)
                 await self.runtime.environment.sleep(STORAGE_PAUSE)
                 continue
+            except InstanceLockLost:
+                self.runtime.doubt_lease()
+                await self.runtime.environment.sleep(STORAGE_PAUSE)
+                continue
             except Exception:
+                # Counted like one that takes its host down, so that it ends as a dead letter at last.
                 log.exception("message not handled", message_id=arrival.envelope.message_id)
                 await self.runtime.environment.sleep(STORAGE_PAUSE)
                 arrival.redelivered = True
@@ -187,22 +197,31 @@ class Engine:
 
     async def _bring(self, arrival: Arrival, instance_id: UUID) -> None:
         """Bring a message to an instance that is to be loaded."""
-        if not await self._suspect(arrival):
-            return
-        holding = self.held.get(instance_id) or await self._hold(instance_id)
-        if holding is None or holding.instance.state.is_suspended or holding.instance.loaded.is_suspended:
-            await self.buffer(arrival)
-        elif arrival.redelivered:
-            async with self._alone:
-                holding.offer(arrival)
-                await holding.rest()
-        else:
-            holding.offer(arrival)
+
+        async def find() -> Holding | None:
+            holding = self.held.get(instance_id) or await self._hold(instance_id)
+            if holding is None or holding.is_suspended:
+                await self.buffer(arrival)
+                return None
+            return holding
+
+        await self._give(arrival, find)
 
     async def _start(self, arrival: Arrival) -> None:
         """Register a new instance and give it its start message."""
-        if not await self._suspect(arrival):
-            return
+
+        async def find() -> Holding | None:
+            try:
+                return await self._register(arrival)
+            except (KeyInUse, AlreadyConsumed):
+                # Somebody was faster; where the message belongs now, the routing table knows.
+                if arrival.stored is None:
+                    self.retry([arrival], 0)
+                return None
+
+        await self._give(arrival, find)
+
+    async def _register(self, arrival: Arrival) -> Holding:
         runtime = self.runtime
         workflow = runtime.app.starts[arrival.envelope.type]
         registration = Registration(
@@ -213,12 +232,6 @@ class Engine:
             start_message_id=arrival.envelope.message_id,
             partition=arrival.partition,
         )
-        try:
-            token = await runtime.register.put(registration)
-        except (KeyInUse, AlreadyConsumed):
-            if arrival.stored is None:
-                await self._route(arrival)
-            return
         loaded = Loaded(
             instance_id=registration.instance_id,
             workflow=workflow.name,
@@ -226,36 +239,35 @@ class Engine:
             correlation_key=registration.correlation_key,
             partition=registration.partition,
             start_message_id=registration.start_message_id,
-            lock_token=token,
+            lock_token=await runtime.register.put(registration),
             is_initialized=False,
             is_suspended=False,
             state=None,
             is_fresh=True,
         )
-        holding = self._add(LiveInstance(runtime, loaded, workflow, workflow.program))
-        holding.offer(arrival)
-        if arrival.redelivered:
-            async with self._alone:
-                await holding.rest()
+        return self._add(LiveInstance(runtime, loaded, workflow, workflow.program))
 
-    async def _suspect(self, arrival: Arrival) -> bool:
-        """Count the attempt of a redelivered message; False if it was given up instead.
+    async def _give(self, arrival: Arrival, find: Callable[[], Awaitable[Holding | None]]) -> None:
+        """Leave a message with the instance that ``find`` finds.
 
-        A message that takes its host down comes back again and again; counting before the burst ends that.
+        A redelivered message may have taken its host down. It is run alone, and its attempt is counted
+        before that, so that it is found out and its innocent neighbours are not.
         """
-        if not arrival.redelivered or arrival.attempts:
-            return True
-        arrival.attempts = await self._attempt(arrival.envelope.message_id)
-        if arrival.attempts <= self.runtime.settings.max_attempts:
-            return True
-        await self._dead_letter(
-            arrival, "attempts_exhausted", f"tried {arrival.attempts - 1} times without reaching a commit"
-        )
-        return False
-
-    async def _attempt(self, message_id: str) -> int:
-        counts = await self.runtime.provider.attempt([message_id])
-        return counts[0]
+        if not arrival.redelivered:
+            holding = await find()
+            if holding is not None:
+                holding.offer(arrival)
+            return
+        async with self._alone:
+            attempts = (await self.runtime.provider.attempt([arrival.envelope.message_id]))[0]
+            if attempts > self.runtime.settings.max_attempts:
+                detail = f"tried {attempts - 1} times without reaching a commit"
+                await self._dead_letter(arrival, "attempts_exhausted", detail)
+                return
+            holding = await find()
+            if holding is not None:
+                holding.offer(arrival)
+                await holding.rest(ALONE)
 
     # Messages that no instance takes now.
 
@@ -309,18 +321,22 @@ class Engine:
     async def _load(self, instance_id: UUID) -> Holding | None:
         try:
             return self._add(await self.load(instance_id))
-        except (InstanceError, ProgramUnresolvable):
+        except (InstanceError, ProgramUnknown):
             return None
 
     async def load(self, instance_id: UUID) -> LiveInstance:
-        """Lock an instance and load its state; ``InstanceError`` or ``ProgramUnresolvable`` if that cannot be."""
+        """Lock an instance and load its state; ``InstanceError`` or ``ProgramUnknown`` if that cannot be."""
         runtime = self.runtime
         loaded = await runtime.load.put(instance_id)
         program_hash = loaded.program_hash if loaded.state is None else loaded.state.program_hash
         try:
             workflow, program = await runtime.program(loaded.workflow, program_hash)
         except ProgramUnresolvable as error:
-            log.warning("program unresolvable", instance_id=str(instance_id), error=str(error))
+            workflow = runtime.app.workflows[loaded.workflow]
+            return LiveInstance(runtime, loaded, workflow, workflow.program, unresolvable=error)
+        except ProgramUnknown as error:
+            # Another host of the app may have the program that this one lacks.
+            log.warning("program unknown", instance_id=str(instance_id), error=str(error))
             await runtime.provider.release(runtime.host_id, [instance_id])
             raise
         return LiveInstance(runtime, loaded, workflow, program)

@@ -23,11 +23,11 @@ from holdfast.schemas.errors import (
     InstanceError,
     InvalidMessage,
     NotPersistable,
+    ProgramUnknown,
     ProgramUnresolvable,
     StorageError,
     WrongExpectedVersion,
 )
-
 from holdfast.schemas.message import Message
 
 if TYPE_CHECKING:
@@ -82,10 +82,10 @@ class Holding:
         self._look = True
         self._go()
 
-    async def rest(self) -> None:
-        """Return once the instance has nothing to do."""
+    async def rest(self, seconds: float) -> None:
+        """Return once the instance has nothing to do, or after that long."""
         if self.task is not None:
-            await asyncio.wait([self.task])
+            await asyncio.wait([self.task], timeout=seconds)
 
     def _go(self) -> None:
         if self.task is None:
@@ -101,12 +101,19 @@ class Holding:
                     going = await self._attempted(self._unhandled(error))
                 except NotPersistable as error:
                     going = await self._attempted(self._suspend("not_persistable", type(error).__name__, str(error)))
+                except ProgramUnresolvable as error:
+                    going = await self._attempted(
+                        self._suspend("program_unresolvable", type(error).__name__, str(error))
+                    )
                 except LOST as error:
                     going = await self._reload(error)
         except Exception:
             log.exception("burst failed", instance_id=str(self.instance.instance_id))
             self.engine.forget(self)
-            await self.instance.drop()
+            arrivals = [a for a in await self.instance.drop() if a.stored is None] + [*self._mailbox]
+            for arrival in arrivals:
+                arrival.redelivered = True
+            self.engine.retry(arrivals, STORAGE_PAUSE)
         finally:
             self.idle_since = self.runtime.environment.monotonic()
             self.task = None
@@ -118,8 +125,10 @@ class Holding:
             return await self._let_go(release=False)
         if self._look:
             await self._look_at_store()
-        if self._is_suspended:
+        if self.is_suspended:
             return await self._resume()
+        if instance.unresolvable is not None:
+            raise instance.unresolvable
         if instance.state.version == 0:
             return await self._begin()
         instance.restore()
@@ -192,7 +201,8 @@ class Holding:
         return await self._let_go(release=True)
 
     @property
-    def _is_suspended(self) -> bool:
+    def is_suspended(self) -> bool:
+        """Whether the instance stands still until it is resumed."""
         instance = self.instance
         return instance.state.is_suspended or (instance.state.version == 0 and instance.loaded.is_suspended)
 
@@ -337,7 +347,7 @@ class Holding:
                 self.instance = await self.engine.load(self.instance.instance_id)
             except StorageError:
                 pause = True
-            except (InstanceError, ProgramUnresolvable):
+            except (InstanceError, ProgramUnknown):
                 arrivals = list(self._mailbox)
                 self.engine.forget(self)
                 self._mailbox.clear()

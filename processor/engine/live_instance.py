@@ -46,7 +46,7 @@ from holdfast.processor.language.app import Workflow
 from holdfast.processor.language.awaitables import ActivityCall, Checkpoint, Send
 from holdfast.processor.language.program import Program
 from holdfast.projections.instance import fold, initial
-from holdfast.schemas.errors import AppError, KeyInUse
+from holdfast.schemas.errors import AppError, KeyInUse, ProgramUnresolvable
 from holdfast.schemas.identifiers import check_name, idempotency_key, outgoing_message_id
 from holdfast.schemas.message import Message
 
@@ -82,10 +82,21 @@ class Unwritten:
 
 
 class LiveInstance:
-    """An instance that this host holds, between being loaded and being let go."""
+    """An instance that this host holds, between being loaded and being let go.
 
-    def __init__(self, runtime: Runtime, loaded: Loaded, workflow: Workflow, program: Program) -> None:
+    ``unresolvable`` says why its own program cannot run here; it can then only be suspended.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        loaded: Loaded,
+        workflow: Workflow,
+        program: Program,
+        unresolvable: ProgramUnresolvable | None = None,
+    ) -> None:
         self.runtime = runtime
+        self.unresolvable = unresolvable
         self.instance_id = loaded.instance_id
         self.loaded = loaded
         self.workflow = workflow
@@ -211,6 +222,9 @@ class LiveInstance:
             await self._persist("idle")
         except KeyInUse as error:
             ask = next(a for a in self._asks.values() if self._waits_for(a, error))
+            if self._unit is not None:
+                # The user SQL is rolled back with the commit, so the burst cannot go on from here.
+                raise UnhandledError(error, _where(ask)) from error
             del self.unwritten.events[before:]
             self._answer(ask, Raised(error))
             return False

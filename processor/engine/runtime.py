@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -24,7 +25,7 @@ from holdfast.processor.engine.provider import (
 )
 from holdfast.processor.language.app import App, Workflow
 from holdfast.processor.language.program import FORMAT, Program
-from holdfast.schemas.errors import ProgramUnresolvable
+from holdfast.schemas.errors import ProgramUnknown, ProgramUnresolvable
 from holdfast.schemas.message import Envelope
 from holdfast.schemas.settings import Settings
 
@@ -68,6 +69,7 @@ class Runtime:
         self.settings = settings
         self.publish: Publish = _publish_nothing
         self.timer_opened: Callable[[], None] = _hint_nobody
+        self.lease_in_doubt = asyncio.Event()
         self.host_id = environment.new_id()
         self.out_exchange = f"holdfast.{app.name}.out"
         self._machine = machine
@@ -113,6 +115,10 @@ class Runtime:
             )
         )
 
+    def doubt_lease(self) -> None:
+        """Have the lease looked at now: a lock of this host turned out to be lost."""
+        self.lease_in_doubt.set()
+
     async def read_clock(self) -> None:
         """Learn the store's time; between two readings it is carried on by the monotonic clock."""
         self._clock_offset = (await self.provider.now(), self.environment.monotonic())
@@ -126,21 +132,21 @@ class Runtime:
         """Return a program that this host can run, with the workflow that it belongs to.
 
         A program that this host did not compile itself must carry a valid signature under the app's
-        ``program_key``. Raises ``ProgramUnresolvable`` for any other.
+        ``program_key``; ``ProgramUnknown`` for any other, ``ProgramUnresolvable`` if names are missing.
         """
         known = self._programs.get(program_hash)
         if known is not None:
             return known
         current = self.app.workflows.get(workflow)
         if current is None:
-            raise ProgramUnresolvable(f"app {self.app.name} has no workflow {workflow!r} here")
+            raise ProgramUnknown(f"app {self.app.name} has no workflow {workflow!r} here")
         stored = await self.provider.load_program(program_hash)
         if stored is None:
-            raise ProgramUnresolvable(f"program {program_hash} of workflow {workflow!r} is not stored")
+            raise ProgramUnknown(f"program {program_hash} of workflow {workflow!r} is not stored")
         key = self.settings.program_key.encode()
         program = Program.from_json(stored.program, vars(current.module))
         if not key or stored.signature is None or not program.verify(key, stored.signature):
-            raise ProgramUnresolvable(
+            raise ProgramUnknown(
                 f"program {program_hash} of workflow {workflow!r} was not compiled here and is not signed with "
                 "this app's program key; set HOLDFAST_PROGRAM_KEY on all hosts, or run a host with that version"
             )

@@ -7,6 +7,7 @@ import asyncio
 import structlog
 
 from holdfast.processor.engine.engine import Engine
+from holdfast.processor.services.first_of import first_of
 from holdfast.schemas.errors import StorageError
 
 log = structlog.get_logger("holdfast.detection")
@@ -68,11 +69,5 @@ class Detection:
     async def _pause(self, seconds: float) -> None:
         """Wait that long, or until somebody hints; hints that come together count once."""
         environment = self.engine.runtime.environment
-        hinted = asyncio.ensure_future(self._hint.wait())
-        slept = asyncio.ensure_future(environment.sleep(seconds))
-        try:
-            await asyncio.wait({hinted, slept}, return_when=asyncio.FIRST_COMPLETED)
-            await environment.sleep(SHORTEST)
-        finally:
-            hinted.cancel()
-            slept.cancel()
+        await first_of(environment.sleep(seconds), self._hint.wait())
+        await environment.sleep(SHORTEST)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import structlog
 
 from holdfast.processor.engine.runtime import Runtime
+from holdfast.processor.services.first_of import first_of
 from holdfast.schemas.errors import StorageError
 
 log = structlog.get_logger("holdfast.lease")
@@ -18,7 +19,8 @@ async def keep_lease(runtime: Runtime) -> None:
     """
     pause = runtime.settings.renewal
     while True:
-        await runtime.environment.sleep(pause)
+        await first_of(runtime.environment.sleep(pause), runtime.lease_in_doubt.wait())
+        runtime.lease_in_doubt.clear()
         try:
             if not await runtime.provider.renew_host(runtime.host_id):
                 log.warning("lease lost", host_id=str(runtime.host_id))

@@ -20,6 +20,7 @@ from holdfast.processor.broker.publisher import Fate, Publisher, Receipt
 from holdfast.processor.engine.batcher import Batcher
 from holdfast.processor.engine.provider import Outgoing
 from holdfast.processor.engine.runtime import Runtime
+from holdfast.processor.services.first_of import first_of
 from holdfast.schemas.errors import StorageError
 
 log = structlog.get_logger("holdfast.relay")
@@ -124,12 +125,9 @@ class Relay:
             await self._pause(0.1 if full else self.runtime.settings.detection)
 
     async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._sweep_due.wait()
-        except TimeoutError:
-            return
-        await self.runtime.environment.sleep(0.02)
+        environment = self.runtime.environment
+        await first_of(environment.sleep(seconds), self._sweep_due.wait())
+        await environment.sleep(0.02)
 
     async def _delete(self, message_ids: Sequence[str]) -> Sequence[None]:
         await self.runtime.provider.published(message_ids)
