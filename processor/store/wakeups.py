@@ -12,7 +12,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from holdfast.processor.engine.provider import Runnable, StoredMessage, Wakeups
-from holdfast.processor.store.connections import Connection
+from holdfast.processor.store.connections import Connection, one
 from holdfast.processor.store.inbox import reject_left_over, stored_message
 from holdfast.schemas.postgres.statements import load
 
@@ -45,8 +45,8 @@ async def wakeups(connection: Connection, host_id: UUID, instance_ids: Sequence[
 async def next_timer(connection: Connection, app: str, host_id: UUID) -> float | None:
     """Return the seconds until a timer may be due that this host could fire."""
     cursor = await connection.execute(_SQL["next_timer"], {"app": app, "host_id": host_id}, binary=True)
-    row = await cursor.fetchone()
-    return row[0] if row else None
+    (seconds,) = await one(cursor)
+    return None if seconds is None else max(0.0, seconds)
 
 
 class Sweep:

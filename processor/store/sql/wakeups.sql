@@ -191,6 +191,6 @@ with soon as materialized (
         where o.host_id = r.lock_owner and o.host_id <> %(host_id)b::uuid and o.lease_expiration > clock_timestamp()
     )
 )
-select greatest(0, extract(epoch from coalesce(o.due, l.due) - clock_timestamp()))::float8
+select extract(epoch from coalesce(o.due, l.due) - clock_timestamp())::float8
 from ours o
 cross join (select case when count(*) = 100 then max(due) end as due from soon) l;
