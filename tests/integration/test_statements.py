@@ -33,13 +33,14 @@ def numbered(statement: str) -> str:
 
 
 @pytest.mark.parametrize(("package", "name"), STATEMENTS)
-def test_the_server_understands_it(database_url: str, package: str, name: str) -> None:
+def test_the_server_understands_it(shared_database_url: str, package: str, name: str) -> None:
     statement = numbered(load(package)[name].decode())
-    with psycopg.connect(database_url) as connection:
+    with psycopg.connect(shared_database_url) as connection:
         if _PREPARED.match(statement):
             connection.execute(f"prepare it as {statement}".encode())
         else:  # What the server does not prepare, such as `commit`, it can do here and now.
             connection.execute(statement.encode())
+        connection.rollback()
 
 
 def test_there_are_statements() -> None:
