@@ -47,8 +47,8 @@ class Message(BaseModel):
         cls,
         *,
         correlation: str | None = None,  # noqa: ARG003  Used below, once pydantic has collected the fields.
-        type: str | None = None,  # noqa: ARG003
-        exchange: str | None = None,  # noqa: ARG003
+        type: str | None = None,  # noqa: ARG003  Likewise.
+        exchange: str | None = None,  # noqa: ARG003  Likewise.
         **kwargs: Unpack[ConfigDict],
     ) -> None:
         super().__init_subclass__(**kwargs)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import traceback
+from pathlib import Path
 from types import ModuleType
 
 from holdfast.processor.language.app import App
@@ -21,8 +21,8 @@ def load_app(spec: str) -> App:
     module_name, _, attribute = spec.partition(":")
     if not module_name or not attribute:
         raise AppError(f"{spec!r} names no app: write module:attribute, for instance examples.orders.app:app")
-    if os.getcwd() not in sys.path:  # noqa: PTH109  The path's entries are strings.
-        sys.path.insert(0, os.getcwd())  # noqa: PTH109  As above.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     module = _import(module_name)
     found: object = module
     for name in attribute.split("."):
@@ -42,7 +42,7 @@ def _import(name: str) -> ModuleType:
         raise
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
-            raise AppError(f"there is no module {name!r}, neither in {os.getcwd()} nor installed") from error  # noqa: PTH109
+            raise AppError(f"there is no module {name!r}, neither in {Path.cwd()} nor installed") from error
         raise AppError(f"{_place(error)}module {name} needs {error.name!r}, which is not installed") from error
     except SyntaxError as error:
         raise AppError(f"{error.filename}:{error.lineno}: {error.msg}") from error

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import holdfast
+from holdfast.schemas import errors
 from tests.architecture.house import ROOT
 
 
@@ -35,6 +36,11 @@ def test_the_name_can_be_imported(name: str) -> None:
     value = getattr(holdfast, name)
     assert value is getattr(sys.modules[holdfast._HOMES[name]], name)
     assert name in dir(holdfast)
+
+
+def test_every_error_that_a_caller_may_catch_is_public() -> None:
+    raised = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
+    assert raised <= {*holdfast.__all__}
 
 
 def test_another_name_is_an_attribute_error() -> None:

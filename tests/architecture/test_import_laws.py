@@ -9,7 +9,16 @@ from pathlib import Path
 import grimp
 import pytest
 
-from tests.architecture.house import ROOT
+from tests.architecture.house import PARTS, ROOT, python_files
+
+OPEN_A_TRANSACTION = {
+    "processor/client.py",
+    "processor/store/commit.py",
+    "processor/store/memory.py",
+    "processor/store/unit_of_work.py",
+    "schemas/postgres/migrate.py",
+}
+"""All others write into the transaction of their caller, whose connection is their first argument."""
 
 CLOCKS_AND_DICE = {"now", "today", "utcnow", "uuid1", "uuid4", "uuid6", "uuid7", "urandom"}
 
@@ -64,3 +73,24 @@ def test_pure_modules_ask_no_clock_and_roll_no_dice(pure_modules: set[str]) -> N
                 if name in CLOCKS_AND_DICE and module != "holdfast.schemas.identifiers":
                     asked.add(f"{file.relative_to(ROOT)}:{node.lineno} calls {name}")
     assert asked == set()
+
+
+def test_only_the_named_modules_open_a_transaction() -> None:
+    opening = {
+        file.relative_to(ROOT).as_posix()
+        for file in python_files(*PARTS)
+        for node in ast.walk(ast.parse(file.read_text()))
+        if opens_a_transaction(node)
+    }
+    assert opening == OPEN_A_TRANSACTION
+
+
+def opens_a_transaction(node: ast.AST) -> bool:
+    """Tell whether this is a call of `….transaction()`, the statement named `begin`, or a connection as a block."""
+    match node:
+        case ast.Call(func=ast.Attribute(attr="transaction")) | ast.Subscript(slice=ast.Constant(value="begin")):
+            return True
+        case ast.With(items=items):
+            return any(ast.unparse(item.context_expr).startswith("psycopg.connect(") for item in items)
+        case _:
+            return False
