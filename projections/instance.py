@@ -124,7 +124,7 @@ def _apply(draft: _Draft, event: Event) -> None:
     match event:
         case Persisted():
             draft.frames = _frames(draft, event)
-            if draft.execution_status != "closed" and event.reason not in ("suspended", "unload"):
+            if draft.execution_status != "closed" and event.reason not in ("suspended", "unload", "requested"):
                 draft.execution_status = "idle" if event.reason == "idle" else "executing"
         case BookmarkOpened():
             opened = Bookmark(
