@@ -11,22 +11,17 @@ until some worker of the app takes it up.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from datetime import datetime
-from random import SystemRandom
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
 import orjson
 import psycopg
 from psycopg import errors
 
-from holdfast.processor.broker import connection as broker
-from holdfast.processor.broker.publisher import Fate, Publisher, Receipt
-from holdfast.processor.broker.topology import Topology
 from holdfast.processor.engine.environment import RealEnvironment
 from holdfast.processor.engine.provider import Intake
 from holdfast.processor.language.program import Program
@@ -38,7 +33,6 @@ from holdfast.projections.instance import ExecutionStatus, InstanceState, Outcom
 from holdfast.projections.queries import DeadLetter, Instance, NonPersisted, OpenBookmark, OpenedDeadLetter, Tally
 from holdfast.projections.verify import Checked
 from holdfast.schemas.errors import (
-    BrokerError,
     DeadLetterNotFound,
     InstanceCompleted,
     InstanceNotFound,
@@ -50,14 +44,12 @@ from holdfast.schemas.errors import (
 from holdfast.schemas.message import Envelope, Message
 from holdfast.schemas.postgres.statements import load
 
+if TYPE_CHECKING:
+    from holdfast.processor.publishing import AppPublisher
+
 _SQL = load(__package__)
 _STORE = load("holdfast.processor.store")
 _CONNECTIONS = 4
-_HEARTBEAT = 60
-_PATIENCE = 10.0
-"""Seconds that RabbitMQ may take to let the client in."""
-_TRIES = 3
-"""How often a message is published of which nobody can tell whether it was taken; its id makes up for doubles."""
 _NO_SCHEMA = (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction, errors.InvalidSchemaName)
 
 T = TypeVar("T")
@@ -83,9 +75,7 @@ class Client:
         self._database_url = database_url
         self._amqp_url = amqp_url
         self._new_id = RealEnvironment().new_id
-        self._publisher: Publisher | None = None
-        self._opening = asyncio.Lock()
-        self._closing = AsyncExitStack()
+        self._publisher: AppPublisher | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -98,7 +88,8 @@ class Client:
     async def close(self) -> None:
         """Close the connections."""
         await self._connections.close()
-        await self._closing.aclose()
+        if self._publisher is not None:
+            await self._publisher.close()
 
     # Messages.
 
@@ -117,24 +108,7 @@ class Client:
 
         Raises ``BrokerError`` that names the first message which was not taken; later ones may have been.
         """
-        publisher = await self._open_publisher()
-        exchange = Topology(self._require_app()).exchange
-        waiting = list(envelopes)
-        receipts: list[Receipt] = []
-        for _ in range(_TRIES):
-            sent = [await publisher.send(exchange, "", envelope) for envelope in waiting]
-            receipts = [await receipt for receipt in sent]
-            for envelope, receipt in zip(waiting, receipts, strict=True):
-                if receipt.fate is Fate.UNROUTABLE:
-                    raise BrokerError(
-                        f"message {envelope.message_id!r} was not taken: {receipt.reason}; the exchange and its queues "
-                        f"are made by the first worker of app {self.app} that starts"
-                    )
-            failed = [(e, r) for e, r in zip(waiting, receipts, strict=True) if r.fate is Fate.FAILED]
-            if not failed:
-                return
-            waiting, receipts = [envelope for envelope, _ in failed], [receipt for _, receipt in failed]
-        raise BrokerError(f"message {waiting[0].message_id!r} was not confirmed: {receipts[0].reason}")
+        await self._open_publisher().publish(envelopes)
 
     # Instances.
 
@@ -284,22 +258,15 @@ class Client:
 
     # Connections.
 
-    async def _open_publisher(self) -> Publisher:
-        async with self._opening:
-            if self._publisher is None:
-                if not self._amqp_url:
-                    raise SettingsError("the client was given no URL of RabbitMQ")
-                name = f"holdfast client of {self._require_app()}"
-                connection = broker.Connection(
-                    self._amqp_url, name=name, heartbeat=_HEARTBEAT, random=SystemRandom(), patience=_PATIENCE
-                )
-                self._publisher = Publisher(await self._closing.enter_async_context(connection))
-        return self._publisher
+    def _open_publisher(self) -> AppPublisher:
+        if self._publisher is None:
+            if not self._amqp_url or not self.app:
+                raise SettingsError("to publish, the client needs the URL of RabbitMQ and the name of the app")
+            # Who only reads needs nothing of RabbitMQ.
+            from holdfast.processor.publishing import AppPublisher  # noqa: PLC0415  For the reason above.
 
-    def _require_app(self) -> str:
-        if not self.app:
-            raise SettingsError("the client was given no app to publish to")
-        return self.app
+            self._publisher = AppPublisher(self._amqp_url, self.app)
+        return self._publisher
 
     async def _run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         self._require_database()

@@ -117,7 +117,7 @@ async def _settle(
 
 
 def _print_list(found: list[DeadLetter], limit: int, *, as_json: bool) -> None:
-    from holdfast.processor.cli.output import emit, hint, local, table
+    from holdfast.processor.cli.output import emit, hint, lately, table
 
     if as_json:
         for letter in found:
@@ -134,7 +134,7 @@ def _print_list(found: list[DeadLetter], limit: int, *, as_json: bool) -> None:
                     letter.correlation_key,
                     letter.reason,
                     letter.detail,
-                    local(letter.at),
+                    lately(letter.at),
                 )
                 for letter in found
             ],

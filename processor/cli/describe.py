@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, assert_never
 
+import orjson
+
 from holdfast.events.types import (
     ActivityCompleted,
     ActivityFailed,
@@ -19,7 +21,8 @@ from holdfast.events.types import (
     Persisted,
     TimerFired,
 )
-from holdfast.processor.cli.output import brief, local
+from holdfast.processor.cli.output import local
+from holdfast.processor.cli.readable import readable, shortened
 from holdfast.projections.queries import Instance, OpenBookmark, Tally
 
 
@@ -43,27 +46,27 @@ def what(event: Event) -> list[str]:
     """Return what happened, one thing a line."""
     match event:
         case InstanceStarted():
-            return [f"{event.workflow} with {event.message_type} {event.message_id}", brief(event.body)]
+            return [f"{event.workflow} with {event.message_type} {event.message_id}", _body(event.body)]
         case ActivityCompleted():
-            return [f"{event.activity}{_tries(event.attempts)} gave {brief(event.result)}"]
+            return [f"{event.activity}{_tries(event.attempts)} gave {shortened(readable(event.result))}"]
         case ActivityFailed():
-            return [f"{event.activity}{_tries(event.attempts)} raised {brief(event.error)}"]
+            return [f"{event.activity}{_tries(event.attempts)} raised {shortened(readable(event.error))}"]
         case BookmarkOpened(kind="timer"):
             return [f"{event.bookmark}: due {local(_time(event.due))}"]
         case BookmarkOpened():
             return [f"{event.bookmark}: waits for {event.message_type} with key {event.correlation_key}"]
         case MessageReceived():
-            return [f"{event.bookmark}: {event.message_type} {event.message_id}", brief(event.body)]
+            return [f"{event.bookmark}: {event.message_type} {event.message_id}", _body(event.body)]
         case TimerFired():
             return [f"{event.bookmark}: was due {local(_time(event.due))}"]
         case MessageSent():
-            return [f"{event.message_type} {event.message_id}", brief(event.body)]
+            return [f"{event.message_type} {event.message_id}", _body(event.body)]
         case InstanceSuspended():
             return [f"{event.reason}: {event.detail or event.exception_name or ''}".rstrip(": ")]
         case InstanceResumed():
             return [f"by {event.by}{f': {event.why}' if event.why else ''}"]
         case InstanceCompleted():
-            return [f"result {brief(event.result)}"]
+            return [f"result {shortened(readable(event.result))}"]
         case Persisted():
             return [f"because of {event.reason}", *_changes(event)]
         case _:
@@ -79,9 +82,15 @@ def _changes(event: Persisted) -> list[str]:
     lines = []
     for path, change in event.frames.items():
         where = "" if path == "0" else f"frame {path}: "
-        lines += [f"{where}{name} = {brief(value)}" for name, value in variables(dict(change.set)).items()]
+        lines += [
+            f"{where}{name} = {shortened(readable(value))}" for name, value in variables(dict(change.set)).items()
+        ]
         lines += [f"{where}{name} is gone" for name in change.unset if not name.startswith("$")]
     return lines
+
+
+def _body(body: Any) -> str:
+    return shortened(orjson.dumps(body).decode())
 
 
 def _tries(attempts: int) -> str:

@@ -104,7 +104,7 @@ def _print(entry: Entry, source: Source, *, begins: bool) -> None:
     if begins:
         say("")
         say(f"transaction {recorded.cursor.xid}, {local(recorded.recorded_at, precise=True)}", style="dim")
-    place = f"   frame {entry.frame} step {_step(entry)} " if entry.frame is not None else ""
-    say(f"{recorded.version:>4}  {type(recorded.event).__name__}{place}{source.place(entry.line)}")
+    place = f"  frame {entry.frame}, step {_step(entry)}, " if entry.frame is not None else ""
+    say(f"{recorded.version:>4}  {type(recorded.event).__name__:<17}{place}{source.place(entry.line)}".rstrip())
     for line in what(recorded.event):
         say(f"      {line}", style="cyan")

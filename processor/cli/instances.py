@@ -131,15 +131,15 @@ def _print_tally(found: list[Tally], *, as_json: bool) -> None:
 
 
 def _print_instances(found: list[Instance], *, as_json: bool) -> None:
-    from holdfast.processor.cli.describe import condition
-    from holdfast.processor.cli.output import emit, local, table
+    from holdfast.processor.cli.describe import condition, reason
+    from holdfast.processor.cli.output import emit, lately, table
 
     if as_json:
         for instance in found:
             emit(instance)
     else:
         table(
-            ["instance", "workflow", "key", "status", "version", "updated", "waits for or stands because of"],
+            ["instance", "workflow", "key", "status", "version", "updated", "waits for, or why"],
             [
                 (
                     i.instance_id,
@@ -147,8 +147,8 @@ def _print_instances(found: list[Instance], *, as_json: bool) -> None:
                     i.correlation_key,
                     condition(i),
                     i.version,
-                    local(i.last_updated_time),
-                    i.suspension_exception_name or i.suspension_reason or ", ".join(i.active_bookmarks),
+                    lately(i.last_updated_time),
+                    reason(i) or ", ".join(i.active_bookmarks),
                 )
                 for i in found
             ],
@@ -156,7 +156,8 @@ def _print_instances(found: list[Instance], *, as_json: bool) -> None:
 
 
 def _print_non_persisted(found: list[NonPersisted], *, as_json: bool) -> None:
-    from holdfast.processor.cli.output import emit, local, table
+    from holdfast.processor.cli.describe import reason
+    from holdfast.processor.cli.output import emit, lately, table
 
     if as_json:
         for instance in found:
@@ -170,9 +171,9 @@ def _print_non_persisted(found: list[NonPersisted], *, as_json: bool) -> None:
                     i.workflow,
                     i.correlation_key,
                     i.kind,
-                    local(i.creation_time),
+                    lately(i.creation_time),
                     i.start_message_id,
-                    i.suspension_exception_name or i.suspension_reason,
+                    reason(i),
                 )
                 for i in found
             ],

@@ -5,20 +5,10 @@ from __future__ import annotations
 import base64
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import Any
 
 import orjson
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-WIDE = 10_000
-"""Columns of what is no terminal: a pipe or a file gets each row in one line, and nothing shortened."""
-
-_SHOWN = 60
-"""Characters of a value that are shown among other things."""
 
 
 def emit(value: object) -> None:
@@ -27,26 +17,38 @@ def emit(value: object) -> None:
     sys.stdout.buffer.flush()
 
 
-@cache
-def console() -> Console:
-    """Return the terminal, or what stands in for it."""
+def say(text: str, style: str | None = None) -> None:
+    """Print a line of text as it is, in a style if this is a terminal."""
+    if style is None or not sys.stdout.isatty():
+        sys.stdout.write(f"{text}\n")
+        return
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDE, soft_wrap=not sys.stdout.isatty())
-
-
-def say(text: str, style: str | None = None) -> None:
-    """Print a line of text as it is, without markup."""
-    console().print(text, style=style, markup=False)
+    Console(highlight=False).print(text, style=style, markup=False, soft_wrap=True)
 
 
 def hint(text: str) -> None:
     """Tell a person something beside the result."""
+    sys.stdout.flush()
     sys.stderr.write(text + "\n")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows under headings; None is left blank."""
+    """Print rows under headings, each in one line; None is left blank.
+
+    A terminal that is too narrow gets cells of several lines.
+    """
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _rich_table(columns, cells)
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    for row in [columns, *cells]:
+        say("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _rich_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -54,8 +56,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     for number, name in enumerate(columns):
         grid.add_column(name, no_wrap=number == 0, overflow="fold")
     for row in rows:
-        grid.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-    console().print(grid)
+        grid.add_row(*map(Text, row))
+    Console().print(grid)
 
 
 def details(pairs: Mapping[str, object]) -> None:
@@ -73,10 +75,11 @@ def local(moment: datetime | None, *, precise: bool = False) -> str:
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") + (f".{moment.microsecond // 1000:03}" if precise else "")
 
 
-def brief(value: object) -> str:
-    """Return a JSON tree in one line, shortened if it is long."""
-    text = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+def lately(moment: datetime) -> str:
+    """Return a moment for a narrow column: only the time if it is of today."""
+    here = moment.astimezone()
+    today = datetime.now(UTC).astimezone().date()
+    return here.strftime("%H:%M:%S" if here.date() == today else "%Y-%m-%d %H:%M")
 
 
 def body_as_json(body: bytes | None) -> dict[str, Any]:

@@ -68,6 +68,7 @@ def publish(
         from holdfast.processor.client import Client
 
         settings = load_settings(amqp_url=amqp_url).require("amqp_url")
+        _be_quiet()
         async with Client(amqp_url=settings.amqp_url, app=name) as client:
             if body == "-":
                 await _publish_lines(client, make, as_json=as_json)
@@ -75,6 +76,16 @@ def publish(
                 await _publish(client, [make(body.encode(), message_id or _new_id())], as_json=as_json)
 
     run(work())
+
+
+def _be_quiet() -> None:
+    """Keep the log of connections off the terminal: what fails is said in one line, at the end."""
+    import logging
+
+    import structlog
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.basicConfig(level=logging.CRITICAL)
 
 
 def _validating(spec: str, type: str) -> tuple[str, _Make]:
@@ -128,7 +139,7 @@ async def _publish_lines(client: Client, make: _Make, *, as_json: bool) -> None:
             except InvalidMessage as error:
                 await _publish(client, envelopes, as_json=as_json)
                 done += len(envelopes)
-                detail = f"line {number}: {error.detail} (published the {done} messages before it)"
+                detail = f"line {number}: {error.detail} ({done} before it were published)"
                 raise InvalidMessage(error.reason, detail) from None
         await _publish(client, envelopes, as_json=as_json)
         done += len(envelopes)

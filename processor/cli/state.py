@@ -34,7 +34,8 @@ def state(
 
     async def work() -> None:
         from holdfast.processor.cli.describe import variables
-        from holdfast.processor.cli.output import brief, details, emit, say
+        from holdfast.processor.cli.output import details, emit, say
+        from holdfast.processor.cli.readable import readable
         from holdfast.processor.cli.source import Source
 
         async with open_client(database_url) as client:
@@ -52,12 +53,12 @@ def state(
                 "status": found.outcome or found.execution_status,
                 "suspended": found.suspension_reason,
                 "because of": found.suspension_detail,
-                "result": None if found.outcome is None else brief(found.result),
+                "result": None if found.outcome is None else readable(found.result),
             }
         )
         for path, frame in found.frames.items():
             say(f"\nframe {path}, step {frame.step}, {source.place(frame.line)}", style="bold")
-            details({f"  {name}": brief(value) for name, value in variables(dict(frame.variables)).items()})
+            details({f"  {name}": readable(value) for name, value in variables(dict(frame.variables)).items()})
         if found.bookmarks:
             say("\nwaits for", style="bold")
             for name, bookmark in found.bookmarks.items():
