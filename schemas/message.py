@@ -46,9 +46,9 @@ class Message(BaseModel):
     def __init_subclass__(
         cls,
         *,
-        correlation: str | None = None,  # noqa: ARG003  Used below, once pydantic has collected the fields.
-        type: str | None = None,  # noqa: ARG003  Likewise.
-        exchange: str | None = None,  # noqa: ARG003  Likewise.
+        correlation: str | None = None,
+        type: str | None = None,
+        exchange: str | None = None,
         **kwargs: Unpack[ConfigDict],
     ) -> None:
         super().__init_subclass__(**kwargs)
