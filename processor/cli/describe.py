@@ -23,7 +23,7 @@ from holdfast.events.types import (
 )
 from holdfast.processor.cli.output import local
 from holdfast.processor.cli.readable import readable, shortened
-from holdfast.projections.queries import Instance, OpenBookmark, Tally
+from holdfast.projections.queries import Instance, NonPersisted, OpenBookmark, Tally
 
 
 def condition(instance: Instance | Tally) -> str:
@@ -33,6 +33,12 @@ def condition(instance: Instance | Tally) -> str:
     if instance.is_suspended:
         return "suspended"
     return instance.outcome or instance.execution_status
+
+
+def reason(instance: Instance | NonPersisted) -> str | None:
+    """Return why an instance is suspended, briefly: the exception without its module, or the reason."""
+    name = instance.suspension_exception_name
+    return instance.suspension_reason if name is None else name.rpartition(".")[2]
 
 
 def wait(bookmark: OpenBookmark) -> str:
