@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -35,6 +35,13 @@ def connect(url: str, *, patience: float | None = PATIENCE) -> Connection:
 def message(number: int, *, key: str = "k", body: bytes = b"{}", prefix: str = "m") -> Envelope:
     """Give a message that is told apart by its number."""
     return Envelope(message_id=f"{prefix}-{number}", type="Paid", key=key, body=body)
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Return as soon as ``condition`` holds."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - what it looks at sets no event
+            await asyncio.sleep(0.001)
 
 
 @dataclass
