@@ -26,6 +26,27 @@ def label(value: Any) -> Any:
     return ("label", value.label) if hasattr(value, "label") else value
 
 
+def shown(value: object) -> str:
+    """Write a value as text that says nothing of aliases and of the order of sets, and is never long."""
+    return _shown(value, [200])
+
+
+def _shown(value: Any, left: list[int]) -> str:
+    left[0] -= 1
+    if left[0] < 0:
+        return "…"
+    parts = _parts(value, value)
+    if parts is None:
+        return repr(value)
+    if isinstance(value, set | frozenset):
+        items = sorted(_shown(item, left) for item in value)
+    elif isinstance(value, list | tuple):
+        items = [_shown(item, left) for item in value]
+    else:
+        items = [f"{name}={_shown(part, left)}" for name, part in parts]
+    return f"{type(value).__name__}({', '.join(items)})"
+
+
 class _DifferError(Exception):
     pass
 

@@ -32,7 +32,7 @@ from holdfast.processor.language.awaitables import (
 from holdfast.processor.language.compiler import compile_workflow
 from holdfast.processor.language.program import Program
 from holdfast.schemas.values import Types, decode, encode
-from tests.support.graphs import difference
+from tests.support.graphs import difference, shown
 
 Effects = Callable[[int, Awaitable[Any]], Returned | Raised]
 Images = dict[str, FrameImage]
@@ -41,6 +41,10 @@ Reload = Callable[[Images], Images]
 AWAITABLES = (ActivityCall, Receive, Send, Delay, FirstOf, Checkpoint, Outcome)
 
 _log: list[str] = []
+
+
+class Exhausted(BaseException):
+    """Ends a loop that has gone on for long enough."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,18 @@ def act(*args: Any, **kwargs: Any) -> ActivityCall[Any]:
 
 def note(mark: Any) -> Any:
     """Log a mark, and give it back."""
-    _log.append(f"note {mark!r}")
+    _log.append(f"note {shown(mark)}")
     return mark
+
+
+def tick(limit: int) -> None:
+    """Log a turn of a loop, and raise ``Exhausted`` if that makes more than ``limit`` of all loops of the run.
+
+    As the first statement of each loop it ends every run: from then on a loop is left as soon as its next turn begins.
+    """
+    _log.append("tick")
+    if _log.count("tick") > limit:
+        raise Exhausted
 
 
 def run_native(function: Callable[..., Any], arguments: Mapping[str, Any], effects: Effects) -> Result:
@@ -84,7 +98,7 @@ def run_native(function: Callable[..., Any], arguments: Mapping[str, Any], effec
         try:
             awaited = coroutine.send(None)
             while True:
-                answer = _performed(effects, number, awaited)
+                answer = _performed(effects, number, awaited, coroutine.cr_frame.f_lineno)
                 number += 1
                 if isinstance(answer, Returned):
                     awaited = coroutine.send(answer.value)
@@ -98,11 +112,15 @@ def run_native(function: Callable[..., Any], arguments: Mapping[str, Any], effec
 
 
 def run_machine(
-    function: Callable[..., Any], arguments: Mapping[str, Any], effects: Effects, reload: Reload | None = None
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    effects: Effects,
+    reload: Reload | None = None,
+    program: Program | None = None,
 ) -> Result:
-    """Run the function as a program that was stored and read again, with a reload before and after each answer."""
+    """Run the function's program, with a reload before and after each answer; by default one that was stored and read."""
+    program = program or stored(function)
     _log.clear()
-    program = _stored(function)
     machine = Machine.start(program, copy.deepcopy(dict(arguments)))
     asks = machine.advance()
     number = 0
@@ -111,7 +129,7 @@ def run_machine(
             machine = Machine.restore({program.hash: program}, reload(machine.images()))
             asks = machine.advance()
         (ask,) = asks
-        machine.answer(ROOT, _performed(effects, number, ask.awaited))
+        machine.answer(ROOT, _performed(effects, number, ask.awaited, ask.line))
         number += 1
         if reload is not None:
             machine = Machine.restore({program.hash: program}, reload(machine.images()))
@@ -158,15 +176,16 @@ def compare(
 
 
 @functools.lru_cache(maxsize=8)
-def _stored(function: Callable[..., Any]) -> Program:
+def stored(function: Callable[..., Any]) -> Program:
+    """Compile the function, and give the program that is read from the stored form."""
     compiled = compile_workflow(function, name="twin")
     program = Program.from_json(orjson.loads(orjson.dumps(compiled.to_json())), function.__globals__)
     assert program.hash == compiled.hash
     return program
 
 
-def _performed(effects: Effects, number: int, awaited: Awaitable[Any]) -> Returned | Raised:
-    _log.append(f"await {awaited!r}")
+def _performed(effects: Effects, number: int, awaited: Awaitable[Any], line: int) -> Returned | Raised:
+    _log.append(f"await {shown(awaited)} at line {line}")
     return effects(number, awaited)
 
 
