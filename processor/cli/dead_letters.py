@@ -1,11 +1,13 @@
 """Look at the messages that were given up, and decide about them.
 
 A message that workers cannot take in (it is no JSON, it does not fit its type, handling it failed too often) and one
-that they sent but RabbitMQ cannot route becomes a dead letter, with the reason. Nothing is lost.
+that they sent but RabbitMQ cannot route becomes a dead letter, with the reason.
 
     holdfast dead-letters list
     holdfast dead-letters show MESSAGE
     holdfast dead-letters requeue MESSAGE
+
+Nothing is lost: it is kept until you requeue or drop it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,72 @@
+"""The text of source lines is shown only while it is the text that was compiled."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from holdfast.processor.cli.source import Source
+from holdfast.processor.language.compiler import compile_workflow
+from holdfast.processor.language.program import Program
+
+TEXT = """\
+import asyncio
+
+async def follow(case):
+    step = 1
+    return (
+        step
+    )
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "loaded_source.py"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.fixture
+def program(file: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
+    spec = importlib.util.spec_from_file_location("loaded_source", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "loaded_source", module)
+    spec.loader.exec_module(module)
+    return compile_workflow(module.follow, name="follow")
+
+
+def test_a_line_is_given_without_its_indentation(program: Program) -> None:
+    source = Source(program)
+    assert source.line(4) == "step = 1"
+    assert source.place(4) == "line 4: step = 1"
+
+
+def test_a_line_that_is_not_there_is_only_its_number(program: Program) -> None:
+    assert Source(program).place(99) == "line 99"
+    assert Source(program).line(0) is None
+    assert Source(program).place(None) == ""
+
+
+def test_no_text_is_given_once_the_function_has_moved(program: Program, file: Path) -> None:
+    file.write_text("import json\n" + TEXT)
+    assert Source(program).place(4) == "line 4"
+
+
+@pytest.mark.parametrize("text", ["", "async def follow(:\n", "\0"])
+def test_no_text_is_given_of_a_file_that_is_something_else(program: Program, file: Path, text: str) -> None:
+    file.write_text(text)
+    assert Source(program).line(4) is None
+
+
+def test_no_text_is_given_where_the_file_is_not(program: Program, file: Path) -> None:
+    file.unlink()
+    assert Source(program).place(4) == "line 4"
+
+
+def test_a_program_that_is_not_stored_has_no_source() -> None:
+    assert Source(None).file == ""
+    assert Source(None).place(4) == "line 4"
