@@ -18,6 +18,8 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pwd import getpwnam
+from typing import TypedDict
 
 PATIENCE = 10.0
 """Seconds that a server may take to heed the last signal."""
@@ -40,15 +42,29 @@ def listen(server: subprocess.Popen[bytes], last_signal: int, let_go: threading.
     send(server, signal.SIGKILL)
 
 
+class Identity(TypedDict, total=False):
+    """Whom `subprocess` is to run a program as."""
+
+    user: int
+    group: int
+    extra_groups: list[int]
+
+
+def identity(user: str) -> Identity:
+    """Say what runs a program as this user, who keeps none of the groups of the one who starts it; or as oneself."""
+    if not user:
+        return {}
+    account = getpwnam(user)
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+
+
 def main(last_signal: str, user: str, folder: str, *command: str) -> None:
     """Run the server to its end, and clean up after it when the holder has let go."""
     server = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         process_group=0,
-        user=user or None,
-        # Without this the server would keep the groups of the user who started it.
-        extra_groups=[] if user else None,
+        **identity(user),
     )
     let_go = threading.Event()
     threading.Thread(target=listen, args=(server, int(last_signal), let_go), daemon=True).start()

@@ -20,6 +20,7 @@ from typing import Literal
 
 import psycopg
 
+from compose.local.leash import identity
 from compose.local.process import Server, ServerError
 
 INITDB_OPTIONS = (
@@ -77,8 +78,7 @@ class Postgres:
             _link_installation(self._source, self._binaries.parent)
         done = subprocess.run(
             [self._binaries / "initdb", "-D", self._data, *INITDB_OPTIONS],
-            user=self._user or None,
-            extra_groups=[] if self._user else None,
+            **identity(self._user),
             cwd=self._server.folder,
             capture_output=True,
             text=True,

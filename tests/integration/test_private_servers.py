@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from pwd import getpwnam, getpwuid
+from urllib.parse import parse_qs, urlsplit
 
 import aio_pika
 import psutil
@@ -19,6 +21,8 @@ from tests.architecture.house import ROOT
 HOLDER = """
 import signal, sys
 from pathlib import Path
+from pwd import getpwnam, getpwuid
+from urllib.parse import parse_qs, urlsplit
 from compose.local.process import Server
 server = Server(Path(sys.argv[1]), ["sh", "-c", "echo $$ >pid.new; mv pid.new pid; exec sleep 1000"])
 server.start(Path("pid").exists, last_signal=signal.SIGTERM, timeout=10)
@@ -84,6 +88,14 @@ def test_postgres_keeps_what_was_committed_through_a_crash(own_services: Service
     with psycopg.connect(own_services.database("crash")) as connection:
         assert connection.execute("select number from kept").fetchall() == [(1,)]
     own_services.drop_database("crash")
+
+
+def test_postgres_runs_with_the_rights_of_nobody_when_root_starts_it(own_services: Services) -> None:
+    assert own_services.postgres is not None
+    folder = parse_qs(urlsplit(own_services.postgres.url).query)["host"][0]
+    server = psutil.Process(int(Path(folder, "data", "postmaster.pid").read_text().split()[0]))
+    account = getpwnam("nobody") if os.geteuid() == 0 else getpwuid(os.geteuid())
+    assert (server.uids().effective, server.gids().effective) == (account.pw_uid, account.pw_gid)
 
 
 def test_postgres_data_are_closed_to_other_users(own_services: Services) -> None:
