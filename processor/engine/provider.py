@@ -13,7 +13,7 @@ which the suite in ``tests/contract`` states one by one:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -373,7 +373,7 @@ class PersistenceProvider(Protocol):
         """Mark a message as a dead letter of the outbox."""
         ...
 
-    def listen(self) -> AsyncIterator[None]:
+    def listen(self) -> AsyncGenerator[None, None]:
         """Yield, as a hint, when ``runnable`` may find something; once at the start, for what came before."""
         ...
 

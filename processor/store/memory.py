@@ -7,7 +7,7 @@ through their stored form, so that whatever would not survive Postgres does not 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -251,7 +251,7 @@ class MemoryProvider:
         ]
         return max(0.0, (min(due) - now).total_seconds()) if due else None
 
-    async def listen(self) -> AsyncIterator[None]:
+    async def listen(self) -> AsyncGenerator[None, None]:
         listener = asyncio.Event()
         self._listeners.add(listener)
         try:

@@ -116,7 +116,7 @@ class Tables:
         return None
 
     def of_key(self, message_type: str, key: str) -> tuple[UUID, InstanceRow] | None:
-        """Return the instance with a key that knows the type: a living one that receives it, else the last closed one."""
+        """Return the living instance with a key that receives the type, else the last closed one."""
         found = [
             (row.is_completed, -row.created.timestamp(), instance_id, row)
             for instance_id, row in self.instances.items()

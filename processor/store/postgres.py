@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from uuid import UUID
@@ -143,7 +143,7 @@ class PostgresProvider:
     async def now(self) -> datetime:
         return await self._shared.run(hosts.now)
 
-    async def listen(self) -> AsyncIterator[None]:
+    async def listen(self) -> AsyncGenerator[None, None]:
         while not self._closed:
             try:
                 connection = await self._shared.open()

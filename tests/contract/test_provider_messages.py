@@ -120,7 +120,7 @@ async def test_a_dead_letter_whose_id_was_used_before_is_kept_all_the_same(store
 async def test_only_what_is_open_keeps_its_body(store: Store) -> None:
     for verdict in ("buffered", "rejected", "expired", "dead_lettered"):
         note = message("Note", verdict)
-        await store.provider.take_in([Intake(envelope=note, verdict=verdict)])  # type: ignore[arg-type] # of four
+        await store.provider.take_in([Intake(envelope=note, verdict=verdict)])
         assert (await store.behind.inbox())[note.message_id].has_body == (verdict in ("buffered", "dead_lettered"))
 
 
@@ -375,7 +375,7 @@ async def test_a_command_is_a_hint_to_listeners(store: Store) -> None:
     await anext(hints)
     await store.buffer(message("Paid", "k"))
     await anext(hints)
-    await hints.aclose()  # type: ignore[attr-defined] # both adapters give an async generator
+    await hints.aclose()
 
 
 async def test_the_clock_goes_forward(store: Store) -> None:

@@ -179,7 +179,7 @@ class Store:
     ) -> Case:
         """Register an instance and bring it to its first idle point, waiting for types with its key."""
         case = await self.register(host_id, key, program)
-        await self.commit(case.begin(*(case.wait(type) for type in types), *([case.timer(due)] if due else [])))
+        await self.commit(case.begin(*(case.wait(name) for name in types), *([case.timer(due)] if due else [])))
         return case
 
     async def commit(self, *moves: Move) -> None:
@@ -322,9 +322,7 @@ class Case:
 
 def message(message_type: str, key: str, body: bytes = b"{}") -> Envelope:
     """Return a message with an id that no other has."""
-    return Envelope(
-        message_id=f"m-{next(_numbers)}", type=message_type, key=key, body=body, traceparent="00-1-2-01"
-    )
+    return Envelope(message_id=f"m-{next(_numbers)}", type=message_type, key=key, body=body, traceparent="00-1-2-01")
 
 
 def fresh(envelope: Envelope) -> Consumed:

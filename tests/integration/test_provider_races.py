@@ -1,0 +1,325 @@
+"""What happens on Postgres when two hosts, or two transactions, are about the same thing at the same time."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from holdfast.processor.engine.provider import AlreadyConsumed, Committed, Intake, Loaded, Route, RouteKind, UnitOfWork
+from holdfast.processor.store.postgres import PostgresProvider
+from holdfast.schemas.errors import InstanceLocked, InstanceLockLost, KeyInUse, StorageError
+from tests.support.stores import APP, BehindPostgres, Case, Store, fresh, message, stored
+
+GATE = """
+create function pg_temp.gate() returns trigger language plpgsql as $$
+begin
+    perform pg_advisory_xact_lock(4711);
+    return null;
+end
+$$
+"""
+
+
+@pytest.fixture
+async def stores(database_url: str) -> AsyncIterator[tuple[Store, Store]]:
+    """Two providers, as two workers have them."""
+    providers = PostgresProvider(database_url, APP), PostgresProvider(database_url, APP)
+    behind = BehindPostgres(database_url)
+    yield Store(providers[0], behind), Store(providers[1], behind)
+    for provider in providers:
+        await provider.close()
+
+
+@asynccontextmanager
+async def held_open(database_url: str, table: str, work: Coroutine[Any, Any, Any]) -> AsyncIterator[asyncio.Task[Any]]:
+    """Start work that writes to a table and hold its transaction open, all written, until the block ends."""
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute(GATE.replace("pg_temp.", "holdfast."))
+        await connection.execute("select pg_advisory_lock(4711)")
+        await connection.execute(
+            psycopg.sql.SQL(
+                "create constraint trigger gate after insert on holdfast.{} deferrable initially deferred"
+                " for each row execute function holdfast.gate()"
+            ).format(psycopg.sql.Identifier(table))
+        )
+        task = asyncio.create_task(work)
+        try:
+            await until(connection, "select count(*) > 0 from pg_locks where locktype = 'advisory' and not granted")
+            yield task
+        finally:
+            await connection.execute("select pg_advisory_unlock(4711)")
+            await task
+
+
+async def until(connection: psycopg.AsyncConnection[Any], question: Any) -> None:
+    """Return once the answer to a question is yes."""
+    async with asyncio.timeout(30):
+        while await (await connection.execute(question)).fetchone() == (False,):
+            pass
+
+
+async def take_in(store: Store, envelope: Any) -> Route:
+    (route,) = await store.provider.take_in([Intake(envelope=envelope, verdict="buffered")])
+    return route
+
+
+async def test_a_bookmark_that_commits_last_finds_the_message(stores: tuple[Store, Store], database_url: str) -> None:
+    here, there = stores
+    host = await here.host()
+    case = await here.register(host, "k")
+    paid = message("Paid", "k")
+    move = case.begin(case.wait("Paid"))
+    async with held_open(database_url, "bookmarks", here.provider.commit([move.batch])) as commit:
+        assert (await take_in(there, paid)).kind is RouteKind.NONE
+        assert not commit.done()
+    (woken,) = await here.provider.wakeups(host, [case.instance_id])
+    assert [m.envelope for m in woken.messages] == [paid]
+
+
+async def test_a_message_that_commits_last_finds_the_bookmark(stores: tuple[Store, Store], database_url: str) -> None:
+    here, there = stores
+    host = await here.host()
+    case = await here.register(host, "k")
+    paid = message("Paid", "k")
+    await here.commit(case.begin())
+    async with held_open(database_url, "inbox", take_in(there, paid)) as intake:
+        await here.commit(case.move(case.wait("Paid")))
+        (woken,) = await here.provider.wakeups(host, [case.instance_id])
+        assert not woken.messages
+        assert not intake.done()
+    assert intake.result() == Route(RouteKind.BOOKMARK, case.instance_id)
+
+
+async def test_no_wake_up_is_lost_when_bookmarks_and_messages_commit_side_by_side(
+    stores: tuple[Store, Store],
+) -> None:
+    here, there = stores
+    host = await here.host()
+    for number in range(60):
+        case = await here.register(host, f"k{number}")
+        await here.commit(case.begin())
+        paid = message("Paid", case.key)
+
+        async def wait(case: Case = case) -> int:
+            await here.commit(case.move(case.wait("Paid")))
+            (woken,) = await here.provider.wakeups(host, [case.instance_id])
+            return len(woken.messages)
+
+        found, route = await asyncio.gather(wait(), take_in(there, paid))
+        assert found == 1 or route.kind is RouteKind.BOOKMARK
+
+
+async def test_a_message_for_an_instance_that_closes_meanwhile_does_not_stay(
+    stores: tuple[Store, Store], database_url: str
+) -> None:
+    here, there = stores
+    host = await here.host()
+    case = await here.waiting(host, "k", "Paid")
+    note = message("Note", "k")
+    async with held_open(database_url, "inbox", take_in(there, note)) as intake:
+        await here.commit(case.end())
+    assert intake.result() == Route(RouteKind.FINISHED, case.instance_id)
+    assert await here.verdict(note) == "rejected: completed"
+
+
+async def test_a_message_that_was_too_early_to_be_seen_and_too_late_to_see_is_found_by_the_sweep(
+    stores: tuple[Store, Store], database_url: str
+) -> None:
+    here, there = stores
+    host = await here.host()
+    case = await here.waiting(host, "k", "Paid")
+    note = message("Note", "k")
+    async with held_open(database_url, "events", here.provider.commit([case.end().batch])):
+        assert (await take_in(there, note)).kind is RouteKind.NONE
+    assert await here.verdict(note) == "buffered"
+    assert list(await there.provider.runnable(await there.host(), ["Placed"], 10)) == []
+    assert await here.verdict(note) == "rejected: completed"
+
+
+async def test_of_two_hosts_that_load_a_lapsed_one_s_instances_each_is_one_s(stores: tuple[Store, Store]) -> None:
+    here, there = stores
+    late, one, two = await here.host(), await here.host(), await there.host()
+    cases = [await here.waiting(late, f"k{number}", "Paid") for number in range(20)]
+    await here.behind.lapse(late)
+    ids = [case.instance_id for case in cases]
+    mine, theirs = await asyncio.gather(here.provider.load(one, ids), there.provider.load(two, ids[::-1]))
+    for left, right in zip(mine, reversed(theirs), strict=True):
+        assert sorted([type(left).__name__, type(right).__name__]) == ["InstanceLocked", "Loaded"]
+
+
+async def test_a_takeover_waits_for_a_commit_on_its_way_and_sees_what_it_wrote(
+    stores: tuple[Store, Store], database_url: str
+) -> None:
+    here, there = stores
+    late, heir = await here.host(), await there.host()
+    case = await here.waiting(late, "k", "Paid")
+    move = case.move(case.wait("Note"))
+    async with held_open(database_url, "events", here.provider.commit([move.batch])) as commit:
+        await here.behind.lapse(late)
+        load = asyncio.create_task(there.provider.load(heir, [case.instance_id]))
+        async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+            await until(connection, "select count(*) > 0 from pg_locks where not granted and locktype <> 'advisory'")
+    (committed,), (loaded,) = commit.result(), await load
+    assert isinstance(committed, Committed)
+    assert isinstance(loaded, Loaded)
+    assert loaded.state == move.batch.state
+
+
+async def test_of_two_hosts_that_register_a_key_one_gets_it(stores: tuple[Store, Store]) -> None:
+    hosts = [await store.host() for store in stores]
+    for number in range(20):
+        cases = [Case(uuid4(), host, message("Placed", f"k{number}")) for host in hosts]
+        answers = await asyncio.gather(
+            *(s.provider.register(h, [c.registration]) for s, h, c in zip(stores, hosts, cases, strict=True))
+        )
+        assert sorted(type(answer).__name__ for (answer,) in answers) == ["KeyInUse", "int"]
+
+
+async def test_a_message_is_applied_once_however_many_hosts_have_it(stores: tuple[Store, Store]) -> None:
+    hosts = [await store.host() for store in stores]
+    cases = [await s.waiting(h, str(h), "Paid") for s, h in zip(stores, hosts, strict=True)]
+    for number in range(20):
+        note = message("Note", f"k{number}")
+        if number % 2:
+            await stores[0].buffer(note)
+        consumed = [fresh(note), stored(note)] if number % 4 > 1 else [fresh(note)] * 2
+        moves = [case.move(consumed=[c]) for case, c in zip(cases, consumed, strict=True)]
+        answers = await asyncio.gather(*(s.provider.commit([m.batch]) for s, m in zip(stores, moves, strict=True)))
+        assert sorted(type(answer).__name__ for (answer,) in answers) == ["AlreadyConsumed", "Committed"]
+        for move, (answer,) in zip(moves, answers, strict=True):
+            if isinstance(answer, Committed):
+                move.take()
+
+
+async def test_hosts_that_want_each_other_s_keys_and_messages_come_to_an_end(stores: tuple[Store, Store]) -> None:
+    hosts = [await store.host() for store in stores]
+    rng = random.Random(7)  # noqa: S311 It only shuffles, the same way each time.
+    for _ in range(15):
+        keys = [f"key-{rng.randrange(10**9)}" for _ in range(8)]
+        notes = [message("Note", key) for key in keys]
+        groups = []
+        for store, host in zip(stores, hosts, strict=True):
+            cases = [await store.register(host, f"{host}-{key}") for key in keys]
+            rng.shuffle(keys)
+            rng.shuffle(notes)
+            groups.append(
+                [
+                    case.begin(case.wait("Paid", key), consumed=[fresh(case.start), fresh(note)])
+                    for case, key, note in zip(cases, keys, notes, strict=True)
+                ]
+            )
+        answers = await asyncio.gather(
+            *(s.provider.commit([m.batch for m in group]) for s, group in zip(stores, groups, strict=True))
+        )
+        kinds = {type(answer) for group in answers for answer in group}
+        assert kinds <= {Committed, KeyInUse, AlreadyConsumed}
+        inbox = await stores[0].behind.inbox()
+        for answer, move in zip([*answers[0], *answers[1]], [*groups[0], *groups[1]], strict=True):
+            started = inbox.get(move.case.start.message_id)
+            assert (started is not None) == isinstance(answer, Committed)
+
+
+async def test_a_transaction_older_than_the_last_commit_is_refused(stores: tuple[Store, Store]) -> None:
+    here, _ = stores
+    host = await here.host()
+    case = await here.waiting(host, "k", "Paid")
+    async with here.provider.begin(host) as unit:
+        await here.commit(case.move())
+        late = case.move()
+        with pytest.raises(StorageError, match="run again"):
+            await unit.commit(late.batch)
+    await here.commit(late)
+
+
+async def test_a_member_that_the_database_refuses_harms_no_other(stores: tuple[Store, Store]) -> None:
+    here, _ = stores
+    host = await here.host()
+    cases = [await here.register(host, f"k{number}") for number in range(7)]
+    moves = [case.begin(case.wait("Paid")) for case in cases]
+    bad = cases[3].begin(case_wait := cases[3].wait("Paid", "no\x00key"))
+    assert case_wait.correlation_key == "no\x00key"
+    moves[3] = bad
+    answers = await here.provider.commit([move.batch for move in moves])
+    assert [type(answer) for answer in answers] == [Committed] * 3 + [StorageError] + [Committed] * 3
+    assert await here.behind.versions(cases[3].instance_id) == []
+
+
+async def attempt(unit: UnitOfWork, *statements: str) -> None:
+    """Run statements under a savepoint, as a record activity does."""
+    async with unit.savepoint() as transaction:
+        for statement in statements:
+            await transaction.execute(statement)
+
+
+async def test_user_sql_and_batch_commit_together_or_not_at_all(stores: tuple[Store, Store], database_url: str) -> None:
+    here, _ = stores
+    behind = BehindPostgres(database_url)
+    await behind.ask("create table notes (note text primary key)")
+    host = await here.host()
+    case = await here.waiting(host, "k", "Paid")
+    async with here.provider.begin(host) as unit:
+        async with unit.savepoint() as transaction:
+            await transaction.execute("insert into notes values (%s)", ("kept",))
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            await attempt(unit, "insert into notes values ('undone')", "insert into notes values ('kept')")
+        move = case.move()
+        await unit.commit(move.batch)
+        move.take()
+    await here.behind.lapse(host)
+    async with here.provider.begin(host) as unit:
+        async with unit.savepoint() as transaction:
+            await transaction.execute("insert into notes values ('fenced')")
+        with pytest.raises(InstanceLockLost):
+            await unit.commit(case.move().batch)
+    async with here.provider.begin(host) as unit, unit.savepoint() as transaction:
+        await transaction.execute("insert into notes values ('left')")
+    assert await behind.ask("select note from notes") == [("kept",)]
+    assert await behind.ask("select count(*) from pg_stat_activity where state like 'idle in transaction%%'") == [(0,)]
+
+
+@pytest.mark.parametrize("statements", [["commit"], ["rollback"], ["commit", "begin"]])
+async def test_user_sql_that_ends_the_transaction_is_found_out(
+    stores: tuple[Store, Store], statements: list[str]
+) -> None:
+    here, _ = stores
+    host = await here.host()
+    case = await here.waiting(host, "k", "Paid")
+    async with here.provider.begin(host) as unit:
+        with suppress(psycopg.Error):
+            await attempt(unit, *statements)
+        with pytest.raises(StorageError):
+            await unit.commit(case.move().batch)
+    assert await here.behind.versions(case.instance_id) == [1, 2, 3]
+    await here.commit(case.move())
+
+
+async def test_units_of_work_are_bounded_and_leave_the_writer_alone(database_url: str) -> None:
+    provider = PostgresProvider(database_url, APP, user_connections=1)
+    store = Store(provider, BehindPostgres(database_url))
+    host = await store.host()
+    case = await store.waiting(host, "k", "Paid")
+
+    async def open_another() -> None:
+        async with provider.begin(host):
+            pass
+
+    async with provider.begin(host):
+        another = asyncio.create_task(open_another())
+        await store.commit(case.move())
+        assert not another.done()
+    await another
+    await provider.close()
+
+
+async def test_locked_says_by_whom(stores: tuple[Store, Store]) -> None:
+    here, there = stores
+    host = await here.host(machine="berlin")
+    case = await here.waiting(host, "k", "Paid")
+    (answer,) = await there.provider.load(await there.host(), [case.instance_id])
+    assert isinstance(answer, InstanceLocked)
+    assert "berlin" in str(answer)
