@@ -151,7 +151,7 @@ class Engine:
             await self._dead_letter(arrival, error.reason, error.detail)
             return
         if arrival.stored is None:
-            if not arrival.redelivered and self._hand_over(arrival):
+            if not (arrival.redelivered or arrival.is_double) and self._hand_over(arrival):
                 return
             await self._route(arrival)
         else:
@@ -327,7 +327,11 @@ class Engine:
     async def load(self, instance_id: UUID) -> LiveInstance:
         """Lock an instance and load its state; ``InstanceError`` or ``ProgramUnknown`` if that cannot be."""
         runtime = self.runtime
-        loaded = await runtime.load.put(instance_id)
+        try:
+            loaded = await runtime.load.put(instance_id)
+        except InstanceLockLost:
+            runtime.doubt_lease()
+            raise
         program_hash = loaded.program_hash if loaded.state is None else loaded.state.program_hash
         try:
             workflow, program = await runtime.program(loaded.workflow, program_hash)

@@ -291,6 +291,8 @@ class Holding:
                     message=next((a.consumed() for a in taken), None),
                 )
                 await self.runtime.provider.suspend([suspension])
+                for arrival in taken:
+                    arrival.settle()
             else:
                 for arrival in taken:
                     if arrival.stored is None:
@@ -299,8 +301,6 @@ class Holding:
         except LOST:
             self._mailbox.extendleft(a for a in reversed(taken) if a.stored is None)
             raise
-        for arrival in taken:
-            arrival.settle()
         return await self._let_go(release=False)
 
     async def _abandon(self, error: UnhandledError) -> bool:
@@ -334,6 +334,7 @@ class Holding:
             if arrival.stored is not None:
                 continue
             if isinstance(error, AlreadyConsumed) and arrival.envelope.message_id == error.message_id:
+                arrival.is_double = True
                 self.engine.retry([arrival], 0)
             else:
                 self._mailbox.appendleft(arrival)
