@@ -22,6 +22,7 @@
     ├── StaleTransaction             the stream was appended to by a younger transaction
     ├── UnreadableEvent              the log holds an event that this version does not know
     ├── StorageError                 Postgres refused or cannot be reached
+    │   ├── CommitRefused            the database will never take what is to be committed
     │   ├── NotMigrated              the database lacks the schema, or a part of it
     │   └── CommitOutcomeUnknown     the connection broke while a commit was on its way
     ├── BrokerError                  RabbitMQ refused or cannot be reached
@@ -222,6 +223,10 @@ class StorageError(HoldfastError):
 
 class NotMigrated(StorageError):
     """The database lacks Holdfast's schema, or its newest part."""
+
+
+class CommitRefused(StorageError):
+    """The database refuses the transaction for what is in it, as for a deferred constraint of user SQL."""
 
 
 class CommitOutcomeUnknown(StorageError):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -46,7 +46,7 @@ from holdfast.processor.language.app import Workflow
 from holdfast.processor.language.awaitables import ActivityCall, Checkpoint, Send
 from holdfast.processor.language.program import Program
 from holdfast.projections.instance import fold, initial
-from holdfast.schemas.errors import AppError, KeyInUse, ProgramUnresolvable
+from holdfast.schemas.errors import AppError, CommitRefused, KeyInUse, ProgramUnresolvable
 from holdfast.schemas.identifiers import check_name, idempotency_key, outgoing_message_id
 from holdfast.schemas.message import Message
 
@@ -202,9 +202,8 @@ class LiveInstance:
                 await self._persist("completed")
                 return
             if isinstance(machine.outcome, Raised):
-                error = machine.outcome.error
-                frame = machine.frames[ROOT]
-                raise UnhandledError(error, Where(ROOT, frame.step, _line(error, self.program, frame.line)))
+                error, place = machine.outcome.error, self._place()
+                raise UnhandledError(error, replace(place, line=_line(error, self.program, place.line)))
             if self._can_serve:
                 for ask in list(self._asks.values()):
                     await self._serve(ask)
@@ -373,10 +372,14 @@ class LiveInstance:
             outgoing=unwritten.outgoing,
             release=release or state.execution_status == "closed",
         )
-        if self._unit is None:
-            await runtime.commit.put(batch)
-        else:
-            await self._unit.commit(batch)
+        try:
+            if self._unit is None:
+                await runtime.commit.put(batch)
+            else:
+                await self._unit.commit(batch)
+        except CommitRefused as error:
+            raise UnhandledError(error.__cause__ or error, self._place()) from error
+        if self._unit is not None:
             self._unit = None
             await self._stack.aclose()
         self.state = state
@@ -399,6 +402,13 @@ class LiveInstance:
         return taken
 
     # Small parts.
+
+    def _place(self) -> Where:
+        """Return where the root frame stands."""
+        if self._machine is None:
+            return Where(ROOT, 0, self.program.line)
+        frame = self._machine.frames[ROOT]
+        return Where(ROOT, frame.step, frame.line)
 
     def waiting_for(self, message_type: str, key: str) -> str | None:
         """Return the open bookmark that such a message would resume."""

@@ -22,7 +22,7 @@ from psycopg.pq import TransactionStatus
 from holdfast.processor.engine.provider import AlreadyConsumed, Batch, Committed
 from holdfast.processor.store.connections import TRIES, Connection, Connections, failure
 from holdfast.processor.store.persistence_point import Written, write
-from holdfast.schemas.errors import CommitOutcomeUnknown, HoldfastError, StorageError
+from holdfast.schemas.errors import CommitOutcomeUnknown, CommitRefused, HoldfastError, StorageError
 from holdfast.schemas.postgres.statements import load
 
 _SQL = load(__package__)
@@ -106,7 +106,7 @@ class GroupWriter:
 
     async def _narrow_down(self, batches: Sequence[Batch], error: Exception) -> Written:
         if len(batches) == 1:
-            refusal = StorageError(f"the database refused the batch: {error}")
+            refusal = CommitRefused(f"the database refused the batch: {error}")
             refusal.__cause__ = error
             return Written(refused={batches[0].instance_id: refusal})
         middle = len(batches) // 2

@@ -14,7 +14,7 @@ from holdfast.processor.language.transaction import Transaction
 from holdfast.processor.store.commit import TransactionAborted, commit_transaction
 from holdfast.processor.store.connections import Connection, Connections, failure, one
 from holdfast.processor.store.persistence_point import write
-from holdfast.schemas.errors import CommitOutcomeUnknown, StorageError
+from holdfast.schemas.errors import CommitOutcomeUnknown, CommitRefused, StorageError
 from holdfast.schemas.postgres.statements import load
 
 _SQL = load(__package__)
@@ -65,8 +65,10 @@ class PostgresUnitOfWork:
                 raise CommitOutcomeUnknown("the connection broke during the commit, and its outcome is unknown")
         except TransactionAborted as error:
             raise StorageError(f"the commit failed: {error}") from error
-        except psycopg.Error as error:
+        except psycopg.OperationalError as error:
             raise failure(error) from error
+        except psycopg.Error as error:
+            raise CommitRefused(f"the database refused the commit: {error}") from error
         finally:
             await self.rollback()
         return outcome.written[batch.instance_id]
