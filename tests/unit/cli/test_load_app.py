@@ -31,7 +31,11 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     before = set(sys.modules)
-    yield lambda name, text: (tmp_path / name).write_text(text) and None
+
+    def write(name: str, text: str) -> None:
+        (tmp_path / name).write_text(text)
+
+    yield write
     for name in set(sys.modules) - before:
         if name.startswith("loaded_"):
             del sys.modules[name]
