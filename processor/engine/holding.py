@@ -279,6 +279,13 @@ class Holding:
     ) -> bool:
         """Go back to the last persistence point and suspend there; what was taken goes into the inbox."""
         instance = self.instance
+        log.warning(
+            "suspending",
+            instance_id=str(instance.instance_id),
+            workflow=instance.workflow.name,
+            reason=reason,
+            detail=detail,
+        )
         taken = await instance.drop()
         try:
             if instance.state.version == 0:
