@@ -17,7 +17,7 @@ async def publish(app: str, messages: Iterable[tuple[str, Message]]) -> int:
     connection = await aio_pika.connect(os.environ["HOLDFAST_AMQP_URL"])
     count = 0
     async with connection:
-        channel = await connection.channel()
+        channel = await connection.channel(on_return_raises=True)
         try:
             exchange = await channel.get_exchange(f"holdfast.{app}")
         except ChannelNotFoundEntity:

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 from examples.permits.check import facts
-from tests.support.rabbitmq import has_exchange, remove_app, waiting
-from tests.support.workers import ROOT, Worker, Workers, environment, eventually, holdfast
+from tests.support.rabbitmq import remove_app, waiting
+from tests.support.workers import ROOT, Worker, Workers, await_hosts, environment, eventually, holdfast
 
 EVENT_LOG = Path(os.environ.get("HOLDFAST_PERMITS_CSV") or ROOT.parent / "shared" / "data" / "receipt.csv")
 
@@ -74,7 +74,7 @@ def test_the_permit_log_is_followed_exactly_while_the_active_worker_is_killed(
 ) -> None:
     with Workers("examples.permits.app:app", env, tmp_path) as workers:
         both = [workers.start(), workers.start()]
-        eventually("the workers have made the exchange", lambda: has_exchange(amqp_url, "holdfast.permits"))
+        await_hosts(database_url, 2)
         publisher = publish(env)
         eventually("half of the tasks are applied", lambda: ask(database_url, APPLIED) >= TASKS // 2, 300)
         active = by_process_id(both, ask(database_url, ACTIVE))

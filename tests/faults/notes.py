@@ -1,5 +1,7 @@
 """The app of the runs with bad input: a note is kept, and later read."""
 
+from threading import Lock
+
 from holdfast import App, Message, receive
 
 app = App("notes")
@@ -30,9 +32,9 @@ async def note(taken: NoteTaken) -> str:
     return kept
 
 
-# A generator is no data, so an instance that waits cannot be stored with one in a variable.
+# A lock is no data, so an instance that waits cannot be stored with one in a variable.
 @app.workflow(start=HandleTaken)
 async def handle(taken: HandleTaken) -> str:
-    letters = (letter for letter in taken.note)
+    grip = Lock()
     await receive(NoteRead, taken.note)
-    return "".join(letters)
+    return repr(grip)

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from compose.local.services import Services
-from tests.support.rabbitmq import Raw, has_exchange, publish, remove_app
-from tests.support.workers import Worker, Workers, environment, eventually, holdfast
+from tests.support.rabbitmq import Raw, publish, remove_app
+from tests.support.workers import Worker, Workers, await_hosts, environment, eventually, holdfast
 
 APP = "notes"
 MAX_BODY_BYTES = 10_000
@@ -31,7 +31,7 @@ def worker(services: Services, notes_url: str, tmp_path_factory: pytest.TempPath
     env = environment(notes_url, services.amqp_url, max_body_bytes=MAX_BODY_BYTES)
     with Workers("tests.faults.notes:app", env, tmp_path_factory.mktemp("notes")) as workers:
         worker = workers.start()
-        eventually("the worker has made the exchange", lambda: has_exchange(services.amqp_url, f"holdfast.{APP}"))
+        await_hosts(notes_url, 1)
         yield worker
     remove_app(services.amqp_url, APP)
 
@@ -116,7 +116,7 @@ def test_an_instance_whose_variable_cannot_be_persisted_is_suspended_and_says_wh
     """
     eventually("the instance is suspended", lambda: one(notes_url, find) is not None)
     assert one(notes_url, find) == ("not_persistable", False)
-    eventually("the log says which variable", lambda: "letters" in worker.output and "generator" in worker.output)
+    eventually("the log says which variable", lambda: "'grip'" in worker.output and "lock" in worker.output)
     kept = "select verdict from holdfast.inbox where message_id = 'grip/taken'"
     assert one(notes_url, kept) == ("buffered",)
     assert worker.is_running
@@ -125,7 +125,7 @@ def test_an_instance_whose_variable_cannot_be_persisted_is_suspended_and_says_wh
 def test_a_workflow_that_does_not_compile_is_one_clear_error(database_url: str, amqp_url: str) -> None:
     done = holdfast("worker", "tests.faults.uncompilable:app", env=environment(database_url, amqp_url))
     assert done.returncode != 0
-    assert "tests/faults/uncompilable.py:21" in done.stderr
+    assert "tests/faults/uncompilable.py:20" in done.stderr
     assert "comprehension" in done.stderr
     assert "Traceback" not in done.stderr
 

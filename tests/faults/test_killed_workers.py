@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from tests.faults.orders import Paid, Placed, PlacedInMemory, Settled
-from tests.support.rabbitmq import Raw, bind_out, has_exchange, publish, remove_app, take_all
-from tests.support.workers import Workers, environment, eventually, holdfast
+from tests.support.rabbitmq import Raw, bind_out, publish, remove_app, take_all
+from tests.support.workers import Workers, await_hosts, environment, eventually, holdfast
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -71,7 +71,7 @@ def test_killed_workers_lose_nothing_and_repeat_nothing(
     chance = random.Random(SEED)  # noqa: S311 # A seed is to give the same moments again.
     with Workers("tests.faults.orders:app", env, tmp_path) as workers:
         running = [workers.start(), workers.start()]
-        eventually("the workers have made the exchange", lambda: has_exchange(amqp_url, f"holdfast.{APP}"))
+        await_hosts(database_url, 2)
         publish(amqp_url, APP, starts())
         publish(amqp_url, APP, payments())
         killed_at = []

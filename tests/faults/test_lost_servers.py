@@ -14,8 +14,8 @@ import pytest
 from compose.local.services import Services
 from holdfast.schemas.postgres.migrate import migrate
 from tests.faults.orders import Paid, Placed, Settled
-from tests.support.rabbitmq import Raw, bind_out, has_exchange, publish, remove_app, take_all
-from tests.support.workers import Worker, Workers, environment, eventually
+from tests.support.rabbitmq import Raw, bind_out, publish, remove_app, take_all
+from tests.support.workers import Workers, await_hosts, environment, eventually
 
 APP = "faulty-orders"
 OUT = "test-faulty-orders-out"
@@ -61,13 +61,6 @@ def orders(numbers: range) -> Iterator[Raw]:
             yield Raw(body=body, type=kind.__name__, message_id=f"{key}/{kind.__name__}", key=key)
 
 
-def start_worker(workers: Workers, amqp_url: str) -> Worker:
-    worker = workers.start()
-    eventually("the worker has made the exchange", lambda: has_exchange(amqp_url, f"holdfast.{APP}"))
-    bind_out(amqp_url, APP, OUT)
-    return worker
-
-
 def check(database_url: str, amqp_url: str, count: int) -> None:
     """Every order is completed once, recorded once a step, and sent its message."""
     statuses = rows(database_url, "select outcome, is_suspended, count(*) from holdfast.instances group by 1, 2")
@@ -96,7 +89,7 @@ def test_a_worker_that_finds_no_rabbitmq_waits_for_it(
         assert worker.is_running
     finally:
         own_services.rabbitmq.start()
-    eventually("the worker has made the exchange", lambda: has_exchange(own_services.amqp_url, f"holdfast.{APP}"))
+    await_hosts(own_database_url, 1)
     bind_out(own_services.amqp_url, APP, OUT)
     publish(own_services.amqp_url, APP, orders(range(10)))
     eventually("every order is closed", lambda: closed(own_database_url) == 10)
@@ -109,7 +102,9 @@ def test_rabbitmq_goes_away_in_mid_run(
     mode: Any, own_services: Services, own_database_url: str, workers: Workers
 ) -> None:
     assert own_services.rabbitmq
-    worker = start_worker(workers, own_services.amqp_url)
+    worker = workers.start()
+    await_hosts(own_database_url, 1)
+    bind_out(own_services.amqp_url, APP, OUT)
     publish(own_services.amqp_url, APP, orders(range(ORDERS)))
     eventually("a part of the orders is closed", lambda: closed(own_database_url) >= 20)
     own_services.rabbitmq.stop(mode)
@@ -125,7 +120,9 @@ def test_postgres_is_restarted_in_mid_run(
     mode: Any, own_services: Services, own_database_url: str, workers: Workers
 ) -> None:
     assert own_services.postgres
-    worker = start_worker(workers, own_services.amqp_url)
+    worker = workers.start()
+    await_hosts(own_database_url, 1)
+    bind_out(own_services.amqp_url, APP, OUT)
     publish(own_services.amqp_url, APP, orders(range(ORDERS)))
     eventually("a part of the orders is closed", lambda: closed(own_database_url) >= 20)
     own_services.postgres.restart(mode)

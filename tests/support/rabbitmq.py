@@ -9,9 +9,11 @@ from typing import TypeVar, cast
 
 import aiormq
 from aiormq import Channel
-from aiormq.abc import DeliveredMessage
+from aiormq.abc import ChannelFrame, DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity
+from pamqp.body import ContentBody
 from pamqp.commands import Basic
+from pamqp.header import ContentHeader
 
 T = TypeVar("T")
 MOST_PARTITIONS = 8
@@ -39,8 +41,12 @@ def publish(amqp_url: str, app: str, messages: Iterable[Raw]) -> None:
                 message_id=message.message_id,
                 correlation_id=message.key,
             )
+            exchange = f"holdfast.{app}"
+            if message.message_id is None:
+                await _publish_without_id(channel, exchange, properties, message.body)
+                continue
             publishing = channel.basic_publish(
-                message.body, exchange=f"holdfast.{app}", properties=properties, wait=False
+                message.body, exchange=exchange, properties=properties, mandatory=True, wait=False
             )
             confirms.append(asyncio.ensure_future(publishing))
             if len(confirms) == 400:
@@ -51,17 +57,16 @@ def publish(amqp_url: str, app: str, messages: Iterable[Raw]) -> None:
     _with_channel(amqp_url, work)
 
 
-def has_exchange(amqp_url: str, name: str) -> bool:
-    """Tell whether an exchange exists."""
-
-    async def work(channel: Channel) -> bool:
-        try:
-            await channel.exchange_declare(name, passive=True)
-        except ChannelNotFoundEntity:
-            return False
-        return True
-
-    return _with_channel(amqp_url, work)
+async def _publish_without_id(channel: Channel, exchange: str, properties: Basic.Properties, body: bytes) -> None:
+    """Publish past the library, which gives every message an id; the closed channel says that the broker read it."""
+    plain = cast("Channel", await channel.connection.channel(publisher_confirms=False))
+    frames: list[Basic.Publish | ContentHeader | ContentBody] = [
+        Basic.Publish(exchange=exchange),
+        ContentHeader(properties=properties, body_size=len(body)),
+        ContentBody(body),
+    ]
+    await plain.write_queue.put(ChannelFrame.marshall(channel_number=plain.number, frames=frames))
+    await plain.close()
 
 
 def waiting(amqp_url: str, app: str) -> int:
@@ -122,7 +127,7 @@ def _with_channel(amqp_url: str, work: Callable[[Channel], Awaitable[T]]) -> T:
     async def run() -> T:
         connection = await aiormq.connect(amqp_url)
         try:
-            return await work(cast("Channel", await connection.channel(publisher_confirms=True)))
+            return await work(cast("Channel", await connection.channel(publisher_confirms=True, on_return_raises=True)))
         finally:
             await connection.close()
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import psycopg
+
 ROOT = Path(__file__).parents[2]
 HOLDFAST = Path(sys.executable).with_name("holdfast")
 
@@ -38,6 +40,17 @@ def eventually(what: str, condition: Callable[[], bool], timeout: float = 60) ->
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout} s: {what}")
         time.sleep(0.05)
+
+
+def await_hosts(database_url: str, count: int) -> None:
+    """Wait until that many workers have a lease; before they ask for one they have declared exchanges and queues."""
+
+    def are_there() -> bool:
+        with psycopg.connect(database_url) as connection:
+            found = connection.execute("select count(*) from holdfast.hosts where lease_expiration > now()").fetchone()
+        return found is not None and found[0] >= count
+
+    eventually(f"{count} workers have a lease", are_there)
 
 
 class Worker:
