@@ -54,7 +54,9 @@ async def run(
         attempt += 1
         _current.set(ActivityContext(instance_id=instance_id, idempotency_key=idempotency_key, attempt=attempt))
         try:
-            async with asyncio.timeout(activity.timeout.total_seconds() if activity.timeout else None):
+            if activity.timeout is None:
+                return Returned(await _attempt(activity, call, unit)), attempt
+            async with asyncio.timeout(activity.timeout.total_seconds()):
                 return Returned(await _attempt(activity, call, unit)), attempt
         except Exception as error:  # noqa: BLE001  Whatever an activity raises goes on at its await.
             if attempt >= activity.retry.attempts or not isinstance(error, activity.retry.on):

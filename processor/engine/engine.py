@@ -65,6 +65,8 @@ class Engine:
         if lane is not None:
             lane.append(arrival)
             return
+        if self._is_plain(arrival) and self._is_valid(arrival) and self._hand_over(arrival):
+            return
         self._lanes[arrival.envelope.key] = lane = deque((arrival,))
         self._spawn(self._drain(arrival.envelope.key, lane))
 
@@ -151,7 +153,7 @@ class Engine:
             await self._dead_letter(arrival, error.reason, error.detail)
             return
         if arrival.stored is None:
-            if not (arrival.redelivered or arrival.is_double) and self._hand_over(arrival):
+            if self._is_plain(arrival) and self._hand_over(arrival):
                 return
             await self._route(arrival)
         else:
@@ -165,6 +167,17 @@ class Engine:
                 return False
             arrival.message = kind.parse(arrival.envelope)
         return True
+
+    def _is_plain(self, arrival: Arrival) -> bool:
+        """Whether nothing speaks against giving the message to whoever waits for it."""
+        return not (arrival.redelivered or arrival.is_double or arrival.problem or arrival.stored or self.stopping)
+
+    def _is_valid(self, arrival: Arrival) -> bool:
+        try:
+            return self._validate(arrival)
+        except InvalidMessage as error:
+            arrival.problem = error
+            return False
 
     def _hand_over(self, arrival: Arrival) -> bool:
         """Give the message to an instance of its key that is loaded here and takes its type."""

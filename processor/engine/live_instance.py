@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -49,6 +50,8 @@ from holdfast.projections.instance import fold, initial
 from holdfast.schemas.errors import AppError, CommitRefused, KeyInUse, ProgramUnresolvable
 from holdfast.schemas.identifiers import check_name, idempotency_key, outgoing_message_id
 from holdfast.schemas.message import Message
+
+T = TypeVar("T")
 
 
 class UnhandledError(Exception):
@@ -248,20 +251,15 @@ class LiveInstance:
             return
         key = idempotency_key(self.instance_id, ask.path, ask.step, ask.visit, call.activity)
         unit = await self._transaction() if activity.is_record else None
-        try:
-            async with asyncio.timeout(self._remaining()):
-                outcome, attempts = await activities.run(
-                    activity,
-                    call,
-                    instance_id=self.instance_id,
-                    idempotency_key=key,
-                    unit=unit,
-                    environment=self.runtime.environment,
-                )
-        except TimeoutError:
-            limit = self.runtime.settings.transaction_timeout
-            error = TimeoutError(f"a transaction with user SQL was open for more than {limit:g} seconds")
-            raise UnhandledError(error, _where(ask)) from None
+        running = activities.run(
+            activity,
+            call,
+            instance_id=self.instance_id,
+            idempotency_key=key,
+            unit=unit,
+            environment=self.runtime.environment,
+        )
+        outcome, attempts = await (running if self._unit is None else self._bounded(running, ask))
         self.unwritten.has_activity = True
         if isinstance(outcome, Returned):
             self._record(
@@ -324,11 +322,16 @@ class LiveInstance:
             self._deadline = runtime.environment.monotonic() + runtime.settings.transaction_timeout
         return self._unit
 
-    def _remaining(self) -> float | None:
-        """Return the seconds that the open transaction may still last; None if there is none."""
-        if self._unit is None:
-            return None
-        return max(0.0, self._deadline - self.runtime.environment.monotonic())
+    async def _bounded(self, running: Coroutine[Any, Any, T], ask: Ask) -> T:
+        """Await something for as long as the open transaction may still last."""
+        remaining = max(0.0, self._deadline - self.runtime.environment.monotonic())
+        try:
+            async with asyncio.timeout(remaining):
+                return await running
+        except TimeoutError:
+            limit = self.runtime.settings.transaction_timeout
+            error = TimeoutError(f"a transaction with user SQL was open for more than {limit:g} seconds")
+            raise UnhandledError(error, _where(ask)) from None
 
     # Persistence points.
 

@@ -25,36 +25,34 @@ class Encoder:
     """Keeps the last encoded form of one instance's variables: JSON text by frame and name."""
 
     types: Types
-    texts: Mapping[tuple[str, str], bytes] = field(default_factory=dict)
+    texts: Mapping[str, bytes] = field(default_factory=dict)
 
     @classmethod
     def of(cls, state: InstanceState, types: Types) -> Encoder:
         """Return an encoder that stands where a stored state stands."""
-        return cls(
-            types,
-            {
-                (path, name): orjson.dumps(tree)
-                for path, frame in state.frames.items()
-                for name, tree in frame.variables.items()
-            },
-        )
+        trees = {f"{path}.{name}": tree for path, f in state.frames.items() for name, tree in f.variables.items()}
+        return cls(types, {key: orjson.dumps(tree) for key, tree in trees.items()})
 
     def persisted(
         self, reason: Reason, machine: Machine, state: InstanceState
-    ) -> tuple[Persisted, dict[tuple[str, str], bytes]]:
+    ) -> tuple[Persisted, Mapping[str, bytes]]:
         """Return the event that closes a batch, and the texts to keep once it has committed.
 
         ``state`` is the state as of the previous persistence point. Raises ``NotPersistable`` with
         the variable and the line at which its frame stands.
         """
-        images = machine.images() if machine.outcome is None else {}
+        if machine.outcome is not None:
+            return Persisted(reason=reason, ended=tuple(state.frames)), {}
+        images = machine.images()
         trees = self._encode(images)
         texts = {key: orjson.dumps(tree) for key, tree in trees.items()}
         frames: dict[str, FrameChange] = {}
         for path, image in images.items():
-            changed = {
-                name: trees[path, name] for name in image.variables if self.texts.get((path, name)) != texts[path, name]
-            }
+            changed = {}
+            for name in image.variables:
+                key = f"{path}.{name}"
+                if self.texts.get(key) != texts[key]:
+                    changed[name] = trees[key]
             before = state.frames.get(path)
             unset = () if before is None else tuple(n for n in before.variables if n not in image.variables)
             if before is None or changed or unset or (before.step, before.visits) != (image.step, image.visits):
@@ -69,13 +67,12 @@ class Encoder:
         ended = tuple(path for path in state.frames if path not in images)
         return Persisted(reason=reason, frames=frames, ended=ended), texts
 
-    def _encode(self, images: Mapping[str, FrameImage]) -> dict[tuple[str, str], Json]:
-        names = {f"{path}.{name}": (path, name) for path, image in images.items() for name in image.variables}
-        values = {key: images[path].variables[name] for key, (path, name) in names.items()}
+    def _encode(self, images: Mapping[str, FrameImage]) -> dict[str, Json]:
+        values = {f"{path}.{name}": value for path, i in images.items() for name, value in i.variables.items()}
         try:
-            trees = encode(values, self.types)
+            return encode(values, self.types)
         except NotPersistable as error:
-            path, name = names[error.variable]
+            path, _, name = error.variable.rpartition(".")
             raise NotPersistable(
                 variable=name,
                 path=error.path,
@@ -83,7 +80,6 @@ class Encoder:
                 mend=error.mend,
                 line=images[path].line,
             ) from None
-        return {names[key]: tree for key, tree in trees.items()}
 
 
 def images_of(state: InstanceState, types: Types) -> dict[str, FrameImage]:
