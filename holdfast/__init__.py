@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from holdfast.processor.client import Client
+    from holdfast.processor.engine.activities import ActivityContext, activity_context
     from holdfast.processor.language.activity import Retry
     from holdfast.processor.language.app import App
     from holdfast.processor.language.awaitables import Outcome, checkpoint, delay, first_of, receive, send
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         AppError,
         BrokerError,
         CommitOutcomeUnknown,
+        CommitRefused,
         CompileError,
         DeadLetterNotFound,
         HoldfastError,
@@ -45,11 +47,13 @@ if TYPE_CHECKING:
     from holdfast.schemas.message import Message
 
 __all__ = [
+    "ActivityContext",
     "App",
     "AppError",
     "BrokerError",
     "Client",
     "CommitOutcomeUnknown",
+    "CommitRefused",
     "CompileError",
     "DeadLetterNotFound",
     "HoldfastError",
@@ -78,6 +82,7 @@ __all__ = [
     "UnreadableValue",
     "VersionNotFound",
     "WrongExpectedVersion",
+    "activity_context",
     "checkpoint",
     "delay",
     "first_of",
@@ -86,11 +91,13 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ActivityContext": "holdfast.processor.engine.activities",
     "App": "holdfast.processor.language.app",
     "AppError": "holdfast.schemas.errors",
     "BrokerError": "holdfast.schemas.errors",
     "Client": "holdfast.processor.client",
     "CommitOutcomeUnknown": "holdfast.schemas.errors",
+    "CommitRefused": "holdfast.schemas.errors",
     "CompileError": "holdfast.schemas.errors",
     "DeadLetterNotFound": "holdfast.schemas.errors",
     "HoldfastError": "holdfast.schemas.errors",
@@ -119,6 +126,7 @@ _HOMES = {
     "UnreadableValue": "holdfast.schemas.errors",
     "VersionNotFound": "holdfast.schemas.errors",
     "WrongExpectedVersion": "holdfast.schemas.errors",
+    "activity_context": "holdfast.processor.engine.activities",
     "checkpoint": "holdfast.processor.language.awaitables",
     "delay": "holdfast.processor.language.awaitables",
     "first_of": "holdfast.processor.language.awaitables",
