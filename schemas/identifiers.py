@@ -57,9 +57,7 @@ def check_name(what: str, value: str) -> str:
     except UnicodeEncodeError:
         raise InvalidMessage(f"invalid_{what}", f"{what} is not valid UTF-8") from None
     if size > MAX_NAME_BYTES:
-        raise InvalidMessage(
-            f"invalid_{what}", f"{what} has {size} bytes, at most {MAX_NAME_BYTES} are allowed"
-        )
+        raise InvalidMessage(f"invalid_{what}", f"{what} has {size} bytes, at most {MAX_NAME_BYTES} are allowed")
     if "\x00" in value:
         raise InvalidMessage(f"invalid_{what}", f"{what} holds a NUL character")
     return value

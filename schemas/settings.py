@@ -27,11 +27,15 @@ class Settings(BaseSettings):
     renewal: float = Field(default=30.0, gt=0, description="seconds between two renewals of the lease")
     detection: float = Field(default=5.0, gt=0, description="seconds between two looks for runnable instances")
     time_to_unload: float = Field(default=60.0, ge=0, description="seconds that an idle instance stays loaded")
-    transaction_timeout: float = Field(default=60.0, gt=0, description="seconds that a transaction with user SQL may stay open")
+    transaction_timeout: float = Field(
+        default=60.0, gt=0, description="seconds that a transaction with user SQL may stay open"
+    )
     group_size: int = Field(default=100, ge=1, le=1000, description="batches that one commit takes at most")
     max_attempts: int = Field(default=5, ge=1, description="tries of a message before it is dead-lettered")
     max_body_bytes: int = Field(default=1 << 20, ge=1, description="size of the largest message body")
-    message_ttl: float = Field(default=7 * 86400.0, gt=0, description="seconds that an unclaimed message stays buffered")
+    message_ttl: float = Field(
+        default=7 * 86400.0, gt=0, description="seconds that an unclaimed message stays buffered"
+    )
     user_connections: int = Field(default=8, ge=1, description="connections for batches with user SQL")
     shutdown_grace: float = Field(default=20.0, ge=0, description="seconds that bursts get to end on shutdown")
     program_key: str = Field(default="", description="secret that signs stored programs")
@@ -59,7 +63,5 @@ class Settings(BaseSettings):
         """Return these settings if all of the named ones are given, else raise ``SettingsError``."""
         for name in names:
             if not getattr(self, name):
-                raise SettingsError(
-                    f"HOLDFAST_{name.upper()} is not set: {type(self).model_fields[name].description}"
-                )
+                raise SettingsError(f"HOLDFAST_{name.upper()} is not set: {type(self).model_fields[name].description}")
         return self

@@ -60,9 +60,7 @@ class Activity(Generic[P, R]):
     ``function`` is the user's function itself, for tests.
     """
 
-    def __init__(
-        self, function: Callable[..., Any], *, name: str, retry: Retry, timeout: timedelta | None
-    ) -> None:
+    def __init__(self, function: Callable[..., Any], *, name: str, retry: Retry, timeout: timedelta | None) -> None:
         if timeout is not None and timeout <= timedelta(0):
             raise AppError(f"activity {name}: timeout must be positive, not {timeout}")
         self.function = function
