@@ -23,6 +23,7 @@ from holdfast.events.types import (
 )
 from holdfast.processor.cli.output import local
 from holdfast.processor.cli.readable import readable, shortened
+from holdfast.projections.instance import Bookmark
 from holdfast.projections.queries import Instance, NonPersisted, OpenBookmark, Tally
 
 
@@ -41,10 +42,10 @@ def reason(instance: Instance | NonPersisted) -> str | None:
     return instance.suspension_reason if name is None else name.rpartition(".")[2]
 
 
-def wait(bookmark: OpenBookmark) -> str:
+def wait(bookmark: OpenBookmark | Bookmark) -> str:
     """Return what an instance waits for."""
     if bookmark.kind == "timer":
-        return f"the timer at {local(bookmark.due)}"
+        return f"the timer at {local(_time(bookmark.due))}"
     return f"{bookmark.message_type} with key {bookmark.correlation_key}"
 
 
@@ -103,5 +104,5 @@ def _tries(attempts: int) -> str:
     return "" if attempts == 1 else f", tried {attempts} times,"
 
 
-def _time(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
+def _time(moment: datetime | str | None) -> datetime | None:
+    return datetime.fromisoformat(moment) if isinstance(moment, str) else moment

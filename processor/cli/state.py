@@ -33,7 +33,7 @@ def state(
     when = _when(at)
 
     async def work() -> None:
-        from holdfast.processor.cli.describe import variables
+        from holdfast.processor.cli.describe import variables, wait
         from holdfast.processor.cli.output import details, emit, say
         from holdfast.processor.cli.readable import readable
         from holdfast.processor.cli.source import Source
@@ -62,9 +62,7 @@ def state(
         if found.bookmarks:
             say("\nwaits for", style="bold")
             for name, bookmark in found.bookmarks.items():
-                due = f"until {bookmark.due}"
-                wanted = due if bookmark.kind == "timer" else f"{bookmark.message_type} {bookmark.correlation_key}"
-                say(f"  {name}: {wanted}")
+                say(f"  {name}: {wait(bookmark)}, {source.place(bookmark.line)}")
 
     run(work())
 
