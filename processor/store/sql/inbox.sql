@@ -89,7 +89,9 @@ select message_id from stored;
 with found as materialized (
     select m.message_id, m.app, b.instance_id as waiting, i.instance_id as known, i.is_completed
     from unnest(%(message_ids)b::text[]) as g (message_id)
-    join holdfast.inbox m on m.app = %(app)b and m.message_id = g.message_id and m.verdict = 'buffered'
+    cross join lateral (
+        select * from holdfast.inbox x where x.app = %(app)b and x.message_id = g.message_id limit 1
+    ) m
     left join lateral (
         select o.instance_id
         from holdfast.bookmarks o
@@ -106,11 +108,16 @@ with found as materialized (
         order by r.is_completed, r.creation_time desc
         limit 1
     ) i on m.kind = 'message' and b.instance_id is null
+    where m.verdict = 'buffered'
 ), rejected as (
     update holdfast.inbox m
     set verdict = 'rejected', reason = 'completed', body = null, instance_id = f.known
     from found f
-    where m.app = f.app and m.message_id = f.message_id and m.verdict = 'buffered' and f.waiting is null and f.is_completed
+    where m.app = f.app
+        and m.message_id = f.message_id
+        and coalesce(m.verdict, '') = 'buffered'
+        and f.waiting is null
+        and f.is_completed
     returning m.message_id
 )
 select
@@ -178,6 +185,8 @@ select message_id from applied;
 
 -- name: reject_left_over
 -- What still lies in the mailboxes of closed instances is too late, unless another instance takes it.
+-- Each look is one into an index, whatever the planner believes of how much is buffered: `offset 0` and
+-- `coalesce` keep it from reading all that is.
 with closed as materialized (
     select r.instance_id, r.app, r.correlation_key, p.receives || p.starts_with as types
     from holdfast.instance_rows r
@@ -187,13 +196,17 @@ with closed as materialized (
     select m.app, m.message_id, c.instance_id
     from closed c
     cross join lateral unnest(c.types) as t (type)
-    join holdfast.inbox m
-        on m.app = c.app
-        and m.correlation_key = c.correlation_key
-        and m.type = t.type
-        and m.kind = 'message'
-        and m.instance_id is null
-        and m.verdict = 'buffered'
+    cross join lateral (
+        select x.app, x.message_id, x.type
+        from holdfast.inbox x
+        where x.app = c.app
+            and x.correlation_key = c.correlation_key
+            and x.type = t.type
+            and x.kind = 'message'
+            and x.instance_id is null
+            and x.verdict = 'buffered'
+        offset 0
+    ) m
     where not exists (
         select from holdfast.instance_rows r
         join holdfast.programs p on p.app = r.app and p.program_hash = r.program_hash
@@ -205,12 +218,17 @@ with closed as materialized (
     union
     select m.app, m.message_id, c.instance_id
     from closed c
-    join holdfast.inbox m on m.instance_id = c.instance_id and m.verdict = 'buffered'
+    cross join lateral (
+        select x.app, x.message_id
+        from holdfast.inbox x
+        where x.instance_id = c.instance_id and x.verdict = 'buffered'
+        offset 0
+    ) m
 )
 update holdfast.inbox m
 set verdict = 'rejected', reason = 'completed', body = null, instance_id = l.instance_id
 from left_over l
-where m.app = l.app and m.message_id = l.message_id and m.verdict = 'buffered';
+where m.app = l.app and m.message_id = l.message_id and coalesce(m.verdict, '') = 'buffered';
 
 -- name: attempt
 insert into holdfast.attempts (app, message_id, attempts)
@@ -227,7 +245,10 @@ returning message_id, attempts;
 with page as materialized (
     select m.app, m.message_id, m.type, m.correlation_key, m.kind, m.instance_id, m.received_at, m.sequence
     from holdfast.inbox m
-    where m.app = %(app)b and m.verdict = 'buffered' and m.sequence > %(after)b::bigint
+    where m.app = %(app)b
+        and m.verdict = 'buffered'
+        and m.body is not null
+        and m.sequence > %(after)b::bigint
     order by m.sequence
     limit %(limit)b::int
 ), expired as (
@@ -236,7 +257,7 @@ with page as materialized (
     from page o
     where m.app = o.app
         and m.message_id = o.message_id
-        and m.verdict = 'buffered'
+        and coalesce(m.verdict, '') = 'buffered'
         and o.kind = 'message'
         and o.instance_id is null
         and o.received_at < clock_timestamp() - make_interval(secs => %(ttl_seconds)b::float8)

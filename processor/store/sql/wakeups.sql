@@ -42,7 +42,7 @@ left join lateral (
     union all
     select b.name, null, null, null, null, null, null, null, null, null
     from holdfast.bookmarks b
-    where b.instance_id = w.instance_id and b.kind = 'timer' and not w.is_suspended and b.due <= clock_timestamp()
+    where b.instance_id = w.instance_id and b.kind = 'timer' and not w.is_suspended and b.due <= statement_timestamp()
     order by 2
 ) x on true
 order by w.ordinal;
@@ -53,7 +53,7 @@ from holdfast.bookmarks b
 join holdfast.instance_rows r on r.instance_id = b.instance_id and not r.is_suspended
 where b.app = %(app)b
     and b.kind = 'timer'
-    and b.due <= clock_timestamp()
+    and b.due <= statement_timestamp()
     and not exists (
         select from holdfast.hosts o
         where o.host_id = r.lock_owner and o.host_id <> %(host_id)b::uuid and o.lease_expiration > clock_timestamp()
@@ -91,13 +91,19 @@ order by r.last_updated_time
 limit %(limit)b::int;
 
 -- name: instances_with_mail
--- Of those that this host holds.
+-- Of those that this host holds. Each look is one into an index; `offset 0` keeps the planner from joining
+-- whole tables instead.
 select m.instance_id
 from (
     select b.instance_id, i.sequence
     from holdfast.instance_rows r
-    join holdfast.bookmarks b on b.instance_id = r.instance_id and b.kind = 'message'
-    join lateral (
+    cross join lateral (
+        select o.instance_id, o.message_type, o.correlation_key
+        from holdfast.bookmarks o
+        where o.instance_id = r.instance_id and o.kind = 'message'
+        offset 0
+    ) b
+    cross join lateral (
         select x.sequence
         from holdfast.inbox x
         where x.app = r.app
@@ -107,7 +113,7 @@ from (
             and x.kind = 'message'
         order by x.sequence
         limit 1
-    ) i on true
+    ) i
     where r.lock_owner = %(host_id)b::uuid and not r.is_suspended and not r.is_completed
 ) m
 order by m.sequence
@@ -120,7 +126,10 @@ limit %(limit)b::int;
 with page as materialized (
     select *
     from holdfast.inbox m
-    where m.app = %(app)b and m.verdict = 'buffered' and m.sequence > %(after)b::bigint
+    where m.app = %(app)b
+        and m.verdict = 'buffered'
+        and m.body is not null
+        and m.sequence > %(after)b::bigint
     order by m.sequence
     limit %(page)b::int
 ), found as (
@@ -136,13 +145,21 @@ with page as materialized (
         end as why,
         i.instance_id as known
     from page m
-    left join holdfast.bookmarks b
-        on b.app = m.app
-        and b.kind = 'message'
-        and b.message_type = m.type
-        and b.correlation_key = m.correlation_key
-    left join holdfast.instance_rows n
-        on n.app = m.app and n.start_message_id = m.message_id and not n.is_initialized and not n.is_completed
+    left join lateral (
+        select o.instance_id
+        from holdfast.bookmarks o
+        where o.app = m.app
+            and o.kind = 'message'
+            and o.message_type = m.type
+            and o.correlation_key = m.correlation_key
+        limit 1
+    ) b on true
+    left join lateral (
+        select r.instance_id, r.is_initialized, r.is_completed
+        from holdfast.instance_rows r
+        where r.app = m.app and r.start_message_id = m.message_id
+        limit 1
+    ) n on not n.is_initialized and not n.is_completed
     left join lateral (
         select r.instance_id, r.is_completed
         from holdfast.instance_rows r
@@ -157,7 +174,9 @@ with page as materialized (
 ), runnable as (
     select f.*
     from found f
-    left join holdfast.instance_rows r on r.instance_id = f.taker
+    left join lateral (
+        select t.lock_owner, t.is_suspended from holdfast.instance_rows t where t.instance_id = f.taker limit 1
+    ) r on true
     where f.why is not null
         and not coalesce(r.is_suspended, false)
         and not exists (
@@ -179,7 +198,7 @@ order by m.sequence;
 with soon as materialized (
     select b.instance_id, b.due
     from holdfast.bookmarks b
-    where b.app = %(app)b and b.kind = 'timer' and b.due > clock_timestamp() - interval '10 seconds'
+    where b.app = %(app)b and b.kind = 'timer' and b.due > statement_timestamp() - interval '10 seconds'
     order by b.due
     limit 100
 ), ours as (
