@@ -48,7 +48,7 @@ class World:
         self.published: list[Outgoing] = []
         self._sleepers: list[tuple[datetime, int, asyncio.Event]] = []
         self._numbers = count(1)
-        self._random = Random(0)  # noqa: S311  Ids that are the same in every run.
+        self.random = Random(0)  # noqa: S311  Ids that are the same in every run.
 
     # What the hosts see of the world.
 
@@ -62,7 +62,7 @@ class World:
         await event.wait()
 
     def new_id(self) -> UUID:
-        return uuid7(int(self.time.timestamp() * 1000), self._random.randbytes(10))
+        return uuid7(int(self.time.timestamp() * 1000), self.random.randbytes(10))
 
     def _sql(self, query: Any, params: Any) -> None:
         self.sql.append((str(query), params))

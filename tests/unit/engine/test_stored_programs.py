@@ -1,0 +1,114 @@
+"""An instance stays on the program that it started with, on hosts that have newer code."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from holdfast.schemas.message import Message
+from tests.support.simulation import World
+
+SOURCE = """
+from holdfast import App, Message, receive
+
+app = App("shop")
+
+class Placed(Message, correlation="key", type="Placed"):
+    key: str
+
+class Paid(Message, correlation="key", type="Paid"):
+    key: str
+
+def label(key: str) -> str:
+    return "{version} " + key
+
+{helper}
+
+@app.workflow(start=Placed)
+async def order(placed: Placed) -> str:
+    {first}
+    await receive(Paid, placed.key)
+    return "{version} program, " + {last}
+"""
+
+OLD = {"version": "old", "helper": "def suffix(): return '!'", "first": "x = 1", "last": "label(placed.key) + suffix()"}
+NEW = {"version": "new", "helper": "def suffix(): return '?'", "first": "y = 2; z = 3", "last": "label(placed.key)"}
+WITHOUT_SUFFIX = {**NEW, "helper": ""}
+
+
+@pytest.fixture
+def deploy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Import one version of the app's module, as a host does at its start."""
+
+    def load(version: dict[str, str], number: int) -> ModuleType:
+        file = tmp_path / f"shop_{number}.py"
+        file.write_text(SOURCE.format(**version))
+        spec = importlib.util.spec_from_file_location("shop_app", file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "shop_app", module)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+def successor(world: World, module: ModuleType) -> World:
+    """A world with the same store whose hosts have other code."""
+    newer = World(module.app, **{"program_key": world.settings.program_key})
+    newer.store, newer.time, newer.random = world.store, world.time, world.random
+    return newer
+
+
+def message(module: ModuleType, kind: str) -> Message:
+    made: Message = getattr(module, kind)(key="7")
+    return made
+
+
+async def test_a_host_with_newer_code_runs_the_old_program_if_it_is_signed(deploy: Any) -> None:
+    old = deploy(OLD, 1)
+    world = World(old.app, program_key="secret")
+    host = await world.host()
+    await host.deliver(message(old, "Placed"), "m1")
+    await host.engine.unload_idle(0)
+    new = deploy(NEW, 2)
+    newer = successor(world, new)
+    await (await newer.host()).deliver(message(new, "Paid"), "m2")
+    assert newer.state.result == "old program, new 7?"
+
+
+@pytest.mark.parametrize("key", ["", "another secret"])
+async def test_a_host_leaves_a_program_that_it_cannot_trust_to_others(deploy: Any, key: str) -> None:
+    old = deploy(OLD, 1)
+    world = World(old.app, program_key="secret")
+    host = await world.host()
+    await host.deliver(message(old, "Placed"), "m1")
+    await host.engine.unload_idle(0)
+    new = deploy(NEW, 2)
+    newer = successor(world, new)
+    newer.settings = newer.settings.model_copy(update={"program_key": key})
+    paid = await (await newer.host()).deliver(message(new, "Paid"), "m2")
+    assert paid.acked
+    assert world.verdict("m2") == ("buffered", None)
+    assert world.row.owner is None
+    await host.detect()
+    assert world.state.result == "old program, old 7!"
+
+
+async def test_a_program_whose_names_are_gone_suspends_its_instance(deploy: Any) -> None:
+    old = deploy(OLD, 1)
+    world = World(old.app, program_key="secret")
+    host = await world.host()
+    await host.deliver(message(old, "Placed"), "m1")
+    await host.engine.unload_idle(0)
+    new = deploy(WITHOUT_SUFFIX, 2)
+    newer = successor(world, new)
+    await (await newer.host()).deliver(message(new, "Paid"), "m2")
+    assert world.verdict("m2") == ("buffered", None)
+    assert newer.row.is_suspended
+    assert newer.row.suspension_reason == "program_unresolvable"
+    assert "suffix" in (newer.state.suspension_detail or "")
