@@ -6,6 +6,7 @@ Every setting is read from ``HOLDFAST_<NAME>``, or from the file that ``HOLDFAST
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Self
 
 from pydantic import Field, ValidationError
@@ -48,8 +49,11 @@ class Settings(BaseSettings):
     @classmethod
     def load(cls, **overrides: object) -> Self:
         """Return the settings of this process, or raise ``SettingsError`` in one clear line."""
+        file = os.environ.get("HOLDFAST_ENV_FILE")
+        if file and not Path(file).is_file():
+            raise SettingsError(f"HOLDFAST_ENV_FILE names {file}, which is not there")
         try:
-            settings = cls(_env_file=os.environ.get("HOLDFAST_ENV_FILE"), **overrides)  # type: ignore[arg-type] # overrides are validated
+            settings = cls(_env_file=file, **overrides)  # type: ignore[arg-type] # overrides are validated
         except ValidationError as error:
             problems = "; ".join(
                 f"HOLDFAST_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors(include_url=False)
