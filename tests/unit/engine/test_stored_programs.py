@@ -59,7 +59,7 @@ def deploy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def successor(world: World, module: ModuleType) -> World:
     """A world with the same store whose hosts have other code."""
-    newer = World(module.app, **{"program_key": world.settings.program_key})
+    newer = World(module.app, program_key=world.settings.program_key)
     newer.store, newer.time, newer.random = world.store, world.time, world.random
     return newer
 
