@@ -84,13 +84,17 @@ class GroupWriter:
                 await self._drop_connection()
                 if fresh or tries >= TRIES:
                     raise failure(error) from error
+            except psycopg.ProgrammingError as error:
+                # The schema is not as it should be, or not for this user: no batch is to blame.
+                await self._roll_back()
+                raise failure(error) from error
+            except (psycopg.Error, CommitRefused, TypeError, ValueError) as error:
+                await self._roll_back()
+                return await self._narrow_down(batches, error)
             except StorageError as error:
                 await self._roll_back()
                 if not isinstance(error.__cause__, UniqueViolation) or tries >= TRIES:
                     raise
-            except (psycopg.Error, TypeError, ValueError) as error:
-                await self._roll_back()
-                return await self._narrow_down(batches, error)
 
     async def _attempt(self, connection: Connection, batches: Sequence[Batch]) -> Written:
         await connection.execute(_SQL["begin"])
@@ -144,7 +148,10 @@ async def commit_transaction(
     xid: int,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> bool:
-    """Commit; False if nobody can tell whether it did. Raises if it surely did not."""
+    """Commit; False if nobody can tell whether it did.
+
+    Raises ``TransactionAborted`` if it surely did not, and ``CommitRefused`` if it never will.
+    """
     try:
         await connection.execute(_SQL["commit"])
     except psycopg.OperationalError as error:
@@ -152,6 +159,8 @@ async def commit_transaction(
         if status == "aborted":
             raise TransactionAborted(str(error)) from error
         return status == "committed"
+    except psycopg.Error as error:
+        raise CommitRefused(f"the database refused the commit: {error}") from error
     return True
 
 

@@ -65,10 +65,10 @@ class PostgresUnitOfWork:
                 raise CommitOutcomeUnknown("the connection broke during the commit, and its outcome is unknown")
         except TransactionAborted as error:
             raise StorageError(f"the commit failed: {error}") from error
-        except psycopg.OperationalError as error:
+        except (psycopg.OperationalError, psycopg.ProgrammingError) as error:
             raise failure(error) from error
-        except psycopg.Error as error:
-            raise CommitRefused(f"the database refused the commit: {error}") from error
+        except (psycopg.Error, TypeError, ValueError) as error:
+            raise CommitRefused(f"the database refused the batch: {error}") from error
         finally:
             await self.rollback()
         return outcome.written[batch.instance_id]

@@ -29,7 +29,8 @@ insert into holdfast.instance_rows (
     outcome, is_completed, lock_owner, lock_token, version
 )
 select
-    md5('i' || n)::uuid, 'shop', 'order', 'h', 'k' || n, 's' || n, case when n % 2 = 0 then 'closed' else 'idle' end, true,
+    md5('i' || n)::uuid, 'shop', 'order', 'h', 'k' || n, 's' || n, case when n % 2 = 0 then 'closed' else 'idle' end,
+    true,
     case when n % 2 = 0 then 'completed' end, n % 2 = 0,
     case when n % 2 = 1 and n <= 400 then md5((n % 4)::text)::uuid end, 1, 5
 from generate_series(1, 20000) n;

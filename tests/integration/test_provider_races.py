@@ -12,7 +12,7 @@ import pytest
 
 from holdfast.processor.engine.provider import AlreadyConsumed, Committed, Intake, Loaded, Route, RouteKind, UnitOfWork
 from holdfast.processor.store.postgres import PostgresProvider
-from holdfast.schemas.errors import InstanceLocked, InstanceLockLost, KeyInUse, StorageError
+from holdfast.schemas.errors import CommitRefused, InstanceLocked, InstanceLockLost, KeyInUse, StorageError
 from tests.support.stores import APP, BehindPostgres, Case, Store, fresh, message, stored
 
 GATE = """
@@ -241,11 +241,9 @@ async def test_a_member_that_the_database_refuses_harms_no_other(stores: tuple[S
     host = await here.host()
     cases = [await here.register(host, f"k{number}") for number in range(7)]
     moves = [case.begin(case.wait("Paid")) for case in cases]
-    bad = cases[3].begin(case_wait := cases[3].wait("Paid", "no\x00key"))
-    assert case_wait.correlation_key == "no\x00key"
-    moves[3] = bad
+    moves[3] = cases[3].begin(cases[3].wait("Paid", "no\x00key"))
     answers = await here.provider.commit([move.batch for move in moves])
-    assert [type(answer) for answer in answers] == [Committed] * 3 + [StorageError] + [Committed] * 3
+    assert [type(answer) for answer in answers] == [Committed] * 3 + [CommitRefused] + [Committed] * 3
     assert await here.behind.versions(cases[3].instance_id) == []
 
 
@@ -280,6 +278,31 @@ async def test_user_sql_and_batch_commit_together_or_not_at_all(stores: tuple[St
         await transaction.execute("insert into notes values ('left')")
     assert await behind.ask("select note from notes") == [("kept",)]
     assert await behind.ask("select count(*) from pg_stat_activity where state like 'idle in transaction%%'") == [(0,)]
+
+
+async def test_a_deferred_constraint_of_user_sql_is_told_from_a_lost_connection(
+    stores: tuple[Store, Store], database_url: str
+) -> None:
+    here, _ = stores
+    await BehindPostgres(database_url).ask("create table notes (note text unique deferrable initially deferred)")
+    host = await here.host()
+    case = await here.waiting(host, "k", "Paid")
+    async with here.provider.begin(host) as unit:
+        await attempt(unit, "insert into notes values ('twice')", "insert into notes values ('twice')")
+        with pytest.raises(CommitRefused):
+            await unit.commit(case.move().batch)
+    await here.commit(case.move())
+
+
+async def test_a_missing_table_is_nobody_s_fault(stores: tuple[Store, Store], database_url: str) -> None:
+    here, _ = stores
+    cases = [await here.register(await here.host(), f"k{number}") for number in range(2)]
+    await BehindPostgres(database_url).ask("alter table holdfast.inbox rename to outbox_of_old")
+    with pytest.raises(StorageError) as raised:
+        await here.provider.commit([case.begin().batch for case in cases])
+    assert not isinstance(raised.value, CommitRefused)
+    await BehindPostgres(database_url).ask("alter table holdfast.outbox_of_old rename to inbox")
+    await here.commit(*(case.begin() for case in cases))
 
 
 @pytest.mark.parametrize("statements", [["commit"], ["rollback"], ["commit", "begin"]])
