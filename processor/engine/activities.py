@@ -13,6 +13,7 @@ from holdfast.processor.engine.environment import Environment
 from holdfast.processor.engine.provider import UnitOfWork
 from holdfast.processor.language.activity import Activity
 from holdfast.processor.language.awaitables import ActivityCall
+from holdfast.schemas.errors import StorageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,10 @@ async def run(
                 return Returned(await _attempt(activity, call, unit)), attempt
             async with asyncio.timeout(activity.timeout.total_seconds()):
                 return Returned(await _attempt(activity, call, unit)), attempt
-        except Exception as error:  # noqa: BLE001  Whatever an activity raises goes on at its await.
+        except Exception as error:
+            # Whatever an activity raises goes on at its await, but a transaction that is gone takes the burst along.
+            if unit is not None and isinstance(error, StorageError):
+                raise
             if attempt >= activity.retry.attempts or not isinstance(error, activity.retry.on):
                 return Raised(error), attempt
             await environment.sleep(activity.retry.wait(attempt))

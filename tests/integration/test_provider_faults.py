@@ -111,6 +111,9 @@ async def test_the_provider_works_again_once_postgres_is_back(own_services: Serv
     async with provider.begin(host) as unit:
         await asyncio.to_thread(postgres.stop)
         with pytest.raises(StorageError):
+            async with unit.savepoint() as transaction:
+                await transaction.execute("select 1")
+        with pytest.raises(StorageError):
             await unit.commit(move.batch)
     for work in (
         provider.commit([move.batch]),
