@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ from random import Random
 
 import structlog
 import uvloop
+from structlog.typing import Processor
 
 from holdfast.processor.broker.connection import Connection
 from holdfast.processor.broker.publisher import Publisher
@@ -162,16 +164,20 @@ async def _end(tasks: list[asyncio.Task[object]]) -> None:
 
 
 def _configure_logging() -> None:
-    """Log to standard error: coloured lines on a terminal, one JSON object a line elsewhere."""
+    """Log to standard error: coloured lines on a terminal, one JSON object a line elsewhere; libraries too."""
     renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
+        processors=[*shared, structlog.processors.format_exc_info, renderer],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    # What the AMQP library meets is said again, in our words, by the connection that used it.
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)
