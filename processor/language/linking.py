@@ -20,6 +20,7 @@ from __future__ import annotations
 import __future__
 
 import ast
+import warnings
 from collections.abc import Callable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,10 @@ class Code:
         def compile_functions(functions: list[ast.stmt]) -> list[FunctionType]:
             kept: list[FunctionType] = []
             module = ast.Module(body=functions, type_ignores=[])
-            code = compile(module, program.file, "exec", flags=flags, dont_inherit=True)
+            with warnings.catch_warnings():
+                # What Python has to say about the user's code it said when it compiled the module.
+                warnings.simplefilter("ignore", SyntaxWarning)
+                code = compile(module, program.file, "exec", flags=flags, dont_inherit=True)
             exec(code, namespace, {"$keep": kept.append})  # noqa: S102 - Programs are compiled here or carry a signature.
             for function in kept:
                 function.__defaults__ = tuple(HELPERS.values())

@@ -77,7 +77,7 @@ class Program:
             raise ProgramUnresolvable(f"program {self.name} is not linked to its module {self.module}")
         try:
             return Code(self, self.namespace)
-        except (ValueError, KeyError, TypeError, SyntaxError) as error:
+        except (AttributeError, LookupError, SyntaxError, TypeError, ValueError) as error:
             raise ProgramUnresolvable(f"program {self.name} cannot run on this Python: {error}") from error
 
     def linked(self, namespace: dict[str, Any]) -> Program:

@@ -64,6 +64,13 @@ def without_places(data: Json) -> Json:
     return data
 
 
+def depth(data: Json) -> int:
+    """Return how many levels of arrays and objects JSON has."""
+    if isinstance(data, dict | list):
+        return 1 + max(map(depth, data.values() if isinstance(data, dict) else data), default=0)
+    return 0
+
+
 def _dump(value: Any) -> Json:
     if isinstance(value, list):
         return [_dump(item) for item in value]

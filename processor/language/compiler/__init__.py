@@ -21,6 +21,11 @@ from holdfast.processor.language.compiler.refusals import Refusals
 from holdfast.processor.language.compiler.source import definition
 from holdfast.processor.language.compiler.statements import Statements
 from holdfast.processor.language.program import Program
+from holdfast.schemas.errors import CompileError
+
+# What writes JSON stops at 254 levels; the rest is for what the blocks are embedded in.
+MAX_DEPTH = 240
+"""How many levels of JSON the statements of one block may take."""
 
 
 def compile_workflow(function: Any, *, name: str) -> Program:
@@ -33,6 +38,13 @@ def compile_workflow(function: Any, *, name: str) -> Program:
     Raises:
         CompileError: the function does something that cannot be persisted; with file, line and mend.
     """
+    try:
+        return _compiled(function, name)
+    except RecursionError:
+        raise _too_deep(function.__code__.co_filename, function.__code__.co_firstlineno) from None
+
+
+def _compiled(function: Any, name: str) -> Program:
     node = definition(function)
     file = function.__code__.co_filename
     lazy = bool(function.__code__.co_flags & __future__.annotations.compiler_flag)
@@ -61,17 +73,29 @@ def compile_workflow(function: Any, *, name: str) -> Program:
         names=tuple(sorted(names.loads - local)),
         future=("annotations",) if lazy else (),
         steps=tuple(steps),
-        blocks=tuple(_block(block, local, lazy_annotations=lazy) for block in blocks),
+        blocks=tuple(_block(file, block, local, lazy_annotations=lazy) for block in blocks),
         namespace=function.__globals__,
     )
 
 
-def _block(body: list[ast.stmt], local: frozenset[str], *, lazy_annotations: bool) -> trees.Json:
+def _block(file: str, body: list[ast.stmt], local: frozenset[str], *, lazy_annotations: bool) -> trees.Json:
     """Return the stored form of a block: its statements, and which variables it takes and gives back."""
     names = Names.of(body, lazy_annotations=lazy_annotations)
+    tree = trees.dump(body)
+    if trees.depth(tree) > MAX_DEPTH:
+        raise _too_deep(file, body[0].lineno)
     return {
         "load": sorted((names.loads | names.deletes) & local),
         "gives": sorted(names.bound & local),
         "deletes": sorted(names.deletes & local),
-        "body": trees.dump(body),
+        "body": tree,
     }
+
+
+def _too_deep(file: str, line: int) -> CompileError:
+    return CompileError(
+        file=file,
+        line=line,
+        what="this code is nested too deeply to be stored",
+        mend="Move a part of it into a function at the top level of the module.",
+    )

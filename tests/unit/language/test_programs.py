@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,22 @@ def test_missing_names_are_told_before_anything_runs() -> None:
     program = compile_workflow(define("\n" + source), name="w")
     assert program.unresolved({"act": None}) == ["helper", "later"]
     assert program.unresolved({"act": None, "later": None, "helper": None}) == []
+
+
+def test_annotations_that_python_does_not_evaluate_need_no_names() -> None:
+    source = "async def w(x):\n    def f(y: Missing) -> Missing: return y\n    z: Gone = f(x)\n    return z, await act(z)"
+    lazy = compile_workflow(define("from __future__ import annotations\n" + source), name="w")
+    assert lazy.unresolved({"act": None}) == []
+    assert run(lazy, x=4)[0] == Returned((4, 1))
+    eager = compile_workflow(define(source), name="w")
+    assert eager.unresolved({"act": None}) == ["Missing"]
+
+
+def test_code_that_python_warned_about_is_linked_in_silence() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        function = define("async def w(x):\n    y = x is 'text'\n    return await act(y)")
+    assert run(compile_workflow(function, name="w"), x=4)[1] == [(3, (False,))]
 
 
 def test_unlinked_program_does_not_run() -> None:

@@ -4,6 +4,7 @@ import linecache
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 import pytest
 
 from holdfast.processor.language.compiler import compile_workflow
@@ -105,6 +106,24 @@ def test_code_without_source_is_refused() -> None:
 def test_what_is_no_function_is_refused() -> None:
     with pytest.raises(CompileError, match="is not a function"):
         compile_workflow(print, name="print")
+
+
+DEEP = [
+    "async def w(x):\n    await act(1)\n    return " + " + ".join(["x"] * 260),
+    "async def w(x):\n    await act(1)\n    return " + " + ".join(["x"] * 700),
+    "async def w(x):\n    await act(1)\n    if x: pass\n" + "    elif x: pass\n" * 130,
+]
+
+
+@pytest.mark.parametrize("source", DEEP)
+def test_what_is_nested_too_deeply_to_be_stored_is_refused(source: str) -> None:
+    with pytest.raises(CompileError, match="nested too deeply"):
+        compile_workflow(define(source), name="w")
+
+
+def test_deep_nesting_that_can_be_stored_is_accepted() -> None:
+    source = "async def w(x):\n    await act(1)\n    return " + " + ".join(["x"] * 200)
+    orjson.dumps({"in": [compile_workflow(define(source), name="w").to_json()]})
 
 
 ACCEPTED = [
