@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import aiormq
 import structlog
 from aiormq.connection import TCPTransportFactory, TLSTransportFactory
-from aiormq.exceptions import AuthenticationError, ProbableAuthenticationError
+from aiormq.exceptions import AuthenticationError
 
 from holdfast.processor.broker.backoff import Backoff
 from holdfast.processor.broker.channel import FAILURES, Channel, broker_errors, describe
@@ -30,6 +30,9 @@ log = structlog.get_logger("holdfast.broker")
 
 DIAL_TIMEOUT = 10.0
 """Seconds that one try to connect may take."""
+
+_REFUSALS = (403, 530)
+"""Reply codes for a user name or password, and for a virtual host, that the broker does not accept."""
 
 C = TypeVar("C", bound=Channel)
 
@@ -53,7 +56,7 @@ class Connection:
     ``name`` shows in the broker's lists, ``heartbeat`` is in seconds, ``random`` spreads the tries to
     connect. ``patience`` is how many seconds the first opening may take in all, None for ever; after
     it, entering raises ``BrokerError``, and at once where trying again is no use: for a malformed URL, or
-    a user name or password that the broker refuses.
+    a user name, password or virtual host that the broker refuses.
     """
 
     def __init__(self, url: str, *, name: str, heartbeat: int, random: Random, patience: float | None = 30.0) -> None:
@@ -119,8 +122,7 @@ class Connection:
         self._set(State.CLOSED)
         if self._keeper:
             self._keeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._keeper
+            await asyncio.wait([self._keeper])
             self._keeper = None
         library, self._library = self._library, None
         if library:
@@ -149,29 +151,28 @@ class Connection:
     async def _connect(self, *, is_first: bool) -> None:
         backoff = Backoff(self._random)
         while True:
+            self._tap = Tap(self._on_blocked)
             try:
                 async with asyncio.timeout(DIAL_TIMEOUT):
-                    await self._dial()
+                    await self._dial(self._tap)
                 return
-            except (AuthenticationError, ProbableAuthenticationError) as error:
-                self._problem = f"it refuses the user name or password ({describe(error)})"
-                # A broker that was restarted may need a moment before it knows its users again.
-                if is_first:
-                    raise BrokerError(f"RabbitMQ at {self.place}: {self._problem}") from None
             except FAILURES as error:
-                self._problem = describe(error)
+                code, said = self._tap.last_words or (0, describe(error))
+                self._problem = said
+                # A broker that was restarted may need a moment before it knows its users again.
+                if is_first and (code in _REFUSALS or isinstance(error, AuthenticationError)):
+                    raise BrokerError(f"RabbitMQ at {self.place} refuses the connection: {said}") from None
             wait = backoff.wait()
             log.warning("cannot connect", broker=self.place, problem=self._problem, next_try_in=round(wait, 2))
             await asyncio.sleep(wait)
 
-    async def _dial(self) -> None:
+    async def _dial(self, tap: Tap) -> None:
         self._is_blocked = False
-        tap = Tap(self._on_blocked)
         secure = self._url.startswith("amqps:")
         transport = TappedTransport(TLSTransportFactory() if secure else TCPTransportFactory(), tap)
         library = aiormq.Connection(self._url, transport_factory=transport)
         await library.connect()
-        self._library, self._writer, self._tap = library, transport.writer, tap
+        self._library, self._writer = library, transport.writer
         log.info("connected", broker=self.place)
         self._set(State.BLOCKED if self._is_blocked else State.OPEN)
 

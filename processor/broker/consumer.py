@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from random import Random
 from types import TracebackType
 from typing import Self
@@ -114,11 +113,14 @@ class Consumer:
         await self.close()
 
     async def close(self) -> None:
-        """Send the acks of what is settled, then give the rest back to the queue, in order."""
+        """Send the acks of what is settled, then give the rest back to the queue, in order.
+
+        The broker confirms no ack, and may lose some of many that it gets just before the end: what was
+        settled can come again to the next consumer, what was not settled always does.
+        """
         if self._keeper:
             self._keeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._keeper
+            await asyncio.wait([self._keeper])
             self._keeper = None
 
     async def _keep(self) -> None:
@@ -126,6 +128,10 @@ class Consumer:
             try:
                 reason = await self._consume()
             except BrokerError as error:
+                reason = describe(error)
+            except Exception as error:
+                # Whatever it was, a partition that nobody watches over would stand still for good.
+                log.exception("consuming failed", queue=self.queue)
                 reason = describe(error)
             wait = self._backoff.wait()
             log.warning("not consuming", queue=self.queue, reason=reason, next_try_in=round(wait, 2))

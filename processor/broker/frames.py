@@ -26,7 +26,7 @@ FRAME_OVERHEAD = 8
 BASIC = 60
 RETURN, DELIVER, ACK, NACK, CANCEL = 50, 60, 80, 120, 30
 CHANNEL, CHANNEL_CLOSE = 20, 40
-CONNECTION, BLOCKED, UNBLOCKED = 10, 60, 61
+CONNECTION, CLOSE, BLOCKED, UNBLOCKED = 10, 50, 60, 61
 
 HEAD = struct.Struct(">BHI")
 _METHOD_ID = struct.Struct(">HH")
@@ -93,8 +93,8 @@ class Properties(NamedTuple):
         return value if isinstance(value, str) and 0 < len(value) <= 255 and value.isascii() else None
 
 
-class Damaged(Exception):
-    """A frame is cut short or holds what no AMQP peer may send."""
+class Damaged(ConnectionError):
+    """A frame is cut short or holds what no AMQP peer may send; it ends the connection."""
 
 
 def method_id(payload: bytes) -> tuple[int, int]:
@@ -127,6 +127,14 @@ def read_return(payload: bytes) -> str:
     """Return why a message came back: the reply text of a ``basic.return``."""
     try:
         return _short(payload, 6)[0]
+    except IndexError as error:
+        raise Damaged(str(error)) from None
+
+
+def read_close(payload: bytes) -> tuple[int, str]:
+    """Return the reply code and text of a ``connection.close``."""
+    try:
+        return int.from_bytes(payload[4:6], "big"), _short(payload, 6)[0]
     except IndexError as error:
         raise Damaged(str(error)) from None
 

@@ -62,9 +62,11 @@ class Tap:
     """The listeners of one connection, by channel number.
 
     ``on_blocked`` is told the reason when the broker blocks publishers, and None when it stops to.
+    ``last_words`` are the reply code and text with which the broker closed the connection, if it did.
     """
 
     def __init__(self, on_blocked: Callable[[str | None], None]) -> None:
+        self.last_words: tuple[int, str] | None = None
         self._on_blocked = on_blocked
         self._listeners: dict[int, Listener] = {}
         self._contents: dict[int, _Content] = {}
@@ -84,7 +86,7 @@ class Tap:
         listener = self._listeners.get(channel)
         if listener is None:
             if channel == 0 and kind == frames.METHOD:
-                self._notice_blocking(payload)
+                self._notice(payload)
             return False
         if kind == frames.METHOD:
             return self._take_method(listener, channel, payload)
@@ -116,12 +118,14 @@ class Tap:
                 listener.closing()
         return False
 
-    def _notice_blocking(self, payload: bytes) -> None:
+    def _notice(self, payload: bytes) -> None:
         match frames.method_id(payload):
             case (frames.CONNECTION, frames.BLOCKED):
                 self._on_blocked(payload[5:].decode(errors="replace"))
             case (frames.CONNECTION, frames.UNBLOCKED):
                 self._on_blocked(None)
+            case (frames.CONNECTION, frames.CLOSE):
+                self.last_words = frames.read_close(payload)
 
 
 def _complete(listener: Listener, content: _Content) -> None:

@@ -131,7 +131,7 @@ async def running_broker(url: str, app: str, partitions: int = 1) -> AsyncIterat
 
 async def remove(connection: Connection, topology: Topology) -> None:
     """Remove an app's queues and exchanges."""
-    async with library(connection) as channel:
+    async with asyncio.timeout(PATIENCE), library(connection) as channel:
         for queue in (*topology.queues, topology.dead, topology.control):
             await channel.queue_delete(queue)
         for exchange in (
