@@ -75,12 +75,9 @@ class Machine:
         """
         asks = []
         for path, frame in self.frames.items():
-            if frame.outcome is not None:
-                continue
-            if frame.awaiting is None:
+            if frame.outcome is None and "$await" not in frame.variables:
                 frame.run()
-            awaited = frame.awaiting
-            if awaited is not None and not frame.asked:
+            if not frame.asked and (awaited := frame.awaiting) is not None:
                 frame.asked = True
                 asks.append(Ask(path=path, step=frame.step, line=frame.line, visit=frame.visits, awaited=awaited))
         return asks
