@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Literal
 from uuid import UUID
 
 from holdfast.processor.engine.provider import (
@@ -89,7 +90,8 @@ class OutboxRow:
 class Tables:
     """All rows of one app, and the questions that several operations ask of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self.now = now
         self.hosts: dict[UUID, HostRow] = {}
         self.programs: dict[str, StoredProgram] = {}
         self.instances: dict[UUID, InstanceRow] = {}
@@ -102,6 +104,11 @@ class Tables:
         """Return a host if its lease lives."""
         row = self.hosts.get(host_id) if host_id is not None else None
         return row if row is not None and row.expiration > now else None
+
+    def holds(self, row: InstanceRow, host_id: UUID, token: int) -> bool:
+        """Whether a living host holds the instance under a token."""
+        living = self.living(host_id, self.now()) is not None
+        return living and row.owner == host_id and row.token == token and not row.is_completed
 
     def is_free(self, row: InstanceRow, host_id: UUID, now: datetime) -> bool:
         """Whether the host holds the instance, or nobody living does."""
@@ -162,6 +169,22 @@ class Tables:
         if found is None:
             return Route(RouteKind.NONE)
         return Route(RouteKind.FINISHED if found[1].is_completed else RouteKind.LIVING, found[0])
+
+    def insert(
+        self, envelope: Envelope, kind: Literal["message", "control"], instance_id: UUID | None = None
+    ) -> InboxRow:
+        """Add a message, buffered."""
+        self.sequence += 1
+        message = StoredMessage(
+            sequence=self.sequence,
+            kind=kind,
+            envelope=envelope,
+            received_at=self.now(),
+            instance_id=instance_id,
+        )
+        row = InboxRow(message, digest_of(envelope), "buffered", instance_id=instance_id)
+        self.inbox[envelope.message_id] = row
+        return row
 
     def buffered(self) -> Iterator[InboxRow]:
         """Yield what is buffered, oldest first."""

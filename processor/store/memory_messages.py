@@ -1,0 +1,68 @@
+"""The inbox and the outbox of the provider in memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from uuid import UUID
+
+from holdfast.processor.engine.provider import Intake, Outgoing, Route, RouteKind
+from holdfast.processor.store.memory_tables import Tables, digest_of, settle
+
+
+def take_in(tables: Tables, intake: Intake) -> Route:
+    """Store a message with a verdict and return what became of it."""
+    envelope = intake.envelope
+    known = tables.inbox.get(envelope.message_id)
+    if known is not None:
+        if known.digest != digest_of(envelope):
+            if intake.verdict == "dead_lettered":
+                own = f"{envelope.message_id}#{digest_of(envelope).hex()}"
+                take_in(tables, replace(intake, envelope=replace(envelope, message_id=own)))
+            return Route(RouteKind.REUSED)
+        if known.verdict != "buffered" or intake.verdict == "buffered":
+            return Route(RouteKind.DUPLICATE)
+    row = known or tables.insert(envelope, intake.kind, intake.instance_id)
+    row.verdict, row.reason, row.detail = intake.verdict, intake.reason, intake.detail
+    if intake.verdict != "buffered":
+        tables.attempts.pop(envelope.message_id, None)
+        return Route(RouteKind.NONE)
+    if intake.kind == "control":
+        return Route(RouteKind.NONE)
+    waiting = tables.waiting(envelope.type, envelope.key)
+    if waiting is not None:
+        return Route(RouteKind.BOOKMARK, waiting)
+    found = tables.route_by_key(envelope)
+    if found.kind is RouteKind.FINISHED:
+        settle(row, "rejected", reason="completed", instance_id=found.instance_id)
+        return found
+    return Route(RouteKind.NONE)
+
+
+def expire(tables: Tables, ttl_seconds: float, limit: int) -> int:
+    """Let what nobody claims expire, and count it."""
+    now = tables.now()
+    old = [
+        row
+        for row in tables.buffered()
+        if row.message.kind == "message"
+        and row.instance_id is None
+        and (now - row.message.received_at).total_seconds() > ttl_seconds
+        and tables.route_by_key(row.message.envelope).kind is not RouteKind.LIVING
+    ][:limit]
+    for row in old:
+        settle(row, "expired")
+        tables.attempts.pop(row.message.envelope.message_id, None)
+    return len(old)
+
+
+def outbox(tables: Tables, host_id: UUID, limit: int) -> list[Outgoing]:
+    """Return what a host is to publish, oldest first."""
+    now, held_up, found = tables.now(), set(), []
+    for row in tables.outbox.values():
+        if row.dead_reason is not None:
+            continue
+        if row.host_id != host_id and tables.living(row.host_id, now) is not None:
+            held_up.add(row.instance_id)
+        elif row.instance_id not in held_up:
+            found.append(row.message)
+    return found[:limit]

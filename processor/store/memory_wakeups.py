@@ -1,0 +1,104 @@
+"""What wakes instances of the provider in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from holdfast.processor.engine.provider import RouteKind, Runnable, StoredMessage, Wakeups
+from holdfast.processor.store.memory_tables import InboxRow, InstanceRow, Tables
+from holdfast.schemas.message import Envelope
+
+
+def wakeups(tables: Tables, host_id: UUID, instance_id: UUID) -> Wakeups:
+    """Return what wakes an instance that the host holds."""
+    now = tables.now()
+    row = tables.instances.get(instance_id)
+    if row is None or not tables.holds(row, host_id, row.token):
+        return Wakeups(now=now)
+    messages: dict[tuple[str, str] | int, StoredMessage] = {}
+    wanted = {(b.message_type, b.correlation_key) for b in row.bookmarks.values() if b.kind == "message"}
+    for left in tables.buffered():
+        message = left.message
+        address = (message.envelope.type, message.envelope.key)
+        if message.kind == "control":
+            if left.instance_id == instance_id:
+                messages[message.sequence] = message
+        elif address in wanted and not row.is_suspended:
+            messages.setdefault(address, message)
+    due = () if row.is_suspended else tuple(tables.due(row, now))
+    return Wakeups(now=now, messages=list(messages.values()), due=due)
+
+
+def runnable(tables: Tables, host_id: UUID, start_types: Sequence[str], limit: int) -> list[Runnable]:
+    """Return work for a host."""
+    now = tables.now()
+    found: dict[UUID | int, Runnable] = {}
+    free = {name: row for name, row in tables.instances.items() if tables.is_free(row, host_id, now)}
+    for left in tables.buffered():
+        if left.message.kind == "control" and left.instance_id in free:
+            found.setdefault(left.instance_id, Runnable(instance_id=left.instance_id, why="control"))
+    awake = {name: row for name, row in free.items() if not row.is_suspended and not row.is_completed}
+    for instance_id, row in awake.items():
+        if tables.due(row, now):
+            found.setdefault(instance_id, Runnable(instance_id=instance_id, why="timer"))
+    for instance_id, row in awake.items():
+        if row.must_go_on and row.owner != host_id and tables.living(row.owner, now) is None:
+            found.setdefault(instance_id, Runnable(instance_id=instance_id, why="lapsed"))
+    for left in list(tables.buffered()):
+        if left.message.kind == "message":
+            _consider(tables, left, awake, start_types, found)
+    return list(found.values())[:limit]
+
+
+def next_timer(tables: Tables, host_id: UUID) -> float | None:
+    """Return the seconds until the next timer that a host may fire."""
+    now = tables.now()
+    due = [
+        datetime.fromisoformat(bookmark.due)
+        for row in tables.instances.values()
+        if tables.is_free(row, host_id, now) and not row.is_suspended
+        for bookmark in row.bookmarks.values()
+        if bookmark.due is not None
+    ]
+    return max(0.0, (min(due) - now).total_seconds()) if due else None
+
+
+def _consider(
+    tables: Tables,
+    left: InboxRow,
+    awake: dict[UUID, InstanceRow],
+    start_types: Sequence[str],
+    found: dict[UUID | int, Runnable],
+) -> None:
+    """Add what a buffered message makes runnable; reject it if its instance is closed."""
+    envelope = left.message.envelope
+    waiting = tables.waiting(envelope.type, envelope.key)
+    started = tables.non_persisted(envelope.message_id)
+    if waiting is not None:
+        if waiting in awake:
+            found.setdefault(waiting, Runnable(instance_id=waiting, why="message"))
+    elif started is not None:
+        if started[0] in awake:
+            found.setdefault(started[0], Runnable(instance_id=started[0], why="start"))
+    else:
+        known = tables.route_by_key(envelope)
+        if known.kind is RouteKind.FINISHED and known.instance_id is not None:
+            tables.reject_left_over(known.instance_id)
+        elif (
+            known.kind is RouteKind.NONE
+            and left.instance_id is None
+            and envelope.type in start_types
+            and not _is_started(tables, envelope)
+        ):
+            found[left.message.sequence] = Runnable(message=left.message, why="start")
+
+
+def _is_started(tables: Tables, envelope: Envelope) -> bool:
+    """Whether a living instance was started with the type and key."""
+    for row in tables.instances.values():
+        program = tables.programs.get(row.registration.program_hash)
+        if row.registration.correlation_key == envelope.key and program and program.starts_with == envelope.type:
+            return True
+    return False
