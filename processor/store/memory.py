@@ -32,7 +32,7 @@ from holdfast.processor.engine.provider import (
     Wakeups,
 )
 from holdfast.processor.language.transaction import Transaction
-from holdfast.processor.store import memory_commit, memory_messages, memory_locks, memory_wakeups
+from holdfast.processor.store import memory_commit, memory_locks, memory_messages, memory_wakeups
 from holdfast.processor.store.memory_tables import (
     HostRow,
     Tables,
