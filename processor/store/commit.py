@@ -95,6 +95,10 @@ class GroupWriter:
                 await self._roll_back()
                 if not isinstance(error.__cause__, UniqueViolation) or tries >= TRIES:
                     raise
+            except BaseException:
+                # Whoever is cancelled here leaves no transaction behind that keeps its locks.
+                await self._drop_connection()
+                raise
 
     async def _attempt(self, connection: Connection, batches: Sequence[Batch]) -> Written:
         await connection.execute(_SQL["begin"])

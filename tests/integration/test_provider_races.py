@@ -37,7 +37,10 @@ async def stores(database_url: str) -> AsyncIterator[tuple[Store, Store]]:
 
 @asynccontextmanager
 async def held_open(database_url: str, table: str, work: Coroutine[Any, Any, Any]) -> AsyncIterator[asyncio.Task[Any]]:
-    """Start work that writes to a table and hold its transaction open, all written, until the block ends."""
+    """Start work that writes to a table and hold its transaction open, all written, until the block ends.
+
+    Then the work comes to its end, too.
+    """
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         await connection.execute(GATE.replace("pg_temp.", "holdfast."))
         await connection.execute("select pg_advisory_lock(4711)")
@@ -53,7 +56,7 @@ async def held_open(database_url: str, table: str, work: Coroutine[Any, Any, Any
             yield task
         finally:
             await connection.execute("select pg_advisory_unlock(4711)")
-            await task
+            await asyncio.wait([task])
 
 
 async def until(connection: psycopg.AsyncConnection[Any], question: Any) -> None:
@@ -77,6 +80,8 @@ async def test_a_bookmark_that_commits_last_finds_the_message(stores: tuple[Stor
     async with held_open(database_url, "bookmarks", here.provider.commit([move.batch])) as commit:
         assert (await take_in(there, paid)).kind is RouteKind.NONE
         assert not commit.done()
+    (committed,) = commit.result()
+    assert isinstance(committed, Committed)
     (woken,) = await here.provider.wakeups(host, [case.instance_id])
     assert [m.envelope for m in woken.messages] == [paid]
 
@@ -346,3 +351,18 @@ async def test_locked_says_by_whom(stores: tuple[Store, Store]) -> None:
     (answer,) = await there.provider.load(await there.host(), [case.instance_id])
     assert isinstance(answer, InstanceLocked)
     assert "berlin" in str(answer)
+
+
+async def test_a_cancelled_commit_leaves_no_locks_behind(stores: tuple[Store, Store], database_url: str) -> None:
+    here, there = stores
+    host = await here.host()
+    case = await here.waiting(host, "k", "Paid")
+    move = case.move(case.wait("Note"))
+    async with held_open(database_url, "bookmarks", here.provider.commit([move.batch])) as commit:
+        commit.cancel()
+        await asyncio.wait([commit])
+        await here.behind.lapse(host)
+        (loaded,) = await there.provider.load(await there.host(), [case.instance_id])
+    assert commit.cancelled()
+    assert isinstance(loaded, Loaded)
+    assert loaded.state == case.state

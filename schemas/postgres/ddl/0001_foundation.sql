@@ -138,6 +138,7 @@ create index instance_locked on holdfast.instance_rows (lock_owner) where lock_o
 create index instance_non_persisted on holdfast.instance_rows (app, creation_time) where not is_initialized;
 
 comment on table holdfast.instance_rows is 'What a commit compares and sets of an instance; read the view holdfast.instances.';
+comment on column holdfast.instance_rows.lock_owner is 'Holds it for as long as the lease lives; the nil UUID marks one that was let go in the middle of a burst.';
 
 create table holdfast.instance_states (
     instance_id uuid primary key,
