@@ -9,10 +9,11 @@ import contextlib
 import copy
 import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, NoReturn
+from unittest import mock
 
 import orjson
 
@@ -94,16 +95,13 @@ def run_native(function: Callable[..., Any], arguments: Mapping[str, Any], effec
     _log.clear()
     coroutine = function(**copy.deepcopy(dict(arguments)))
     value, error, number = None, None, 0
-    with _final_variables(function.__code__) as variables:
+    with _final_variables(function.__code__) as variables, mock.patch.object(Awaitable, "__await__", _answered):
         try:
             awaited = coroutine.send(None)
             while True:
                 answer = _performed(effects, number, awaited, coroutine.cr_frame.f_lineno)
                 number += 1
-                if isinstance(answer, Returned):
-                    awaited = coroutine.send(answer.value)
-                else:
-                    awaited = coroutine.throw(answer.error)
+                awaited = coroutine.send(answer)
         except StopIteration as stop:
             value = stop.value
         except BaseException as raised:  # noqa: BLE001 - the function may raise anything
@@ -118,8 +116,8 @@ def run_machine(
     reload: Reload | None = None,
     program: Program | None = None,
 ) -> Result:
-    """Run the function's program, with a reload before and after each answer; by default one that was stored and read."""
-    program = program or stored(function)
+    """Run the function's program, by default one that was stored and read, with a reload around each answer."""
+    program = program or _stored(function)
     _log.clear()
     machine = Machine.start(program, copy.deepcopy(dict(arguments)))
     asks = machine.advance()
@@ -175,18 +173,39 @@ def compare(
     return native
 
 
-@functools.lru_cache(maxsize=8)
-def stored(function: Callable[..., Any]) -> Program:
-    """Compile the function, and give the program that is read from the stored form."""
-    compiled = compile_workflow(function, name="twin")
-    program = Program.from_json(orjson.loads(orjson.dumps(compiled.to_json())), function.__globals__)
+def stored(compiled: Program) -> Program:
+    """Give the program that is read from the stored form of another."""
+    program = Program.from_json(orjson.loads(orjson.dumps(compiled.to_json())), compiled.namespace)
     assert program.hash == compiled.hash
     return program
+
+
+@functools.lru_cache(maxsize=8)
+def _stored(function: Callable[..., Any]) -> Program:
+    return stored(compile_workflow(function, name="twin"))
 
 
 def _performed(effects: Effects, number: int, awaited: Awaitable[Any], line: int) -> Returned | Raised:
     _log.append(f"await {shown(awaited)} at line {line}")
     return effects(number, awaited)
+
+
+def _answered(awaited: Awaitable[Any]) -> Generator[Awaitable[Any], Returned | Raised, Any]:
+    """Await natively: an error comes from within the await, as that of a function that runs there."""
+    answer = yield awaited
+    if isinstance(answer, Returned):
+        return answer.value
+    return _raise_again(answer.error)
+
+
+def _raise_again(error: BaseException) -> NoReturn:
+    """Raise an error the way it came about: while its context was being handled."""
+    if error.__context__ is not None:
+        try:
+            _raise_again(error.__context__)
+        except BaseException:  # noqa: BLE001 - it is the one just raised
+            raise error  # noqa: B904 - its cause is decided already
+    raise error
 
 
 @contextlib.contextmanager

@@ -1,0 +1,99 @@
+"""Any workflow function does in a machine what it does in Python, wherever it is stored and loaded again."""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+
+from holdfast.events import codec
+from holdfast.events.types import Event
+from holdfast.processor.core.machine import Machine
+from holdfast.processor.engine.persistence_point import Encoder, images_of
+from holdfast.processor.language.compiler import compile_workflow
+from holdfast.processor.language.program import Program
+from holdfast.projections.instance import evolve, fold, initial
+from holdfast.schemas.values import Types
+from tests.support.program_world import CLASSES, effects_of
+from tests.support.programs import Sample, samples
+from tests.support.twin import AWAITABLES, Images, Result, codec_reload, run_machine, run_native, stored
+
+EXAMPLES = int(os.environ.get("HOLDFAST_EXAMPLES", "250"))
+"""How many functions to try; some thousands take minutes and find more."""
+
+MODULES = ("math",)
+TYPES = Types.of(*AWAITABLES, *CLASSES, modules=MODULES)
+
+reload = codec_reload(*CLASSES, modules=MODULES)
+
+
+class History:
+    """Keeps an instance as events, and loads it from the state that they fold to.
+
+    ``points`` says in turn what happens where it may be kept: nothing, persist, or persist and reload.
+    """
+
+    def __init__(self, program: Program, points: tuple[str, ...]) -> None:
+        self.programs = {program.hash: program}
+        self.points = points
+        self.encoder = Encoder(TYPES)
+        self.state = initial
+        self.events: list[Event] = []
+        self.passed = 0
+
+    def __call__(self, images: Images) -> Images:
+        point = self.points[self.passed % len(self.points)]
+        self.passed += 1
+        if point == "nothing":
+            return images
+        machine = Machine.restore(self.programs, images)
+        persisted, self.encoder.texts = self.encoder.persisted("activity_completed", machine, self.state)
+        event = codec.decode(*codec.encode(persisted))
+        self.events.append(event)
+        self.state = evolve(self.state, event)
+        if point == "persist":
+            return images
+        self.encoder = Encoder.of(self.state, TYPES)
+        return images_of(self.state, TYPES)
+
+
+def run_in_python(sample: Sample) -> Result:
+    """Run the function natively."""
+    with sample.function() as function:
+        return run_native(function, sample.arguments(), effects_of(sample.failures))
+
+
+def difference(sample: Sample, native: Result) -> str | None:
+    """Say what a machine gives that differs from Python: in memory, reloaded at each await, or kept as a history."""
+    effects = effects_of(sample.failures)
+    with sample.function() as function:
+        compiled = compile_workflow(function, name="twin")
+        program = stored(compiled)
+        history = History(program, sample.points)
+        for way, run, kept in (
+            ("in memory", compiled, None),
+            ("stored and reloaded at each await", program, reload),
+            ("stored and kept as a history", program, history),
+        ):
+            found = native.difference(run_machine(function, sample.arguments(), effects, kept, run))
+            if found is not None:
+                return f"{way}: {found}"
+        if fold(history.events) != history.state:
+            return "the history does not fold to the state"
+    return None
+
+
+@settings(
+    max_examples=EXAMPLES,
+    # A program is large beside what a test usually draws.
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    report_multiple_bugs=False,
+)
+@given(samples())
+@pytest.mark.timeout(600 + EXAMPLES)
+def test_a_machine_gives_what_python_gives(sample: Sample) -> None:
+    native = run_in_python(sample)
+    awaits = sum(entry.startswith("await") for entry in native.log)
+    event("awaits", "none" if not awaits else "1 to 3" if awaits < 4 else "4 to 9" if awaits < 10 else "10 or more")
+    event("ends with", type(native.error).__name__)
+    found = difference(sample, native)
+    assert found is None, found

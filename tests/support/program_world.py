@@ -1,0 +1,209 @@
+"""What generated workflow functions find around them: classes, functions, activities, and what these answer."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from pydantic import BaseModel
+
+from holdfast.processor.core.outcomes import Raised, Returned
+from holdfast.processor.language.awaitables import (
+    ActivityCall,
+    Awaitable,
+    FirstOf,
+    Outcome,
+    Receive,
+    checkpoint,
+    delay,
+    first_of,
+    receive,
+    send,
+)
+from holdfast.schemas.message import Message
+from tests.support.twin import Effects, Exhausted, note, tick
+
+
+@dataclass
+class Box:
+    value: Any = None
+    other: Any = None
+
+
+class Ledger(BaseModel):
+    items: list[Any]
+    owner: Any = None
+
+
+class Ping(Message, correlation="key"):
+    key: str
+    body: Any = None
+
+
+class Failure(Exception):
+    """An error that carries something which may change."""
+
+    def __init__(self, *args: Any, load: Any = None) -> None:
+        super().__init__(*args)
+        self.load = load
+
+
+class SpecialFailure(Failure):
+    pass
+
+
+CLASSES = (Box, Ledger, Ping, Failure, SpecialFailure, Exhausted)
+"""The classes whose instances generated functions keep in variables."""
+
+TURNS = 16
+"""How many turns all loops of a run may take together."""
+
+AWAITS = 1000
+"""How many awaits are more than any run can have."""
+
+ERRORS: dict[str, Callable[[Any], BaseException]] = {
+    "failure": lambda load: Failure("failed", load=load),
+    "special": lambda load: SpecialFailure(load, load=[load]),
+    "noted": lambda load: _noted(Failure(load)),
+    "chained": lambda load: _chained(Failure("outer", load=load), SpecialFailure(load), None),
+    "in context": lambda load: _chained(ValueError("outer"), None, Failure(load)),
+    "value": lambda _load: ValueError("bad", 1),
+    "key": lambda _load: KeyError("lost"),
+    "timeout": lambda _load: TimeoutError("late"),
+    "group": lambda load: ExceptionGroup("several", [Failure(load), ValueError(2)]),
+    "exit": lambda _load: SystemExit(4),
+    "interrupt": lambda _load: KeyboardInterrupt(),
+}
+"""The errors that an activity may raise, by name; each is given an argument of the activity."""
+
+
+def _noted(error: Failure) -> Failure:
+    error.add_note("a note")
+    return error
+
+
+def _chained(error: BaseException, cause: BaseException | None, context: BaseException | None) -> BaseException:
+    if cause is not None:
+        error.__cause__ = cause
+    if context is not None:
+        error.__context__ = context
+    return error
+
+
+def _grown(value: Any, number: int) -> Any:
+    """Change an argument in place, as an activity that runs in the same process may."""
+    match value:
+        case list():
+            value.append(number)
+        case dict():
+            value[f"n{number}"] = number
+        case Box():
+            value.other = number
+    return value
+
+
+def _fresh(number: int, load: Any) -> Any:
+    inner = [number, load]
+    return {"a": inner, "b": inner}
+
+
+def effects_of(failures: Mapping[int, str]) -> Effects:
+    """Answer what is awaited by its name and its number; ``failures`` names the awaits that fail, and how."""
+
+    def effects(number: int, awaited: Awaitable[Any]) -> Returned | Raised:
+        assert number < AWAITS, "it goes on and on"
+        load = awaited.args[0] if isinstance(awaited, ActivityCall) and awaited.args else None
+        if number in failures:
+            return Raised(ERRORS[failures[number]](load))
+        match awaited:
+            case ActivityCall(activity="fail"):
+                how = awaited.kwargs.get("how", "failure")
+                return Raised(ERRORS[how](load))
+            case ActivityCall(activity=name):
+                return Returned(ANSWERS[name](number, awaited, load))
+            case Receive(timeout=timeout):
+                if timeout is not None and number % 2:
+                    return Raised(TimeoutError("no message came"))
+                return Returned(Ping(key=awaited.key, body=[number]))
+            case FirstOf(branches=branches):
+                names = list(branches)
+                chosen = names[number % len(names)]
+                value = Ping(key="first", body=number) if isinstance(branches[chosen], Receive) else None
+                return Returned(Outcome(chosen, value))
+        return Returned(None)
+
+    return effects
+
+
+ANSWERS: dict[str, Callable[[int, ActivityCall[Any], Any], Any]] = {
+    "number": lambda number, _call, _load: number % 8,
+    "truth": lambda number, _call, _load: number % 2 == 0,
+    "items": lambda number, _call, load: [number, load],
+    "pair": lambda number, _call, load: (number, [load]),
+    "fresh": lambda number, _call, load: _fresh(number, load),
+    "same": lambda _number, _call, load: load,
+    "named": lambda _number, call, _load: call.kwargs,
+    "grow": lambda number, _call, load: _grown(load, number),
+}
+"""What the activities answer, by name, given the await's number, the call and its first argument."""
+
+
+def activity(name: str) -> Callable[..., ActivityCall[Any]]:
+    """Give what a generated function calls, and awaits."""
+
+    def call(*args: Any, **kwargs: Any) -> ActivityCall[Any]:
+        return ActivityCall(name, args, kwargs)
+
+    return call
+
+
+def turn() -> None:
+    """Begin a turn of a loop."""
+    tick(TURNS)
+
+
+def apply(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function that was made on the spot."""
+    return function(*args)
+
+
+def handled() -> None:
+    """Log which error is being handled."""
+    note(type(sys.exc_info()[1]).__name__)
+
+
+def boom(load: Any = None) -> Any:
+    """Raise an error from outside of the generated function."""
+    raise Failure(load, load=load)
+
+
+@contextlib.contextmanager
+def opened(value: Any) -> Iterator[Any]:
+    """Log a way in and every way out."""
+    note("enter")
+    try:
+        yield value
+    finally:
+        note("leave")
+
+
+NAMES: dict[str, Any] = {
+    **{name: activity(name) for name in (*ANSWERS, "fail")},
+    **{cls.__name__: cls for cls in CLASSES},
+    "apply": apply,
+    "boom": boom,
+    "checkpoint": checkpoint,
+    "delay": delay,
+    "first_of": first_of,
+    "handled": handled,
+    "note": note,
+    "opened": opened,
+    "receive": receive,
+    "send": send,
+    "suppress": contextlib.suppress,
+    "timedelta": timedelta,
+    "turn": turn,
+}
+"""The global names of every generated function."""
