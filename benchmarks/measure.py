@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import tempfile
 from asyncio.subprocess import Process
 from dataclasses import dataclass
 from typing import LiteralString
@@ -97,15 +98,19 @@ def _settle(services: Services) -> None:
 
 async def _drain(subject: Subject, orders: int, channel: AbstractChannel, database_url: str, amqp_url: str) -> None:
     addresses = {"HOLDFAST_DATABASE_URL": database_url, "HOLDFAST_AMQP_URL": amqp_url}
-    process = await asyncio.create_subprocess_exec(
-        *subject.command(orders), env=os.environ | addresses | subject.environment()
-    )
-    try:
-        await _all_out(process, orders, channel)
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
+    with tempfile.TemporaryFile() as output:
+        process = await asyncio.create_subprocess_exec(
+            *subject.command(orders), env=os.environ | addresses | subject.environment(), stdout=output, stderr=output
+        )
+        try:
+            await _all_out(process, orders, channel)
+        except BenchmarkError as error:
+            output.seek(0)
+            raise BenchmarkError(f"{error}; it wrote:\n{output.read()[-2000:].decode(errors='replace')}") from None
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
 
 
 async def _all_out(process: Process, orders: int, channel: AbstractChannel) -> None:
