@@ -122,7 +122,7 @@ class Relay:
                 full = len(rows) == SWEEP and len(self._queue) < SWEEP
             except StorageError as error:
                 log.warning("outbox not read", error=str(error))
-            await self._pause(0.1 if full else self.runtime.settings.detection)
+            await self._pause(0.1 if full else self.runtime.settings.runnable_detection)
 
     async def _pause(self, seconds: float) -> None:
         environment = self.runtime.environment

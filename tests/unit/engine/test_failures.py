@@ -183,7 +183,7 @@ async def test_abandon_without_a_message_to_give_up_suspends_in_the_end() -> Non
 
 
 async def test_a_host_that_dies_in_a_burst_is_followed_by_another_behind_the_last_persistence_point() -> None:
-    world = World(app, lease=30, renewal=10)
+    world = World(app, lease=30, host_lock_renewal=10)
     host = await world.host()
     await host.deliver(Began(key="k"), "m0")
     gates["last k"] = asyncio.Event()
@@ -206,7 +206,7 @@ async def test_a_host_that_dies_in_a_burst_is_followed_by_another_behind_the_las
 
 
 async def test_an_interrupted_burst_is_continued_from_its_pending_call_and_nothing_persisted_runs_again() -> None:
-    world = World(app, lease=30, renewal=10)
+    world = World(app, lease=30, host_lock_renewal=10)
     host = await world.host()
     await host.deliver(Began(key="k"), "m0")
     real = first.function
@@ -232,7 +232,7 @@ async def test_an_interrupted_burst_is_continued_from_its_pending_call_and_nothi
 
 
 async def test_a_host_whose_lease_lapsed_commits_nothing_and_leaves_the_message_to_others() -> None:
-    world = World(app, lease=30, renewal=10)
+    world = World(app, lease=30, host_lock_renewal=10)
     host = await world.host()
     await host.deliver(Began(key="k"), "m0")
     await world.advance(31)
