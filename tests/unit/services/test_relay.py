@@ -1,0 +1,136 @@
+"""What the relay publishes when, and what it makes of the broker's answers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import cast
+
+from holdfast.processor.broker.frames import Publishable
+from holdfast.processor.broker.publisher import Fate, Publisher, Receipt
+from holdfast.processor.language.app import App
+from holdfast.processor.language.awaitables import receive, send
+from holdfast.processor.services.relay import Relay
+from holdfast.schemas.message import Message
+from tests.support.simulation import SimulatedHost, World
+
+app = App("relayed")
+
+
+class Asked(Message, correlation="key"):
+    key: str
+
+
+class More(Message, correlation="key"):
+    key: str
+
+
+class Answer(Message, correlation="key"):
+    key: str
+    number: int
+
+
+@app.workflow(start=Asked)
+async def answer(asked: Asked) -> None:
+    await send(Answer(key=asked.key, number=1))
+    await send(Answer(key=asked.key, number=2))
+    await receive(More, asked.key)
+    await send(Answer(key=asked.key, number=3))
+    await receive(More, asked.key)
+
+
+class Broker:
+    """Takes what is published and answers when the test says so."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, int]] = []
+        self._open: list[asyncio.Future[Receipt]] = []
+
+    async def send(self, exchange: str, routing_key: str, message: Publishable) -> asyncio.Future[Receipt]:
+        assert (exchange, routing_key) == ("holdfast.relayed.out", "Answer")
+        found = Answer.model_validate_json(message.body)
+        self.sent.append((found.key, found.number))
+        receipt: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        self._open.append(receipt)
+        return receipt
+
+    def answer(self, *fates: Fate) -> None:
+        """Answer the oldest messages that have no answer yet, one with each fate."""
+        for fate in fates:
+            self._open.pop(0).set_result(Receipt(fate, "because"))
+
+
+@asynccontextmanager
+async def relayed(world: World) -> AsyncIterator[tuple[SimulatedHost, Broker]]:
+    """Start a host with a relay."""
+    host, broker = await world.host(), Broker()
+    relay = Relay(host.runtime, cast("Publisher", broker))
+    host.runtime.publish = relay.offer
+    running = asyncio.create_task(relay.run())
+    # The first sweep is over before anything is committed.
+    await world.advance(0.1)
+    try:
+        yield host, broker
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+def left(world: World) -> list[int]:
+    """Return the numbers of the answers in the outbox."""
+    return [Answer.model_validate_json(row.message.body).number for row in world.store.tables.outbox.values()]
+
+
+async def test_what_a_new_instance_sends_goes_out_with_its_commit_and_leaves_the_outbox_with_its_confirm() -> None:
+    world = World(app)
+    async with relayed(world) as (host, broker):
+        await host.deliver(Asked(key="a"), "m1")
+        assert broker.sent == [("a", 1), ("a", 2)]
+        assert left(world) == [1, 2]
+        broker.answer(Fate.CONFIRMED, Fate.CONFIRMED)
+        await world.rest()
+        assert left(world) == []
+        await world.advance(60)
+        assert broker.sent == [("a", 1), ("a", 2)]
+
+
+async def test_what_failed_goes_out_again_before_what_its_instance_sent_later() -> None:
+    world = World(app)
+    async with relayed(world) as (host, broker):
+        await host.deliver(Asked(key="a"), "m1")
+        broker.answer(Fate.FAILED, Fate.FAILED)
+        await world.rest()
+        await host.deliver(More(key="a"), "m2")
+        await host.deliver(Asked(key="b"), "m3")
+        assert broker.sent[2:] == [("b", 1), ("b", 2)]
+        broker.answer(Fate.CONFIRMED, Fate.CONFIRMED)
+        await world.advance(60)
+        assert broker.sent[4:] == [("a", 1), ("a", 2), ("a", 3)]
+        broker.answer(*[Fate.CONFIRMED] * 3)
+        await world.rest()
+        assert left(world) == []
+
+
+async def test_what_an_instance_sends_that_began_elsewhere_goes_out_behind_what_it_left_there() -> None:
+    world = World(app, lease=30, host_lock_renewal=10)
+    former = await world.host()
+    await former.deliver(Asked(key="a"), "m1")
+    await former.die()
+    await world.advance(31)
+    async with relayed(world) as (host, broker):
+        assert broker.sent == [("a", 1), ("a", 2)]
+        await host.deliver(More(key="a"), "m2")
+        broker.answer(Fate.CONFIRMED, Fate.CONFIRMED)
+        await world.advance(6)
+        assert broker.sent == [("a", 1), ("a", 2), ("a", 3)]
+
+
+async def test_an_unroutable_message_is_put_aside_and_holds_up_nobody() -> None:
+    world = World(app)
+    async with relayed(world) as (host, broker):
+        await host.deliver(Asked(key="a"), "m1")
+        broker.answer(Fate.UNROUTABLE, Fate.CONFIRMED)
+        await world.rest()
+        assert [row.dead_reason for row in world.store.tables.outbox.values()] == ["because"]
+        await host.deliver(More(key="a"), "m2")
+        await world.advance(60)
+        assert broker.sent == [("a", 1), ("a", 2), ("a", 3)]
