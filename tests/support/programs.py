@@ -91,7 +91,7 @@ class Writer:
     def __init__(self, choose: Choose) -> None:
         self.expressions = Expressions(choose)
         self.pick, self.chance = self.expressions.pick, self.expressions.chance
-        self.left = 24
+        self.left = 8 + choose(20)
         self.loops = 0
         self.flat = True
         self.names = itertools.count(1)
@@ -99,7 +99,7 @@ class Writer:
     def function(self) -> str:
         """Return the source of the function."""
         lines = [line for line in BINDINGS if not self.chance(12)]
-        while self.left > 0 and not (lines and self.chance(10)):
+        while self.left > 0:
             # Much that goes wrong is caught here, so that what follows is reached.
             lines += self._try(3) if self.chance(2) else self.statement(3)
         lines += [f"return {self.expressions.value()}"]
@@ -283,7 +283,7 @@ class Writer:
             return [f"assert {draw.condition()}, {draw.value(1)}"]
         if kind == "raise":
             value, cause = settle(draw.value(1), Expression(self.pick("err", "exc", "z", "None", "Failure(0)", "i")))
-            calls = f"{self.pick('Failure', 'SpecialFailure', 'ValueError')}({value})"
+            calls = f"{self.pick('Failure', 'SpecialFailure', 'ValueError', 'StopIteration')}({value})"
             return [
                 self.pick(
                     "raise",
@@ -321,6 +321,7 @@ class Writer:
         draw = self.expressions
         kind = self.pick("live", "range", "pairs", "drawn", "other", "parts")
         target = self.pick(*SCALARS, "z")
+        changes: Lines = []
         if kind == "range":
             walked = self.pick("range(3)", f"range({draw.scalar(1)})", "range(2, -1, -1)")
         elif kind == "pairs":
@@ -336,10 +337,17 @@ class Writer:
             )
         else:
             walked = self.pick("xs", "ys", "b.value", "m.items")
-        return [f"for {target} in {walked}:", *indented(self._loop(depth)), *self._else(depth)]
+            change = self.pick(f"append({target})", "pop()", f"insert(0, {target})", "reverse()", "clear()")
+            changes = [f"{walked}.{change}"]
+        lines = self._loop(depth)
+        place = self.pick(len(lines), 1)
+        lines = [*lines[:place], *changes, *lines[place:]]
+        return [f"for {target} in {walked}:", *indented(lines), *self._else(depth)]
 
     def _try(self, depth: int) -> Lines:
         lines = ["try:", *indented(self.body(depth))]
+        if self.chance(3 if self.loops else 8):
+            lines += indented(self._leave())
         handlers = self.pick(1, 1, 2, 0)
         for _ in range(handlers):
             kind = self.pick("Exception", "BaseException", self.pick(*UNUSUAL))
@@ -389,7 +397,7 @@ class Writer:
                 f"opened({value}), suppress(Failure, LookupError)",
                 "suppress(Exception), opened(k)",
                 "suppress(ValueError), opened(i) as b.other",
-                "opened(z) as (i, j)",
+                f"opened(({value}, 1)) as (i, j)",
             )
             return [f"with {contexts}:", *indented(self.body(depth))]
 
