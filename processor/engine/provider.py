@@ -55,7 +55,7 @@ class StoredProgram:
 
 
 class RouteKind(StrEnum):
-    """What the store knows of a message, first match of DESIGN's routing table."""
+    """What the store knows of a message: the first of these that holds."""
 
     NON_PERSISTED = "non_persisted"
     """It started an instance that has no persistence point yet: that instance."""
