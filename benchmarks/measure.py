@@ -104,6 +104,8 @@ async def _drain(subject: Subject, orders: int, channel: AbstractChannel, databa
         )
         try:
             await _all_out(process, orders, channel)
+            if subject.ends_by_itself:
+                await process.wait()
         except BenchmarkError as error:
             output.seek(0)
             raise BenchmarkError(f"{error}; it wrote:\n{output.read()[-2000:].decode(errors='replace')}") from None

@@ -29,6 +29,8 @@ class Subject(Protocol):
     """Where the messages go that it sends."""
     queues: tuple[str, ...]
     """What it consumes, to be removed after a run."""
+    ends_by_itself: bool
+    """Whether its process ends when the orders are done, or works on until it is told to stop."""
 
     async def prepare(self, database_url: str, amqp_url: str) -> None:
         """Create its tables in an empty database, and its exchanges and queues."""
@@ -51,6 +53,7 @@ class Ceiling:
     exchange = "ceiling"
     out_exchange = ceiling.OUT_EXCHANGE
     queues: tuple[str, ...] = (ceiling.QUEUE,)
+    ends_by_itself = True
 
     async def prepare(self, database_url: str, amqp_url: str) -> None:
         async with await psycopg.AsyncConnection.connect(database_url) as connection:
@@ -76,6 +79,7 @@ class Holdfast:
     """A Holdfast worker, in one of its persistence modes."""
 
     schema = "holdfast"
+    ends_by_itself = False
 
     def __init__(self, persistence: Persistence) -> None:
         self._topology = Topology(app.name)
