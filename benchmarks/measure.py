@@ -84,7 +84,7 @@ async def measure(subject: Subject, orders: int, services: Services) -> Run:
     finally:
         for queue in (*subject.queues, OUT_QUEUE):
             await channel.queue_delete(queue)
-        for exchange in (subject.exchange, subject.out_exchange):
+        for exchange in subject.exchanges:
             await channel.exchange_delete(exchange)
         await broker.close()
         services.drop_database(name)

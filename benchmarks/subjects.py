@@ -28,7 +28,9 @@ class Subject(Protocol):
     out_exchange: str
     """Where the messages go that it sends."""
     queues: tuple[str, ...]
-    """What it consumes, to be removed after a run."""
+    """Its queues, to be removed after a run."""
+    exchanges: tuple[str, ...]
+    """Its exchanges, likewise."""
     ends_by_itself: bool
     """Whether its process ends when the orders are done, or works on until it is told to stop."""
 
@@ -53,6 +55,7 @@ class Ceiling:
     exchange = "ceiling"
     out_exchange = ceiling.OUT_EXCHANGE
     queues: tuple[str, ...] = (ceiling.QUEUE,)
+    exchanges: tuple[str, ...] = (exchange, out_exchange)
     ends_by_itself = True
 
     async def prepare(self, database_url: str, amqp_url: str) -> None:
@@ -86,7 +89,13 @@ class Holdfast:
         self.name = str(persistence)
         self.exchange = self._topology.exchange
         self.out_exchange = self._topology.out
-        self.queues: tuple[str, ...] = self._topology.queues
+        self.queues: tuple[str, ...] = (*self._topology.queues, self._topology.dead, self._topology.control)
+        self.exchanges: tuple[str, ...] = (
+            self.exchange,
+            self.out_exchange,
+            self._topology.dead,
+            self._topology.events,
+        )
 
     async def prepare(self, database_url: str, amqp_url: str) -> None:
         await migrate(database_url)
