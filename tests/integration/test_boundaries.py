@@ -1,25 +1,13 @@
 """Which transactions a workflow takes on Postgres, read from the log itself: one persistence point is one xid."""
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, ClassVar
-from uuid import UUID
+from collections.abc import AsyncIterator
 
 import psycopg
 import pytest
 
 from holdfast import App, Message, Transaction, checkpoint, receive, send
-from holdfast.processor.client import Client
-from holdfast.processor.engine.arrival import Arrival
-from holdfast.processor.engine.engine import Engine
-from holdfast.processor.engine.environment import RealEnvironment
-from holdfast.processor.engine.provider import Outgoing
-from holdfast.processor.engine.runtime import Runtime
-from holdfast.processor.services.detection import Detection
-from holdfast.processor.store.postgres import PostgresProvider
 from holdfast.schemas.settings import Settings
-from tests.support.stores import BehindPostgres
+from tests.support.hosts import Host, running_host
 
 app = App("boundaries")
 failing: set[str] = set()
@@ -166,103 +154,18 @@ async def give_up(start: Gave) -> str:
     return await think(start.key)
 
 
-class Host:
-    """The engine of one host on a real store, without a broker: what it is to publish stays in the outbox."""
-
-    SETTINGS: ClassVar = Settings(max_attempts=2, time_to_unload=60)
-
-    def __init__(self, url: str, provider: PostgresProvider) -> None:
-        self.runtime = Runtime(app, provider, RealEnvironment(), self.SETTINGS, machine="here", process_id=1)
-        self.told: list[str] = []
-        self.runtime.publish = self._publish
-        self.engine = Engine(self.runtime)
-        self._client = Client(url, app=app.name)
-        self._url = url
-
-    def _publish(self, instance_id: UUID, messages: Sequence[Outgoing], *, fresh: bool) -> None:
-        self.told += [message.type for message in messages]
-
-    async def deliver(self, message: Message) -> UUID:
-        """Deliver a message and return the instance it belongs to, at rest and with the message settled."""
-        settled = asyncio.Event()
-        name = f"{message.message_type}/{message.correlation_key}"
-        self.engine.deliver(
-            Arrival(envelope=message.envelope(name), received_at=self.runtime.now(), settle=settled.set)
-        )
-        await settled.wait()
-        await self.rest()
-        (row,) = await self.ask(
-            "select instance_id from holdfast.instances where correlation_key = %s", message.correlation_key
-        )
-        instance_id: UUID = row[0]
-        return instance_id
-
-    async def rest(self) -> None:
-        """Return once nothing is under way in the engine."""
-        while tasks := {*self.engine._tasks, *(h.task for h in self.engine.held.values() if h.task is not None)}:
-            await asyncio.wait(tasks)
-
-    async def resume(self, instance_id: UUID) -> None:
-        """Resume an instance as an operator does, and let it run."""
-        await self._client.resume(instance_id, by="tester", why=None)
-        await Detection(self.engine).look()
-        await self.rest()
-
-    async def ask(self, query: str, *parameters: object) -> list[Any]:
-        return await BehindPostgres(self._url).ask(query, *parameters)
-
-    async def transactions(self, instance_id: UUID) -> list[tuple[str, list[str]]]:
-        """Return the reason and the other events of each transaction of a stream, in order."""
-        rows = await self.ask(
-            """
-            select
-                array_agg(data ->> 'reason' order by version) filter (where type = 'Persisted'),
-                array_agg(type order by version) filter (where type <> 'Persisted')
-            from holdfast.events where instance_id = %s group by xid order by min(version)
-            """,
-            instance_id,
-        )
-        # Each transaction holds one persistence point, which is its last event.
-        assert all(len(reasons) == 1 for reasons, _ in rows)
-        return [(reasons[0], types) for reasons, types in rows]
-
-    async def bookings(self) -> dict[str, int]:
-        """Return the rows that record activities wrote, each with its transaction."""
-        return {note: int(xid) for note, xid in await self.ask("select note, xid::text from bookings")}
-
-    async def xids(self, instance_id: UUID) -> list[int]:
-        rows = await self.ask(
-            "select xid::text from holdfast.events where instance_id = %s group by xid order by xid", instance_id
-        )
-        return [int(xid) for (xid,) in rows]
-
-    async def close(self) -> None:
-        await self.engine.abandon_all()
-        await self._client.close()
-
-
-@asynccontextmanager
-async def started(url: str) -> AsyncIterator[Host]:
-    """Start a host and end it without a trace in memory."""
-    provider = PostgresProvider(url, app.name)
-    host = Host(url, provider)
-    try:
-        await host.runtime.open()
-        yield host
-    finally:
-        await host.close()
-        await provider.close()
-
-
 @pytest.fixture
 async def host(database_url: str) -> AsyncIterator[Host]:
     failing.clear()
-    app.check()
-    behind = BehindPostgres(database_url)
-    await behind.ask("create table bookings (note text primary key, xid xid8 not null)")
-    await behind.ask("create table claims (note text unique deferrable initially deferred)")
-    async with started(database_url) as host:
+    async with running_host(app, database_url, Settings(max_attempts=2)) as host:
+        await host.ask("create table bookings (note text primary key, xid xid8 not null)")
+        await host.ask("create table claims (note text unique deferrable initially deferred)")
         yield host
+
+
+async def bookings(host: Host) -> dict[str, int]:
+    """Return the rows that record activities wrote, each with its transaction."""
+    return {note: int(xid) for note, xid in await host.ask("select note, xid::text from bookings")}
 
 
 async def test_regular_takes_one_transaction_an_activity_the_last_with_what_follows_it(host: Host) -> None:
@@ -309,13 +212,13 @@ async def test_a_record_activity_writes_in_the_transaction_of_its_event(host: Ho
         "activity_completed",
         "completed",
     ]
-    assert await host.bookings() == {"k 1": xids[0], "k 2": xids[2], "k 3": xids[3]}
+    assert await bookings(host) == {"k 1": xids[0], "k 2": xids[2], "k 3": xids[3]}
 
 
 async def test_in_memory_record_activities_write_in_the_one_transaction_of_the_burst(host: Host) -> None:
     instance_id = await host.deliver(HurriedToBook(key="k"))
     (xid,) = await host.xids(instance_id)
-    assert await host.bookings() == {"k 1": xid, "k 2": xid}
+    assert await bookings(host) == {"k 1": xid, "k 2": xid}
 
 
 async def test_a_failed_record_activity_is_caught_with_its_own_writes_undone_and_no_others(host: Host) -> None:
@@ -327,37 +230,37 @@ async def test_a_failed_record_activity_is_caught_with_its_own_writes_undone_and
         )
     ]
     (xid,) = await host.xids(instance_id)
-    assert await host.bookings() == {"k": xid, "k, after UniqueViolation": xid}
+    assert await bookings(host) == {"k": xid, "k, after UniqueViolation": xid}
 
 
 async def test_a_burst_that_fails_before_anything_was_persisted_writes_nothing(host: Host) -> None:
     failing.add("x")
     instance_id = await host.deliver(HurriedToBook(key="k"))
     assert await host.transactions(instance_id) == []
-    assert await host.bookings() == {}
+    assert await bookings(host) == {}
     find = "select is_initialized, is_suspended, suspension_exception_name from holdfast.instances"
     assert await host.ask(find) == [(False, True, "ConnectionError")]
     failing.clear()
     await host.resume(instance_id)
     (xid,) = await host.xids(instance_id)
-    assert await host.bookings() == {"k 1": xid, "k 2": xid}
+    assert await bookings(host) == {"k 1": xid, "k 2": xid}
 
 
 async def test_a_burst_that_fails_later_goes_back_to_the_last_persistence_point(host: Host) -> None:
     instance_id = await host.deliver(Booked(key="k"))
-    before = await host.transactions(instance_id), await host.bookings()
+    before = await host.transactions(instance_id), await bookings(host)
     await host.ask("alter table bookings add constraint refused check (note <> 'k 3')")
     await host.deliver(Went(key="k"))
-    transactions, bookings = before
+    transactions, booked = before
     assert await host.transactions(instance_id) == [*transactions, ("suspended", ["InstanceSuspended"])]
-    assert await host.bookings() == bookings
+    assert await bookings(host) == booked
     kept = "select verdict from holdfast.inbox where type = 'Went'"
     assert await host.ask(kept) == [("buffered",)]
     await host.ask("alter table bookings drop constraint refused")
     await host.resume(instance_id)
     after = await host.transactions(instance_id)
     assert [reason for reason, _ in after[len(transactions) + 1 :]][-2:] == ["activity_completed", "completed"]
-    assert set(await host.bookings()) == {"k 1", "k 2", "k 3"}
+    assert set(await bookings(host)) == {"k 1", "k 2", "k 3"}
     assert await host.ask(kept) == [("applied",)]
     assert host.told == ["Told"]
 
@@ -366,20 +269,20 @@ async def test_a_commit_that_the_database_refuses_takes_the_record_writes_along(
     await host.ask("insert into claims values ('k')")
     instance_id = await host.deliver(Collided(key="k"))
     assert await host.transactions(instance_id) == []
-    assert await host.bookings() == {}
+    assert await bookings(host) == {}
     find = "select suspension_reason, suspension_exception_name from holdfast.instances"
     assert await host.ask(find) == [("unhandled_exception", "psycopg.errors.UniqueViolation")]
     await host.ask("delete from claims")
     await host.resume(instance_id)
     (xid,) = await host.xids(instance_id)
-    assert await host.bookings() == {"k": xid}
+    assert await bookings(host) == {"k": xid}
 
 
 async def test_an_abandoned_burst_writes_nothing_and_its_message_is_given_up(host: Host) -> None:
     failing.add("k")
     instance_id = await host.deliver(Gave(key="k"))
     assert await host.transactions(instance_id) == []
-    assert await host.bookings() == {}
+    assert await bookings(host) == {}
     assert await host.ask("select verdict, reason from holdfast.inbox") == [("dead_lettered", "unhandled_exception")]
     find = "select is_initialized, is_suspended, lock_owner from holdfast.instances"
     assert await host.ask(find) == [(False, False, None)]
