@@ -19,15 +19,17 @@ def _nothing() -> None:
 class Arrival:
     """One message on its way through the engine.
 
-    ``is_double`` says that a commit found its id to be known already, so only the store can tell what it is.
-    ``settle`` acknowledges it to the broker and is called once its fate is durable. ``problem`` is
-    what the consumer found wrong with it; ``message`` is its validated form, once it is known.
+    ``is_counted`` says that this delivery was counted as an attempt, ``is_double`` that a commit found its
+    id to be known already, so only the store can tell what it is. ``settle`` acknowledges it to the broker and
+    is called once its fate is durable. ``problem`` is what the consumer found wrong with it; ``message`` is its
+    validated form, once it is known.
     """
 
     envelope: Envelope
     received_at: datetime
     partition: int = 0
     redelivered: bool = False
+    is_counted: bool = False
     is_double: bool = False
     stored: StoredMessage | None = None
     settle: Callable[[], None] = _nothing
