@@ -189,6 +189,7 @@ async def test_a_lapsed_host_can_do_nothing_any_more(store: Store) -> None:
     await store.commit(case.move())
 
 
+# Protocol: C2, I2.
 async def test_a_former_owner_with_an_old_token_cannot_commit(store: Store) -> None:
     host, other = await store.host(), await store.host()
     case = await store.waiting(host, "k", "Paid")

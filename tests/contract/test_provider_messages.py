@@ -64,6 +64,7 @@ async def test_a_living_instance_comes_before_a_finished_one(store: Store) -> No
     assert await route(store, message("Paid", "k")) == Route(RouteKind.FINISHED, closed.instance_id)
 
 
+# Protocol: D10.
 async def test_a_message_is_taken_in_once(store: Store) -> None:
     note = message("Note", "k")
     other = replace(note, body=b"[]")
@@ -350,6 +351,7 @@ async def test_an_unroutable_message_holds_up_nobody(store: Store) -> None:
     assert list(await store.provider.outbox(host, 10)) == messages[1:]
 
 
+# Protocol: D6.
 async def test_a_host_publishes_what_it_committed_for_as_long_as_it_lives(store: Store) -> None:
     here, there = await store.host(), await store.host()
     case = await store.register(here, "k")

@@ -201,6 +201,7 @@ async def test_a_checkpoint_cuts_an_in_memory_burst_in_two(host: Host) -> None:
     ]
 
 
+# Protocol: I3.
 async def test_a_record_activity_writes_in_the_transaction_of_its_event(host: Host) -> None:
     instance_id = await host.deliver(Booked(key="k"))
     await host.deliver(Went(key="k"))

@@ -108,6 +108,7 @@ async def test_a_message_that_another_host_stores_for_an_open_bookmark_is_found_
     assert await applied_by(here) == [str(here.runtime.host_id)]
 
 
+# Protocol: D2, I2.
 async def test_a_host_that_slept_through_its_lease_commits_nothing_of_what_another_has_done_meanwhile(
     hosts: tuple[Host, Host], gate: Gate, database_url: str
 ) -> None:

@@ -182,6 +182,7 @@ async def test_abandon_without_a_message_to_give_up_suspends_in_the_end() -> Non
     assert (world.row.is_suspended, world.state.suspension_exception_name) == (True, f"{__name__}.BrokenError")
 
 
+# Protocol: D3, I5.
 async def test_a_host_that_dies_in_a_burst_is_followed_by_another_behind_the_last_persistence_point() -> None:
     world = World(app, lease=30, host_lock_renewal=10)
     host = await world.host()
@@ -205,6 +206,7 @@ async def test_a_host_that_dies_in_a_burst_is_followed_by_another_behind_the_las
     assert len(world.published) == 1
 
 
+# Protocol: D5, D8, I7.
 async def test_an_interrupted_burst_is_continued_from_its_pending_call_and_nothing_persisted_runs_again() -> None:
     world = World(app, lease=30, host_lock_renewal=10)
     host = await world.host()
@@ -231,6 +233,7 @@ async def test_an_interrupted_burst_is_continued_from_its_pending_call_and_nothi
     assert duplicate.acked
 
 
+# Protocol: C2, I2.
 async def test_a_host_whose_lease_lapsed_commits_nothing_and_leaves_the_message_to_others() -> None:
     world = World(app, lease=30, host_lock_renewal=10)
     host = await world.host()
@@ -266,6 +269,7 @@ class _Failing:
         raise self.error
 
 
+# Protocol: C4, C5.
 @pytest.mark.parametrize("done", [False, True], ids=["before the commit", "after the commit"])
 @pytest.mark.parametrize("error", [StorageError("gone"), CommitOutcomeUnknown("who knows")], ids=["gone", "unknown"])
 async def test_a_store_that_fails_under_a_commit_costs_a_reload_and_nothing_else(

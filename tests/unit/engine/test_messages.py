@@ -211,6 +211,7 @@ async def test_a_message_that_nobody_claims_expires() -> None:
     assert world.verdict("n1") == ("expired", None)
 
 
+# Protocol: D2, D12.
 async def test_a_redelivered_message_that_never_reaches_a_commit_is_given_up() -> None:
     world = World(app, max_attempts=2)
     gates["k"] = asyncio.Event()

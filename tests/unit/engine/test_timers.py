@@ -28,6 +28,7 @@ async def wait_an_hour(asked: Asked) -> str:
     return "late" if outcome.name == "late" else outcome.value.said
 
 
+# Protocol: D11.
 @pytest.mark.parametrize(
     ("seconds", "result"), [(3599, "yes"), (3600, "yes"), (3601, "late")], ids=["before", "tie", "after"]
 )

@@ -80,6 +80,7 @@ def left(world: World) -> list[int]:
     return [Answer.model_validate_json(row.message.body).number for row in world.store.tables.outbox.values()]
 
 
+# Protocol: I6.
 async def test_what_a_new_instance_sends_goes_out_with_its_commit_and_leaves_the_outbox_with_its_confirm() -> None:
     world = World(app)
     async with relayed(world) as (host, broker):
@@ -110,6 +111,7 @@ async def test_what_failed_goes_out_again_before_what_its_instance_sent_later() 
         assert left(world) == []
 
 
+# Protocol: D6, D7.
 async def test_what_an_instance_sends_that_began_elsewhere_goes_out_behind_what_it_left_there() -> None:
     world = World(app, lease=30, host_lock_renewal=10)
     former = await world.host()
