@@ -39,7 +39,7 @@ Reason = Literal[
 ]
 """Why a persistence point was taken."""
 
-SuspensionReason = Literal["unhandled_exception", "program_unresolvable", "not_persistable", "key_in_use", "requested"]
+SuspensionReason = Literal["unhandled_exception", "program_unresolvable", "not_persistable", "requested"]
 """Why an instance was suspended."""
 
 
