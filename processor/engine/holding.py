@@ -186,7 +186,9 @@ class Holding:
                     self.runtime.host_id, instance.instance_id, arrival.envelope.message_id
                 )
                 return await self._load_again()
-            instance.resume(arrival, by=body.get("by") or "unknown", why=body.get("why"))
+            instance.resume(arrival)
+            if instance.unresolvable is not None:
+                raise instance.unresolvable
             instance.restore()
             if instance.must_run:
                 await self._run()
@@ -298,7 +300,8 @@ class Holding:
             for arrival in taken:
                 if arrival.stored is None:
                     await self._keep(arrival)
-            await instance.suspend(reason, exception_name, detail, where)
+            commands = [a for a in taken if a.stored is not None and a.stored.kind == "control"]
+            await instance.suspend(reason, exception_name, detail, where, commands)
         return await self._let_go(release=False)
 
     async def _abandon(self, error: UnhandledError) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -168,10 +168,11 @@ class LiveInstance:
         )
         self._answer(ask, bookmarks.by_timer(ask, bookmark))
 
-    def resume(self, control: Arrival, *, by: str, why: str | None) -> None:
+    def resume(self, command: Arrival) -> None:
         """Let a suspended instance go on; it is durable with the next persistence point."""
-        self._take(control)
-        self._record(InstanceResumed(by=by, why=why))
+        body = orjson.loads(command.envelope.body)
+        self._take(command)
+        self._record(InstanceResumed(by=body.get("by") or "unknown", why=body.get("why")))
 
     def restore(self) -> None:
         """Make the stored frames live again, if they are not; asks that are pending are asked again."""
@@ -217,9 +218,15 @@ class LiveInstance:
         """Open the bookmarks of all asks and persist; False if one could not be opened."""
         before = len(self.unwritten.events)
         for ask in self._asks.values():
-            if not self._bookmarks_of(ask):
-                for event in bookmarks.opened(ask, self.runtime.now()):
-                    self._record(event)
+            if self._bookmarks_of(ask):
+                continue
+            try:
+                opened = bookmarks.opened(ask, self.runtime.now())
+            except OverflowError as error:
+                del self.unwritten.events[before:]
+                self._answer(ask, Raised(error))
+                return False
+            self.unwritten.events += opened
         try:
             await self._persist("idle")
         except KeyInUse as error:
@@ -346,11 +353,22 @@ class LiveInstance:
         await self._persist("requested")
 
     async def suspend(
-        self, reason: SuspensionReason, exception_name: str | None, detail: str | None, where: Where | None
+        self,
+        reason: SuspensionReason,
+        exception_name: str | None,
+        detail: str | None,
+        where: Where | None,
+        commands: Sequence[Arrival] = (),
     ) -> None:
-        """Suspend at the last persistence point; what came after it must have been dropped before."""
+        """Suspend at the last persistence point; what came after it must have been dropped before.
+
+        ``commands`` were to resume the instance, which did not come to a persistence point: they are used up.
+        """
+        for command in commands:
+            self.resume(command)
         await self._commit(
             [
+                *self.unwritten.events,
                 InstanceSuspended(reason=reason, exception_name=exception_name, detail=detail, where=where),
                 Persisted(reason="suspended"),
             ],
