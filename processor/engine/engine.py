@@ -87,12 +87,41 @@ class Engine:
         """Load the instance if need be and let it look at what waits for it."""
         try:
             holding = await self._hold(instance_id)
+            if holding is not None and (holding.busy or not await self._is_suspect(holding)):
+                holding.poke()
         except Exception:
             # Its lock may be taken by now, and then nobody else looks at it.
             self.wake_later(instance_id, STORAGE_PAUSE)
             raise
-        if holding is not None:
-            holding.poke()
+
+    async def _is_suspect(self, holding: Holding) -> bool:
+        """Whether an instance is left to be run alone: its burst may have brought down the host that held it.
+
+        The first time nothing is made of it. From then on it is counted when its turn has come, so that it is
+        found out and its innocent neighbours are not.
+        """
+        instance = holding.instance
+        if not holding.is_taken_over:
+            return False
+        name = f"instance:{instance.instance_id}:{instance.state.version}"
+        is_second = (await self.runtime.provider.attempt([name]))[0] > 1
+        holding.is_taken_over = False
+        if is_second:
+            self._spawn(self._try_alone(holding, f"{name}:alone"))
+        return is_second
+
+    async def _try_alone(self, holding: Holding, name: str) -> None:
+        async with self._alone:
+            try:
+                attempts = (await self.runtime.provider.attempt([name]))[0]
+            except StorageError:
+                self.wake_later(holding.instance.instance_id, STORAGE_PAUSE)
+                raise
+            if attempts > self.runtime.settings.max_attempts:
+                holding.give_up(attempts - 1)
+            else:
+                holding.poke()
+            await holding.rest(ALONE)
 
     async def unload_idle(self, seconds: float) -> None:
         """Let go of the instances that have been idle for that long."""
@@ -333,7 +362,7 @@ class Engine:
             await self._dead_letter(arrival, "message_id_reused", "the message id came before with another body")
             return
         arrival.settle()
-        if route.kind is RouteKind.BOOKMARK and route.instance_id is not None:
+        if route.kind in (RouteKind.BOOKMARK, RouteKind.NON_PERSISTED) and route.instance_id is not None:
             self._spawn(self.wake(route.instance_id))
 
     # Instances in hand.

@@ -55,6 +55,8 @@ class Holding:
         self.instance = instance
         self.task: asyncio.Task[None] | None = None
         self.idle_since = self.runtime.environment.monotonic()
+        self.is_taken_over = instance.loaded.is_taken_over
+        self._tries = 0
         self._mailbox: deque[Arrival] = deque()
         self._stored: deque[Arrival] = deque()
         self._due: list[str] = []
@@ -80,6 +82,11 @@ class Holding:
     def poke(self) -> None:
         """Have the instance look at what the store holds for it."""
         self._look = True
+        self._go()
+
+    def give_up(self, tries: int) -> None:
+        """Have the instance suspended, as so often the host fell that ran it alone."""
+        self._tries = tries
         self._go()
 
     async def rest(self, seconds: float) -> None:
@@ -123,6 +130,9 @@ class Holding:
             await self._look_at_store()
         if self.is_suspended:
             return await self._resume()
+        if self._tries:
+            detail = f"{self._tries} times the host fell that ran it alone"
+            return await self._suspend("attempts_exhausted", None, detail)
         if instance.unresolvable is not None:
             raise instance.unresolvable
         if instance.state.version == 0:
@@ -271,7 +281,7 @@ class Holding:
         return await self._suspend("unhandled_exception", error.name, error.detail, error.where)
 
     async def _suspend(
-        self, reason: SuspensionReason, exception_name: str, detail: str, where: Where | None = None
+        self, reason: SuspensionReason, exception_name: str | None, detail: str, where: Where | None = None
     ) -> bool:
         """Go back to the last persistence point and suspend there; what was taken goes into the inbox."""
         instance = self.instance

@@ -384,3 +384,24 @@ async def test_the_clock_goes_forward(store: Store) -> None:
     before = await store.provider.now()
     assert before.utcoffset() == timedelta(0)
     assert await store.provider.now() >= before
+
+
+async def test_a_message_revives_a_non_persisted_instance_whose_start_message_is_there(store: Store) -> None:
+    host = await store.host()
+    case = await store.register(host, "k")
+
+    async def hear() -> Route:
+        (found,) = await store.provider.take_in([Intake(envelope=message("Note", "k"), verdict="buffered")])
+        return found
+
+    assert await hear() == Route(RouteKind.NONE)
+    await store.provider.take_in([Intake(envelope=case.start, verdict="dead_lettered", reason="why")])
+    assert await hear() == Route(RouteKind.NON_PERSISTED, case.instance_id)
+    await store.provider.suspend(
+        [
+            Suspension(
+                instance_id=case.instance_id, host_id=host, lock_token=case.token, reason="why", exception_name=None
+            )
+        ]
+    )
+    assert await hear() == Route(RouteKind.NONE)

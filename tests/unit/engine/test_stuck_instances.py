@@ -188,3 +188,38 @@ async def test_a_burst_that_meets_a_bug_is_tried_again_without_a_message(monkeyp
     await world.advance(10)
     await host.detect()
     assert world.state.result == "k"
+
+
+async def test_a_correlated_message_revives_an_instance_whose_start_message_was_given_up() -> None:
+    world = World(app, max_attempts=1)
+    host = await world.host()
+    broken.add("k")
+    await host.deliver(Gave(key="k"), "m0")
+    assert world.verdict("m0") == ("dead_lettered", "unhandled_exception")
+    await world.advance(60)
+    await host.detect()
+    assert calls == ["second k"]
+    broken.clear()
+    went = await host.deliver(Went(key="k"), "m1")
+    assert went.acked
+    assert world.state.result == "k"
+    assert world.verdict("m0") == ("applied", None)
+    assert world.verdict("m1") == ("applied", None)
+
+
+async def test_a_burst_that_takes_its_hosts_down_ends_in_suspension() -> None:
+    world = World(app, max_attempts=3)
+    deadly.add("bad")
+    host = await world.host()
+    await host.deliver(Began(key="bad"), "m0")
+    for _ in range(10):
+        await host.die()
+        world.store.tables.hosts.pop(host.runtime.host_id)
+        host = await world.host()
+        await host.detect()
+        await host.deliver(Began(key=f"good {world.new_id()}"), str(world.new_id()))
+    assert 3 <= calls.count("second bad") <= 6
+    bad = next(r for r in world.store.tables.instances.values() if r.registration.correlation_key == "bad")
+    assert (bad.is_suspended, bad.suspension_reason) == (True, "attempts_exhausted")
+    others = [r for r in world.store.tables.instances.values() if r is not bad]
+    assert all(r.is_completed for r in others)
