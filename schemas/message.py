@@ -109,6 +109,9 @@ class Message(BaseModel):
                 for e in error.errors(include_url=False, include_input=False)
             )
             raise InvalidMessage("invalid_body", problems[:1000]) from None
+        except Exception as error:
+            # A validator of the user's own that fails in a way that pydantic does not take for a refusal.
+            raise InvalidMessage("invalid_body", f"{type(error).__name__}: {error}"[:1000]) from error
 
     def envelope(self, message_id: str, traceparent: str | None = None) -> Envelope:
         """Return this message as it travels under ``message_id``."""

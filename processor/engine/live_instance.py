@@ -48,7 +48,7 @@ from holdfast.processor.language.awaitables import ActivityCall, Checkpoint, Sen
 from holdfast.processor.language.program import Program
 from holdfast.projections.instance import fold, initial
 from holdfast.schemas.errors import AppError, CommitRefused, KeyInUse, ProgramUnresolvable
-from holdfast.schemas.identifiers import check_name, idempotency_key, outgoing_message_id
+from holdfast.schemas.identifiers import check_name, idempotency_key, outgoing_message_id, storable
 from holdfast.schemas.message import Message
 
 T = TypeVar("T")
@@ -70,8 +70,8 @@ class UnhandledError(Exception):
 
     @property
     def detail(self) -> str:
-        """What the exception says, as Python prints it."""
-        return "".join(traceback.format_exception_only(self.error)).strip()
+        """What the exception says, as Python prints it; always fit to be stored."""
+        return storable("".join(traceback.format_exception_only(self.error)).strip())
 
 
 @dataclass(slots=True)

@@ -405,3 +405,16 @@ async def test_a_message_revives_a_non_persisted_instance_whose_start_message_is
         ]
     )
     assert await hear() == Route(RouteKind.NONE)
+
+
+async def test_a_dead_letter_is_kept_whatever_characters_its_detail_has(store: Store) -> None:
+    given_up, innocent = message("Note", "k"), message("Note", "k")
+    detail = "no \x00 and no \ud800"
+    await store.provider.take_in(
+        [
+            Intake(envelope=given_up, verdict="dead_lettered", reason="why", detail=detail),
+            Intake(envelope=innocent, verdict="buffered"),
+        ]
+    )
+    assert await store.verdict(given_up) == "dead_lettered: why"
+    assert await store.verdict(innocent) == "buffered"

@@ -56,7 +56,7 @@ async def second(key: str) -> None:
             host.engine.stopping = True
         await asyncio.get_running_loop().create_future()
     if key in broken:
-        raise ValueError(key)
+        raise ValueError(f"{key} \x00 \ud800")
 
 
 @app.activity(retry=Retry(attempts=1))
