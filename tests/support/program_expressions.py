@@ -83,8 +83,14 @@ class Expressions:
             return self._leaf()
         kinds = [self._leaf, self._sum, self._call, self._choice, self.condition, self._walrus, self._used_function]
         if not self.native:
-            kinds += [self._number, self._number]
+            kinds += [self._number, self._rebinding, self._number]
         return self.pick(*kinds)(depth - 1)
+
+    def _rebinding(self, _depth: int) -> Expression:
+        """Draw something whose name gets another value while it waits."""
+        name = self.pick(*SCALARS)
+        answer = self.pick("await number()", f"await same({name})")
+        return E(f"({name} {self.pick('+', '!=')} ({name} := {answer}))", awaits=True)
 
     def _leaf(self, _depth: int = 0) -> Expression:
         return E(self.pick("1", "0", "2", "-1", "n", *SCALARS, "True", "None"))
@@ -218,6 +224,7 @@ class Expressions:
             f"(note({name}[:9]) and (await grow({name}), {first}))",
             f"({name}[:9] + (await grow({name}))[:9])",
             f"{name}[-1:await number()]",
+            f"({name}, ({name} := [await number()]))",
         )
         return E(text, awaits=True)
 

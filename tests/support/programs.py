@@ -27,6 +27,8 @@ BINDINGS = ("j, k = 1, 2", "z = xs", "c = Box(ys, b)", "err = Failure(0, load=xs
 TARGETS = ("z", *SCALARS, *BOXES)
 """Variables that may be bound to anything."""
 
+ALIASES = ("ys = xs", "xs = ys", "z = xs", "c = b", "b = Box(xs, ys)", "z = err", "z = (xs, ds)", "ys = [z, z]")
+
 UNUSUAL = ("Failure", "(ValueError, SpecialFailure)", "TypeError", "LookupError", "NameError", "i")
 """What else an ``except`` clause takes."""
 
@@ -192,7 +194,7 @@ class Writer:
             f"await send(Ping(key='k', body={key}))",
             "await checkpoint()",
         )
-        return [self.pick(f"z = {wait}", wait)]
+        return [self.pick(f"z = {wait}", wait)] * self.pick(1, 2)
 
     def _assign(self) -> Lines:
         draw = self.expressions
@@ -200,7 +202,7 @@ class Writer:
         if kind == "items":
             return [f"{self.pick(*LISTS)} = {draw.items()}"]
         if kind == "alias":
-            return [self.pick("ys = xs", "xs = ys", "z = xs", "c = b", "b = Box(xs, ys)", "z = err", "z = (xs, ds)")]
+            return [self.pick(*ALIASES)]
         if kind == "mapping":
             return [f"ds = {draw.mapping()}"]
         if kind == "set":
