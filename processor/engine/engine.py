@@ -85,6 +85,8 @@ class Engine:
 
     async def wake(self, instance_id: UUID) -> None:
         """Load the instance if need be and let it look at what waits for it."""
+        if self.stopping:
+            return
         try:
             holding = await self._hold(instance_id)
             if holding is not None and (holding.busy or not await self._is_suspect(holding)):
@@ -465,8 +467,7 @@ class Engine:
     async def _wake_later(self, instance_id: UUID, seconds: float) -> None:
         await self.runtime.environment.sleep(seconds)
         self._to_wake.discard(instance_id)
-        if not self.stopping:
-            await self.wake(instance_id)
+        await self.wake(instance_id)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

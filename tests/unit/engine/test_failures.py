@@ -1,9 +1,11 @@
 """What goes wrong and what becomes of it: policies, suspension, lost locks, a store that fails; rows C and D."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -11,6 +13,8 @@ from holdfast.processor.engine.provider import Batch
 from holdfast.processor.language.activity import Retry
 from holdfast.processor.language.app import App
 from holdfast.processor.language.awaitables import delay, receive, send
+from holdfast.processor.language.transaction import Transaction
+from holdfast.processor.store.memory import MemoryUnitOfWork
 from holdfast.schemas.errors import CommitOutcomeUnknown, StorageError
 from holdfast.schemas.message import Message
 from tests.support.simulation import World
@@ -34,6 +38,10 @@ class Ticked(Message, correlation="key"):
 
 
 class Went(Message, correlation="key"):
+    key: str
+
+
+class Noted(Message, correlation="key"):
     key: str
 
 
@@ -69,6 +77,17 @@ async def careful(start: Began) -> str:
     await send(Done(key=start.key))
     await first("last " + start.key)
     return went.key
+
+
+@app.activity
+async def note(tx: Transaction, key: str) -> None:
+    await tx.execute("note %s", (key,))
+    await gates[key].wait()
+
+
+@app.workflow(start=Noted)
+async def noting(start: Noted) -> None:
+    await note(start.key)
 
 
 @app.workflow(start=Tried, on_unhandled="abandon")
@@ -301,3 +320,37 @@ async def test_a_bug_in_the_engine_is_tried_again_and_ends_as_a_dead_letter() ->
     await world.advance(30)
     assert began.acked
     assert world.verdict("m0") == ("dead_lettered", "attempts_exhausted")
+
+
+async def test_a_host_that_let_go_of_everything_takes_nothing_more() -> None:
+    world = World(app)
+    host = await world.host()
+    await host.die()
+    began = await host.deliver(Began(key="k"), "m0")
+    await world.advance(10)
+    await host.detect()
+    assert not began.acked
+    assert not world.store.tables.instances
+
+
+async def test_a_host_that_lets_go_of_everything_ends_the_transactions_of_its_bursts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(app)
+    host = await world.host()
+    begin, ended = world.store.begin, []
+
+    @asynccontextmanager
+    async def watched(host_id: UUID) -> AsyncIterator[MemoryUnitOfWork]:
+        try:
+            async with begin(host_id) as unit:
+                yield unit
+        finally:
+            ended.append(host_id)
+
+    monkeypatch.setattr(world.store, "begin", watched)
+    gates["k"] = asyncio.Event()
+    await host.deliver(Noted(key="k"), "m0")
+    assert not ended
+    await host.die()
+    assert ended == [host.runtime.host_id]
