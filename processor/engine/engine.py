@@ -160,11 +160,14 @@ class Engine:
 
     # The lane of one key.
 
-    async def _drain(self, key: str, lane: deque[Arrival], pause: float = 0.0) -> None:
-        if pause:
-            await self.runtime.environment.sleep(pause)
+    async def _drain(self, key: str, lane: deque[Arrival]) -> None:
+        environment = self.runtime.environment
         while lane and not self.stopping:
             arrival = lane[0]
+            pause = arrival.not_before - environment.monotonic()
+            if pause > 0:
+                await environment.sleep(pause)
+                continue
             try:
                 await self._handle(arrival)
             except _Overtaken:
@@ -450,11 +453,13 @@ class Engine:
         """Handle messages of one key again after ``seconds``, before those that come after them."""
         if not arrivals:
             return
+        for arrival in arrivals:
+            arrival.not_before = self.runtime.environment.monotonic() + seconds
         key = arrivals[0].envelope.key
         lane = self._lanes.get(key)
         if lane is None:
             self._lanes[key] = lane = deque(arrivals)
-            self._spawn(self._drain(key, lane, seconds))
+            self._spawn(self._drain(key, lane))
         else:
             lane.extendleft(reversed(arrivals))
 

@@ -21,6 +21,7 @@ from holdfast.processor.engine.live_instance import LiveInstance, UnhandledError
 from holdfast.processor.engine.provider import AlreadyConsumed, Suspension
 from holdfast.schemas.errors import (
     InstanceError,
+    InstanceLockLost,
     InvalidMessage,
     NotPersistable,
     ProgramUnknown,
@@ -318,7 +319,7 @@ class Holding:
         """Go back to the last persistence point, unload, and try the messages again, or give them up."""
         instance, runtime = self.instance, self.runtime
         taken = await self._go_back()
-        names = [a.envelope.message_id for a in taken] or [f"instance:{instance.instance_id}"]
+        names = [a.envelope.message_id for a in taken] or [f"burst:{instance.instance_id}:{instance.state.version}"]
         attempts = max(await runtime.provider.attempt(names))
         if attempts >= runtime.settings.max_attempts:
             if not taken:
@@ -334,6 +335,8 @@ class Holding:
     async def _reload(self, error: Exception) -> bool:
         """Drop the copy and load the instance again; False if it is no longer ours to hold."""
         log.warning("copy dropped", instance_id=str(self.instance.instance_id), error=str(error))
+        if isinstance(error, InstanceLockLost):
+            self.runtime.doubt_lease()
         for arrival in await self._go_back():
             if isinstance(error, AlreadyConsumed) and arrival.envelope.message_id == error.message_id:
                 arrival.is_double = True
