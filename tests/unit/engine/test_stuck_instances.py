@@ -207,6 +207,7 @@ async def test_a_correlated_message_revives_an_instance_whose_start_message_was_
     assert world.verdict("m1") == ("applied", None)
 
 
+# Protocol: D13.
 async def test_a_burst_that_takes_its_hosts_down_ends_in_suspension() -> None:
     world = World(app, max_attempts=3)
     deadly.add("bad")
