@@ -31,6 +31,7 @@ from holdfast.processor.engine.runtime import Runtime
 from holdfast.schemas.errors import (
     InstanceError,
     InstanceLockLost,
+    InstanceUnreadable,
     InvalidMessage,
     KeyInUse,
     ProgramUnknown,
@@ -401,6 +402,11 @@ class Engine:
             loaded = await runtime.load.put(instance_id)
         except InstanceLockLost:
             runtime.doubt_lease()
+            raise
+        except InstanceUnreadable as error:
+            # Another host of the app may know the format that this one does not.
+            log.warning("state unreadable", instance_id=str(instance_id), error=str(error))
+            await self.release([instance_id])
             raise
         program_hash = loaded.program_hash if loaded.state is None else loaded.state.program_hash
         try:
