@@ -304,6 +304,7 @@ begin
     end loop;
     if exists (select from pg_roles where rolname = 'holdfast_worker') then
         grant insert on holdfast.events, holdfast.programs to holdfast_worker;
+        grant update (signature) on holdfast.programs to holdfast_worker;
         grant insert, update, delete
             on holdfast.hosts, holdfast.instance_rows, holdfast.instance_states, holdfast.bookmarks,
                holdfast.inbox, holdfast.attempts, holdfast.outbox
