@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from tests.support.program_world import ERRORS
+
 T = TypeVar("T")
 
 Choose = Callable[[int], int]
@@ -22,8 +24,8 @@ SMALL = ("n", "s")
 
 LISTS = ("xs", "ys")
 BOXES = ("b", "c")
-ERRORS = ("err", "exc")
-ANY = ("z", *SCALARS, *LISTS, "ds", "ss", *BOXES, "m", *ERRORS)
+CAUGHT = ("err", "exc")
+ANY = ("z", *SCALARS, *LISTS, "ds", "ss", *BOXES, "m", *CAUGHT)
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,8 @@ class Expressions:
     def _rebinding(self, _depth: int) -> Expression:
         """Draw something whose name gets another value while it waits."""
         name = self.pick(*SCALARS)
-        answer = self.pick("await number()", f"await same({name})")
-        return E(f"({name} {self.pick('+', '!=')} ({name} := {answer}))", awaits=True)
+        answer = self.pick(f"await same(({name} := 5))", f"({name} := await number())", f"await same(({name} := None))")
+        return E(f"({name} {self.pick('+', '!=')} {answer})", awaits=True)
 
     def _leaf(self, _depth: int = 0) -> Expression:
         return E(self.pick("1", "0", "2", "-1", "n", *SCALARS, "True", "None"))
@@ -229,7 +231,8 @@ class Expressions:
             f"(note({name}[:9]) and (await grow({name}), {first}))",
             f"({name}[:9] + (await grow({name}))[:9])",
             f"{name}[-1:await number()]",
-            f"({name}, ({name} := [await number()]))",
+            f"({name}, await same(({name} := [1])), ({name} := await items()))",
+            f"({self.pick('c', 'k', 'z', *CAUGHT)}, await number())",
         )
         return E(text, awaits=True)
 
@@ -244,7 +247,7 @@ class Expressions:
             arguments = f"{one}, {two}"
         elif shape == "named":
             one, two = settle(one, self.value(depth))
-            arguments = f"{one}, how={self.pick(*map(repr, HOW))}" if name == "fail" else f"{one}, k={two}"
+            arguments = f"{one}, how={self.pick(*map(repr, ERRORS))}" if name == "fail" else f"{one}, k={two}"
         elif shape == "starred":
             items, one = settle(self.items(depth), one)
             arguments = f"*{items}, {one}"
@@ -352,21 +355,6 @@ class Expressions:
         if self.may_await() and self.chance(3):
             return E("(await number()) % 2", awaits=True)
         return E(self.pick("0", "-1", "0", "-1", "i") if index else self.pick("'a'", "0", "'b'", "n"))
-
-
-HOW = (
-    "failure",
-    "special",
-    "noted",
-    "chained",
-    "in context",
-    "value",
-    "key",
-    "timeout",
-    "group",
-    "exit",
-    "interrupt",
-)
 
 
 def _settled(text: str, *parts: Expression) -> Expression:

@@ -121,7 +121,7 @@ class Writer:
 
     def function(self) -> str:
         """Return the source of the function."""
-        lines = [line for line in BINDINGS if not self.chance(12)]
+        lines = [line for line in BINDINGS if not self.chance(8)]
         # A number before each statement says whether there is one, so that Hypothesis can take single ones out.
         while self.left > 0 and self.choose(20):
             # Much that goes wrong is caught here, so that what follows is reached.
