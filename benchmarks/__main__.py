@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any
 
 import psycopg
+import structlog
 
 from benchmarks.measure import BenchmarkError, Run, measure
 from benchmarks.subjects import SUBJECTS, Ceiling
@@ -75,6 +76,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="runs of each subject (default: 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run and the summary there")
     arguments = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("warning"))
     with running_services() as services:
         settings = server_settings(services)
         if any(settings[name] != "on" for name in DURABILITY):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import tempfile
 from asyncio.subprocess import Process
 from dataclasses import dataclass
 from typing import LiteralString
@@ -83,7 +84,7 @@ async def measure(subject: Subject, orders: int, services: Services) -> Run:
     finally:
         for queue in (*subject.queues, OUT_QUEUE):
             await channel.queue_delete(queue)
-        for exchange in (subject.exchange, subject.out_exchange):
+        for exchange in subject.exchanges:
             await channel.exchange_delete(exchange)
         await broker.close()
         services.drop_database(name)
@@ -97,15 +98,21 @@ def _settle(services: Services) -> None:
 
 async def _drain(subject: Subject, orders: int, channel: AbstractChannel, database_url: str, amqp_url: str) -> None:
     addresses = {"HOLDFAST_DATABASE_URL": database_url, "HOLDFAST_AMQP_URL": amqp_url}
-    process = await asyncio.create_subprocess_exec(
-        *subject.command(orders), env=os.environ | addresses | subject.environment()
-    )
-    try:
-        await _all_out(process, orders, channel)
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
+    with tempfile.TemporaryFile() as output:
+        process = await asyncio.create_subprocess_exec(
+            *subject.command(orders), env=os.environ | addresses | subject.environment(), stdout=output, stderr=output
+        )
+        try:
+            await _all_out(process, orders, channel)
+            if subject.ends_by_itself:
+                await process.wait()
+        except BenchmarkError as error:
+            output.seek(0)
+            raise BenchmarkError(f"{error}; it wrote:\n{output.read()[-2000:].decode(errors='replace')}") from None
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
 
 
 async def _all_out(process: Process, orders: int, channel: AbstractChannel) -> None:

@@ -28,7 +28,11 @@ class Subject(Protocol):
     out_exchange: str
     """Where the messages go that it sends."""
     queues: tuple[str, ...]
-    """What it consumes, to be removed after a run."""
+    """Its queues, to be removed after a run."""
+    exchanges: tuple[str, ...]
+    """Its exchanges, likewise."""
+    ends_by_itself: bool
+    """Whether its process ends when the orders are done, or works on until it is told to stop."""
 
     async def prepare(self, database_url: str, amqp_url: str) -> None:
         """Create its tables in an empty database, and its exchanges and queues."""
@@ -51,6 +55,8 @@ class Ceiling:
     exchange = "ceiling"
     out_exchange = ceiling.OUT_EXCHANGE
     queues: tuple[str, ...] = (ceiling.QUEUE,)
+    exchanges: tuple[str, ...] = (exchange, out_exchange)
+    ends_by_itself = True
 
     async def prepare(self, database_url: str, amqp_url: str) -> None:
         async with await psycopg.AsyncConnection.connect(database_url) as connection:
@@ -76,13 +82,20 @@ class Holdfast:
     """A Holdfast worker, in one of its persistence modes."""
 
     schema = "holdfast"
+    ends_by_itself = False
 
     def __init__(self, persistence: Persistence) -> None:
         self._topology = Topology(app.name)
         self.name = str(persistence)
         self.exchange = self._topology.exchange
         self.out_exchange = self._topology.out
-        self.queues: tuple[str, ...] = self._topology.queues
+        self.queues: tuple[str, ...] = (*self._topology.queues, self._topology.dead, self._topology.control)
+        self.exchanges: tuple[str, ...] = (
+            self.exchange,
+            self.out_exchange,
+            self._topology.dead,
+            self._topology.events,
+        )
 
     async def prepare(self, database_url: str, amqp_url: str) -> None:
         await migrate(database_url)

@@ -39,7 +39,9 @@ Reason = Literal[
 ]
 """Why a persistence point was taken."""
 
-SuspensionReason = Literal["unhandled_exception", "program_unresolvable", "not_persistable", "key_in_use", "requested"]
+SuspensionReason = Literal[
+    "unhandled_exception", "program_unresolvable", "not_persistable", "attempts_exhausted", "requested"
+]
 """Why an instance was suspended."""
 
 

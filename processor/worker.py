@@ -136,8 +136,9 @@ async def _tenure(
     try:
         async with Intake(engine, incoming, topology, random=random) as intake:
             await asyncio.wait([lease, stopping, *loops], return_when=asyncio.FIRST_COMPLETED)
+            # What comes from now on goes back when the channels are closed.
+            intake.pause()
             if stop.is_set():
-                intake.pause()
                 if not await engine.drain(runtime.settings.shutdown_grace):
                     log.warning("bursts cut short")
                 await relay.drain(runtime.settings.shutdown_grace)

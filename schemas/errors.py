@@ -8,7 +8,6 @@
     ├── ProgramUnknown               this host does not have, or may not run, an instance's program
     ├── ProgramUnresolvable          a stored program needs names that the deployed code lacks
     │   └── UnreadableValue          a stored value names a type that is not declared, or is damaged
-    ├── PersistenceRequired          the workflow needs a persistence provider and has none
     ├── InstanceError
     │   ├── InstanceNotFound         no such instance
     │   ├── VersionNotFound          the instance has not come to that version
@@ -103,10 +102,6 @@ class ProgramUnresolvable(HoldfastError):
 
 class UnreadableValue(ProgramUnresolvable):
     """A stored variable cannot be read: its tree names a type that is not declared, or is damaged."""
-
-
-class PersistenceRequired(HoldfastError):
-    """The workflow needs a persistence provider and the host has none."""
 
 
 class InstanceError(HoldfastError):

@@ -61,3 +61,8 @@ def check_name(what: str, value: str) -> str:
     if "\x00" in value:
         raise InvalidMessage(f"invalid_{what}", f"{what} holds a NUL character")
     return value
+
+
+def storable(text: str) -> str:
+    """Return ``text`` with marks in place of what a ``text`` of Postgres cannot hold: NUL and lone surrogates."""
+    return text.encode("utf-8", "replace").decode().replace("\x00", "?")

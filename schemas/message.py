@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, Unpack
+from uuid import UUID
 
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -64,28 +65,29 @@ class Message(BaseModel):
     ) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         cls.message_type = check_name("type", type or cls.__name__)
-        cls.exchange = exchange or cls.exchange
+        cls.exchange = check_name("exchange", exchange) if exchange else cls.exchange
         cls.correlation_field = correlation or cls.correlation_field
-        if cls.correlation_field and cls.correlation_field not in cls.model_fields:
-            raise AppError(
-                f"message {cls.__name__} correlates by {cls.correlation_field!r}, which is not one of its fields"
-            )
+        if cls.correlation_field:
+            _check_correlation(cls)
 
     @property
     def correlation_key(self) -> str:
-        """The business value by which this message finds its instance."""
+        """The business value by which this message finds its instance; ``InvalidMessage`` if it is null."""
         if not self.correlation_field:
             raise AppError(
                 f"message {type(self).__name__} has no correlation: declare it with "
                 f"class {type(self).__name__}(Message, correlation='<field>')"
             )
-        return str(getattr(self, self.correlation_field))
+        key = getattr(self, self.correlation_field)
+        if key is None:
+            raise InvalidMessage("missing_correlation", f"{self.correlation_field} is null")
+        return str(key)
 
     @classmethod
     def parse(cls, envelope: Envelope) -> Self:
         """Return the validated message of an envelope, or raise ``InvalidMessage``.
 
-        Reasons: ``not_json``, ``too_deep``, ``invalid_body``, ``correlation_mismatch``.
+        Reasons: ``not_json``, ``too_deep``, ``invalid_body``, ``missing_correlation``, ``correlation_mismatch``.
         """
         message = cls.parse_body(envelope.body)
         if cls.correlation_field and message.correlation_key != envelope.key:
@@ -107,6 +109,9 @@ class Message(BaseModel):
                 for e in error.errors(include_url=False, include_input=False)
             )
             raise InvalidMessage("invalid_body", problems[:1000]) from None
+        except Exception as error:
+            # A validator of the user's own that fails in a way that pydantic does not take for a refusal.
+            raise InvalidMessage("invalid_body", f"{type(error).__name__}: {error}"[:1000]) from error
 
     def envelope(self, message_id: str, traceparent: str | None = None) -> Envelope:
         """Return this message as it travels under ``message_id``."""
@@ -116,6 +121,21 @@ class Message(BaseModel):
             key=check_name("correlation", self.correlation_key),
             body=self.model_dump_json().encode(),
             traceparent=traceparent,
+        )
+
+
+def _check_correlation(kind: type[Message]) -> None:
+    """Raise ``AppError`` if the correlation field is missing or of a type whose text is no key."""
+    field = kind.model_fields.get(kind.correlation_field)
+    if field is None:
+        raise AppError(
+            f"message {kind.__name__} correlates by {kind.correlation_field!r}, which is not one of its fields"
+        )
+    found = field.annotation
+    if isinstance(found, type) and (found is bool or not issubclass(found, str | int | UUID)):
+        raise AppError(
+            f"message {kind.__name__} correlates by {kind.correlation_field!r}, which is a {found.__name__}: "
+            "use a string, an integer or a UUID"
         )
 
 

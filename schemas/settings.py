@@ -25,8 +25,8 @@ class Settings(BaseSettings):
     partitions: int = Field(default=1, ge=1, le=100, description="queues that the app's messages are spread over")
     prefetch: int = Field(default=400, ge=1, le=65535, description="unacked messages a partition")
     lease: float = Field(default=60.0, gt=0, description="seconds that a host's locks outlive its last renewal")
-    renewal: float = Field(default=30.0, gt=0, description="seconds between two renewals of the lease")
-    detection: float = Field(default=5.0, gt=0, description="seconds between two looks for runnable instances")
+    host_lock_renewal: float = Field(default=30.0, gt=0, description="seconds between two renewals of the lease")
+    runnable_detection: float = Field(default=5.0, gt=0, description="seconds between two looks for runnable instances")
     time_to_unload: float = Field(default=60.0, ge=0, description="seconds that an idle instance stays loaded")
     transaction_timeout: float = Field(
         default=60.0, gt=0, description="seconds that a transaction with user SQL may stay open"
@@ -59,8 +59,8 @@ class Settings(BaseSettings):
                 f"HOLDFAST_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors(include_url=False)
             )
             raise SettingsError(problems) from None
-        if settings.renewal * 2 > settings.lease:
-            settings = settings.model_copy(update={"renewal": settings.lease / 2})
+        if settings.host_lock_renewal * 2 > settings.lease:
+            settings = settings.model_copy(update={"host_lock_renewal": settings.lease / 2})
         return settings
 
     def require(self, *names: str) -> Self:

@@ -24,7 +24,7 @@ from aiormq.exceptions import AuthenticationError
 from holdfast.processor.broker.backoff import Backoff
 from holdfast.processor.broker.channel import FAILURES, Channel, broker_errors, describe
 from holdfast.processor.broker.tap import Tap, TappedTransport
-from holdfast.schemas.errors import BrokerError
+from holdfast.schemas.errors import BrokerError, SettingsError
 
 log = structlog.get_logger("holdfast.broker")
 
@@ -55,8 +55,8 @@ class Connection:
 
     ``name`` shows in the broker's lists, ``heartbeat`` is in seconds, ``random`` spreads the tries to
     connect. ``patience`` is how many seconds the first opening may take in all, None for ever; after
-    it, entering raises ``BrokerError``, and at once where trying again is no use: for a malformed URL, or
-    a user name, password or virtual host that the broker refuses.
+    it, entering raises ``BrokerError``, and at once where trying again is no use: for a user name, password
+    or virtual host that the broker refuses. Raises ``SettingsError`` for a URL that cannot be read.
     """
 
     def __init__(self, url: str, *, name: str, heartbeat: int, random: Random, patience: float | None = 30.0) -> None:
@@ -179,13 +179,15 @@ class Connection:
 
 def _read_url(url: str, *, name: str, heartbeat: int) -> tuple[str, str]:
     """Return the URL with the connection's options, and the broker's place without the password."""
+    # What is wrong with it is not quoted, as it may be a part of the password.
+    malformed = SettingsError("the RabbitMQ URL cannot be read: write amqp://user:password@host:port/vhost")
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise BrokerError(f"the RabbitMQ URL is malformed: {error}") from None
+    except ValueError:
+        raise malformed from None
     if parts.scheme not in ("amqp", "amqps") or not parts.hostname:
-        raise BrokerError("the RabbitMQ URL is malformed: it must look like amqp://user:password@host:5672/")
+        raise malformed
     query = dict(parse_qsl(parts.query)) | {"name": name, "heartbeat": str(heartbeat)}
     place = f"{parts.hostname}:{port}" if port else parts.hostname
     return parts._replace(query=urlencode(query)).geturl(), place

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from holdfast.processor.broker.frames import Properties
 from holdfast.schemas.errors import InvalidMessage
-from holdfast.schemas.identifiers import check_name, digest
+from holdfast.schemas.identifiers import check_name, digest, storable
 from holdfast.schemas.message import Envelope
 
 MAX_BODY_BYTES = 1 << 20
@@ -56,12 +56,8 @@ def salvage(properties: Properties, body: bytes) -> Envelope:
     What is missing becomes empty and what cannot be stored is replaced; a missing id is made from what the
     message says, so that the same message delivered twice gets the same id.
     """
-    type_, key = _storable(properties.type), _storable(properties.correlation_id)
-    message_id = _storable(properties.message_id)
+    type_, key = storable(properties.type or ""), storable(properties.correlation_id or "")
+    message_id = storable(properties.message_id or "")
     if not message_id:
         message_id = f"unidentified:{digest(type_, key, body).hex()}"
     return Envelope(message_id=message_id, type=type_, key=key, body=body, traceparent=properties.traceparent)
-
-
-def _storable(value: str | None) -> str:
-    return (value or "").encode("utf-8", "replace").decode().replace("\x00", "?")

@@ -90,7 +90,11 @@ class Properties(NamedTuple):
         if b"traceparent" not in self.table:
             return None
         value = self.headers.get("traceparent")
-        return value if isinstance(value, str) and 0 < len(value) <= 255 and value.isascii() else None
+        return (
+            value
+            if isinstance(value, str) and 0 < len(value) <= 255 and value.isascii() and value.isprintable()
+            else None
+        )
 
 
 class Damaged(ConnectionError):

@@ -64,13 +64,21 @@ async def run(
                 return Returned(await _attempt(activity, call, unit)), attempt
             async with asyncio.timeout(activity.timeout.total_seconds()):
                 return Returned(await _attempt(activity, call, unit)), attempt
-        except Exception as error:
+        except BaseException as error:
+            if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)) or _is_cancelled(error):
+                raise
             # Whatever an activity raises goes on at its await, but a transaction that is gone takes the burst along.
             if unit is not None and isinstance(error, StorageError):
                 raise
             if attempt >= activity.retry.attempts or not isinstance(error, activity.retry.on):
                 return Raised(error), attempt
             await environment.sleep(activity.retry.wait(attempt))
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    """Whether this burst is being cancelled, rather than something that the activity waited for."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 async def _attempt(activity: Activity[Any, Any], call: ActivityCall[Any], unit: UnitOfWork | None) -> object:

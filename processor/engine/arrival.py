@@ -19,16 +19,20 @@ def _nothing() -> None:
 class Arrival:
     """One message on its way through the engine.
 
-    ``is_double`` says that a commit found its id to be known already, so only the store can tell what it is.
-    ``settle`` acknowledges it to the broker and is called once its fate is durable. ``problem`` is
-    what the consumer found wrong with it; ``message`` is its validated form, once it is known.
+    ``is_counted`` says that this delivery was counted as an attempt, ``is_double`` that a commit found its
+    id to be known already, so only the store can tell what it is. ``not_before`` is when it is to be tried
+    again, on the host's monotonic clock. ``settle`` acknowledges it to the broker and is called once its fate is
+    durable. ``problem`` is what the consumer found wrong with it; ``message`` is its validated form, once it is
+    known.
     """
 
     envelope: Envelope
     received_at: datetime
     partition: int = 0
     redelivered: bool = False
+    is_counted: bool = False
     is_double: bool = False
+    not_before: float = 0.0
     stored: StoredMessage | None = None
     settle: Callable[[], None] = _nothing
     problem: InvalidMessage | None = None

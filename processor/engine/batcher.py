@@ -39,11 +39,20 @@ class Batcher(Generic[T, R]):
     async def _run(self) -> None:
         try:
             while self._waiting:
-                size = min(self._limit, len(self._waiting))
-                group = [self._waiting.popleft() for _ in range(size)]
-                await self._serve_group(group)
+                group = self._next_group()
+                if group:
+                    await self._serve_group(group)
         finally:
             self._task = None
+
+    def _next_group(self) -> list[tuple[T, asyncio.Future[R]]]:
+        group: list[tuple[T, asyncio.Future[R]]] = []
+        while self._waiting and len(group) < self._limit:
+            item, future = self._waiting.popleft()
+            # Who was cancelled while waiting wants nothing any more.
+            if not future.done():
+                group.append((item, future))
+        return group
 
     async def _serve_group(self, group: list[tuple[T, asyncio.Future[R]]]) -> None:
         try:

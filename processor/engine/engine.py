@@ -45,13 +45,19 @@ ALONE = 10.0
 """Seconds that a redelivered message has the host's bursts to itself, so that a long activity holds up nobody."""
 
 
+class _Overtaken(Exception):
+    """An older message of the key came back while this one waited for its turn."""
+
+
 class Engine:
     """Takes messages and wake-ups and runs the instances that they concern."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.held: dict[UUID, Holding] = {}
-        self._loading: dict[UUID, asyncio.Future[Holding | None]] = {}
+        self._loading: dict[UUID, asyncio.Future[None]] = {}
+        self._leaving: dict[UUID, asyncio.Future[None]] = {}
+        self._to_wake: set[UUID] = set()
         self._by_key: dict[str, list[Holding]] = {}
         self._lanes: dict[str, deque[Arrival]] = {}
         self._alone = asyncio.Lock()
@@ -80,9 +86,45 @@ class Engine:
 
     async def wake(self, instance_id: UUID) -> None:
         """Load the instance if need be and let it look at what waits for it."""
-        holding = self.held.get(instance_id) or await self._hold(instance_id)
-        if holding is not None:
-            holding.poke()
+        if self.stopping:
+            return
+        try:
+            holding = await self._hold(instance_id)
+            if holding is not None and (holding.busy or not await self._is_suspect(holding)):
+                holding.poke()
+        except Exception:
+            # Its lock may be taken by now, and then nobody else looks at it.
+            self.wake_later(instance_id, STORAGE_PAUSE)
+            raise
+
+    async def _is_suspect(self, holding: Holding) -> bool:
+        """Whether an instance is left to be run alone: its burst may have brought down the host that held it.
+
+        The first time nothing is made of it. From then on it is counted when its turn has come, so that it is
+        found out and its innocent neighbours are not.
+        """
+        instance = holding.instance
+        if not holding.is_taken_over:
+            return False
+        name = f"instance:{instance.instance_id}:{instance.state.version}"
+        is_second = (await self.runtime.provider.attempt([name]))[0] > 1
+        holding.is_taken_over = False
+        if is_second:
+            self._spawn(self._try_alone(holding, f"{name}:alone"))
+        return is_second
+
+    async def _try_alone(self, holding: Holding, name: str) -> None:
+        async with self._alone:
+            try:
+                attempts = (await self.runtime.provider.attempt([name]))[0]
+            except StorageError:
+                self.wake_later(holding.instance.instance_id, STORAGE_PAUSE)
+                raise
+            if attempts > self.runtime.settings.max_attempts:
+                holding.give_up(attempts - 1)
+            else:
+                holding.poke()
+            await holding.rest(ALONE)
 
     async def unload_idle(self, seconds: float) -> None:
         """Let go of the instances that have been idle for that long."""
@@ -91,7 +133,7 @@ class Engine:
         for holding in idle:
             self.forget(holding)
         if idle:
-            await self.runtime.provider.release(self.runtime.host_id, [h.instance.instance_id for h in idle])
+            await self.release([h.instance.instance_id for h in idle])
 
     async def drain(self, seconds: float) -> bool:
         """Start nothing new and let what runs come to an end; False if that took longer."""
@@ -103,7 +145,8 @@ class Engine:
         return not pending
 
     async def abandon_all(self) -> None:
-        """Drop every copy at once: the locks are lost, or the host ends."""
+        """Drop every copy at once and take nothing more: the locks are lost, or the host ends."""
+        self.stopping = True
         holdings, self.held, self._by_key = list(self.held.values()), {}, {}
         tasks = [*self._tasks]
         self._lanes.clear()
@@ -114,16 +157,22 @@ class Engine:
                 holding.task.cancel()
                 tasks.append(holding.task)
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(h.instance.drop() for h in holdings), return_exceptions=True)
 
     # The lane of one key.
 
-    async def _drain(self, key: str, lane: deque[Arrival], pause: float = 0.0) -> None:
-        if pause:
-            await self.runtime.environment.sleep(pause)
+    async def _drain(self, key: str, lane: deque[Arrival]) -> None:
+        environment = self.runtime.environment
         while lane and not self.stopping:
             arrival = lane[0]
+            pause = arrival.not_before - environment.monotonic()
+            if pause > 0:
+                await environment.sleep(pause)
+                continue
             try:
                 await self._handle(arrival)
+            except _Overtaken:
+                continue
             except StorageError as error:
                 log.warning("store unreachable", error=str(error), message_id=arrival.envelope.message_id)
                 await self.runtime.environment.sleep(STORAGE_PAUSE)
@@ -136,9 +185,9 @@ class Engine:
                 # Counted like one that takes its host down, so that it ends as a dead letter at last.
                 log.exception("message not handled", message_id=arrival.envelope.message_id)
                 await self.runtime.environment.sleep(STORAGE_PAUSE)
-                arrival.redelivered = True
+                arrival.redelivered, arrival.is_counted = True, False
                 continue
-            lane.popleft()
+            lane.remove(arrival)
         if self._lanes.get(key) is lane:
             del self._lanes[key]
 
@@ -200,7 +249,7 @@ class Engine:
                 f"message id {arrival.envelope.message_id!r} came before with another type, key or body",
             )
         elif kind is RouteKind.FINISHED:
-            await self._keep(arrival, "rejected", reason="completed")
+            await self.keep(arrival, "rejected", reason="completed")
         elif kind in (RouteKind.NON_PERSISTED, RouteKind.BOOKMARK) and instance_id is not None:
             await self._bring(arrival, instance_id)
         elif kind is RouteKind.LIVING or arrival.envelope.type not in self.runtime.app.starts:
@@ -213,7 +262,7 @@ class Engine:
         """Bring a message to an instance that is to be loaded."""
 
         async def find() -> Holding | None:
-            holding = self.held.get(instance_id) or await self._hold(instance_id)
+            holding = await self._hold(instance_id)
             if holding is None or holding.is_suspended:
                 await self.buffer(arrival)
                 return None
@@ -227,11 +276,13 @@ class Engine:
         async def find() -> Holding | None:
             try:
                 return await self._register(arrival)
-            except (KeyInUse, AlreadyConsumed):
+            except KeyInUse:
+                await self.buffer(arrival)
+            except AlreadyConsumed:
                 # Somebody was faster; where the message belongs now, the routing table knows.
                 if arrival.stored is None:
                     self.retry([arrival], 0)
-                return None
+            return None
 
         await self._give(arrival, find)
 
@@ -273,11 +324,15 @@ class Engine:
                 holding.offer(arrival)
             return
         async with self._alone:
-            attempts = (await self.runtime.provider.attempt([arrival.envelope.message_id]))[0]
-            if attempts > self.runtime.settings.max_attempts:
-                detail = f"tried {attempts - 1} times without reaching a commit"
-                await self._dead_letter(arrival, "attempts_exhausted", detail)
-                return
+            if self._lanes[arrival.envelope.key][0] is not arrival:
+                raise _Overtaken
+            if not arrival.is_counted:
+                attempts = (await self.runtime.provider.attempt([arrival.envelope.message_id]))[0]
+                if attempts > self.runtime.settings.max_attempts:
+                    detail = f"tried {attempts - 1} times without reaching a commit"
+                    await self._dead_letter(arrival, "attempts_exhausted", detail)
+                    return
+                arrival.is_counted = True
             holding = await find()
             if holding is not None:
                 holding.offer(arrival)
@@ -294,16 +349,17 @@ class Engine:
 
     async def buffer(self, arrival: Arrival) -> None:
         """Store a message until somebody waits for it; wakes who already does."""
-        await self._keep(arrival, "buffered")
+        await self.keep(arrival, "buffered")
 
     async def _dead_letter(self, arrival: Arrival, reason: str, detail: str) -> None:
         envelope = arrival.envelope
         log.warning("dead letter", reason=reason, detail=detail, message_id=envelope.message_id)
-        await self._keep(arrival, "dead_lettered", reason=reason, detail=detail)
+        await self.keep(arrival, "dead_lettered", reason=reason, detail=detail)
 
-    async def _keep(
+    async def keep(
         self, arrival: Arrival, verdict: Any, *, reason: str | None = None, detail: str | None = None
     ) -> None:
+        """Store a message with a verdict and settle it; wakes who waits for it."""
         kind = "message" if arrival.stored is None else arrival.stored.kind
         route = await self.runtime.take_in.put(
             Intake(envelope=arrival.envelope, verdict=verdict, kind=kind, reason=reason, detail=detail)
@@ -312,25 +368,26 @@ class Engine:
             await self._dead_letter(arrival, "message_id_reused", "the message id came before with another body")
             return
         arrival.settle()
-        if route.kind is RouteKind.BOOKMARK and route.instance_id is not None:
+        if route.kind in (RouteKind.BOOKMARK, RouteKind.NON_PERSISTED) and route.instance_id is not None:
             self._spawn(self.wake(route.instance_id))
 
     # Instances in hand.
 
     async def _hold(self, instance_id: UUID) -> Holding | None:
         """Lock and load an instance; None if it is closed, gone, or in another host's hands."""
-        loading = self._loading.get(instance_id)
-        if loading is not None:
-            return await asyncio.shield(loading)
-        future: asyncio.Future[Holding | None] = asyncio.get_running_loop().create_future()
-        self._loading[instance_id] = future
-        holding: Holding | None = None
+        while instance_id not in self.held:
+            busy = self._leaving.get(instance_id) or self._loading.get(instance_id)
+            if busy is None:
+                break
+            await asyncio.shield(busy)
+        else:
+            return self.held[instance_id]
+        self._loading[instance_id] = loaded = asyncio.get_running_loop().create_future()
         try:
-            holding = await self._load(instance_id)
-            return holding
+            return await self._load(instance_id)
         finally:
             del self._loading[instance_id]
-            future.set_result(holding)
+            loaded.set_result(None)
 
     async def _load(self, instance_id: UUID) -> Holding | None:
         try:
@@ -358,7 +415,7 @@ class Engine:
         except ProgramUnknown as error:
             # Another host of the app may have the program that this one lacks.
             log.warning("program unknown", instance_id=str(instance_id), error=str(error))
-            await runtime.provider.release(runtime.host_id, [instance_id])
+            await self.release([instance_id])
             raise
         return LiveInstance(runtime, loaded, workflow, program)
 
@@ -380,25 +437,45 @@ class Engine:
             if not mates:
                 del self._by_key[key]
 
+    async def release(self, instance_ids: list[UUID]) -> None:
+        """Give locks back; who wants such an instance here waits until that is done.
+
+        If the store gives way they stay this host's, whose own detection then finds what wakes them.
+        """
+        left = asyncio.get_running_loop().create_future()
+        self._leaving |= dict.fromkeys(instance_ids, left)
+        try:
+            await self.runtime.provider.release(self.runtime.host_id, instance_ids)
+        except StorageError as error:
+            log.warning("locks kept", error=str(error))
+        finally:
+            for instance_id in instance_ids:
+                del self._leaving[instance_id]
+            left.set_result(None)
+
     def retry(self, arrivals: list[Arrival], seconds: float) -> None:
         """Handle messages of one key again after ``seconds``, before those that come after them."""
         if not arrivals:
             return
+        for arrival in arrivals:
+            arrival.not_before = self.runtime.environment.monotonic() + seconds
         key = arrivals[0].envelope.key
         lane = self._lanes.get(key)
         if lane is None:
             self._lanes[key] = lane = deque(arrivals)
-            self._spawn(self._drain(key, lane, seconds))
+            self._spawn(self._drain(key, lane))
         else:
-            for place, arrival in enumerate(arrivals, start=1):
-                lane.insert(place, arrival)
+            lane.extendleft(reversed(arrivals))
 
     def wake_later(self, instance_id: UUID, seconds: float) -> None:
-        """Look at an instance again after ``seconds``."""
-        self._spawn(self._wake_later(instance_id, seconds))
+        """Look at an instance again after ``seconds``, unless that is to be done anyway."""
+        if instance_id not in self._to_wake:
+            self._to_wake.add(instance_id)
+            self._spawn(self._wake_later(instance_id, seconds))
 
     async def _wake_later(self, instance_id: UUID, seconds: float) -> None:
         await self.runtime.environment.sleep(seconds)
+        self._to_wake.discard(instance_id)
         await self.wake(instance_id)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -18,10 +18,11 @@ import structlog
 from holdfast.events.types import SuspensionReason, Where
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.live_instance import LiveInstance
-from holdfast.processor.engine.provider import AlreadyConsumed, Intake, Suspension
+from holdfast.processor.engine.provider import AlreadyConsumed, Suspension
 from holdfast.processor.engine.unhandled import UnhandledError
 from holdfast.schemas.errors import (
     InstanceError,
+    InstanceLockLost,
     InvalidMessage,
     NotPersistable,
     ProgramUnknown,
@@ -56,6 +57,8 @@ class Holding:
         self.instance = instance
         self.task: asyncio.Task[None] | None = None
         self.idle_since = self.runtime.environment.monotonic()
+        self.is_taken_over = instance.loaded.is_taken_over
+        self._tries = 0
         self._mailbox: deque[Arrival] = deque()
         self._stored: deque[Arrival] = deque()
         self._due: list[str] = []
@@ -81,6 +84,11 @@ class Holding:
     def poke(self) -> None:
         """Have the instance look at what the store holds for it."""
         self._look = True
+        self._go()
+
+    def give_up(self, tries: int) -> None:
+        """Have the instance suspended, as so often the host fell that ran it alone."""
+        self._tries = tries
         self._go()
 
     async def rest(self, seconds: float) -> None:
@@ -110,11 +118,7 @@ class Holding:
                     going = await self._reload(error)
         except Exception:
             log.exception("burst failed", instance_id=str(self.instance.instance_id))
-            self.engine.forget(self)
-            arrivals = [a for a in await self.instance.drop() if a.stored is None] + [*self._mailbox]
-            for arrival in arrivals:
-                arrival.redelivered = True
-            self.engine.retry(arrivals, STORAGE_PAUSE)
+            await self._start_over()
         finally:
             self.idle_since = self.runtime.environment.monotonic()
             self.task = None
@@ -128,6 +132,9 @@ class Holding:
             await self._look_at_store()
         if self.is_suspended:
             return await self._resume()
+        if self._tries:
+            detail = f"{self._tries} times the host fell that ran it alone"
+            return await self._suspend("attempts_exhausted", None, detail)
         if instance.unresolvable is not None:
             raise instance.unresolvable
         if instance.state.version == 0:
@@ -154,7 +161,7 @@ class Holding:
             await self._run()
             return True
         if self._mailbox:
-            await self.engine.buffer(self._mailbox.popleft())
+            await self._keep(self._mailbox[0])
             return True
         return self._look
 
@@ -191,7 +198,9 @@ class Holding:
                     self.runtime.host_id, instance.instance_id, arrival.envelope.message_id
                 )
                 return await self._load_again()
-            instance.resume(arrival, by=body.get("by") or "unknown", why=body.get("why"))
+            instance.resume(arrival)
+            if instance.unresolvable is not None:
+                raise instance.unresolvable
             instance.restore()
             if instance.must_run:
                 await self._run()
@@ -242,16 +251,14 @@ class Holding:
                 await self._keep(arrival, error.reason, error.detail)
         return arrival.message
 
-    async def _keep(self, arrival: Arrival, reason: str | None, detail: str | None) -> None:
-        """Store a message: as a dead letter if there is a reason, else buffered."""
-        intake = Intake(
-            envelope=arrival.envelope,
-            verdict="buffered" if reason is None else "dead_lettered",
-            reason=reason,
-            detail=detail,
-        )
-        await self.runtime.take_in.put(intake)
-        arrival.settle()
+    async def _keep(self, arrival: Arrival, reason: str | None = None, detail: str | None = None) -> None:
+        """Store a message, as a dead letter if there is a reason, and have it in memory no longer."""
+        await self.engine.keep(arrival, "buffered" if reason is None else "dead_lettered", reason=reason, detail=detail)
+        self._leave(arrival)
+
+    def _leave(self, arrival: Arrival) -> None:
+        if arrival in self._mailbox:
+            self._mailbox.remove(arrival)
 
     # When something goes wrong.
 
@@ -276,7 +283,7 @@ class Holding:
         return await self._suspend("unhandled_exception", error.name, error.detail, error.where)
 
     async def _suspend(
-        self, reason: SuspensionReason, exception_name: str, detail: str, where: Where | None = None
+        self, reason: SuspensionReason, exception_name: str | None, detail: str, where: Where | None = None
     ) -> bool:
         """Go back to the last persistence point and suspend there; what was taken goes into the inbox."""
         instance = self.instance
@@ -287,35 +294,33 @@ class Holding:
             reason=reason,
             detail=detail,
         )
-        taken = await instance.drop()
-        try:
-            if instance.state.version == 0:
-                suspension = Suspension(
-                    instance_id=instance.instance_id,
-                    host_id=self.runtime.host_id,
-                    lock_token=instance.loaded.lock_token,
-                    reason=reason,
-                    exception_name=exception_name,
-                    message=next((a.consumed() for a in taken), None),
-                )
-                await self.runtime.provider.suspend([suspension])
-                for arrival in taken:
-                    arrival.settle()
-            else:
-                for arrival in taken:
-                    if arrival.stored is None:
-                        await self._keep(arrival, None, None)
-                await instance.suspend(reason, exception_name, detail, where)
-        except LOST:
-            self._mailbox.extendleft(a for a in reversed(taken) if a.stored is None)
-            raise
+        taken = await self._go_back()
+        if instance.state.version == 0:
+            suspension = Suspension(
+                instance_id=instance.instance_id,
+                host_id=self.runtime.host_id,
+                lock_token=instance.loaded.lock_token,
+                reason=reason,
+                exception_name=exception_name,
+                message=next((a.consumed() for a in taken), None),
+            )
+            await self.runtime.provider.suspend([suspension])
+            for arrival in taken:
+                self._leave(arrival)
+                arrival.settle()
+        else:
+            for arrival in taken:
+                if arrival.stored is None:
+                    await self._keep(arrival)
+            commands = [a for a in taken if a.stored is not None and a.stored.kind == "control"]
+            await instance.suspend(reason, exception_name, detail, where, commands)
         return await self._let_go(release=False)
 
     async def _abandon(self, error: UnhandledError) -> bool:
         """Go back to the last persistence point, unload, and try the messages again, or give them up."""
         instance, runtime = self.instance, self.runtime
-        taken = await instance.drop()
-        names = [a.envelope.message_id for a in taken] or [f"instance:{instance.instance_id}"]
+        taken = await self._go_back()
+        names = [a.envelope.message_id for a in taken] or [f"burst:{instance.instance_id}:{instance.state.version}"]
         attempts = max(await runtime.provider.attempt(names))
         if attempts >= runtime.settings.max_attempts:
             if not taken:
@@ -323,30 +328,38 @@ class Holding:
             for arrival in taken:
                 await self._keep(arrival, "unhandled_exception", error.detail)
             return await self._let_go(release=True)
-        self._mailbox.extendleft(a for a in reversed(taken) if a.stored is None)
         pause = min(LAST_RETRY, FIRST_RETRY * 2 ** (attempts - 1))
-        arrivals = list(self._mailbox)
-        self._mailbox.clear()
-        going = await self._let_go(release=True)
-        if arrivals:
-            self.engine.retry(arrivals, pause)
-        else:
+        if not self._mailbox:
             self.engine.wake_later(instance.instance_id, pause)
-        return going
+        return await self._let_go(release=True, pause=pause)
 
     async def _reload(self, error: Exception) -> bool:
         """Drop the copy and load the instance again; False if it is no longer ours to hold."""
         log.warning("copy dropped", instance_id=str(self.instance.instance_id), error=str(error))
-        taken = await self.instance.drop()
-        for arrival in reversed(taken):
-            if arrival.stored is not None:
-                continue
+        if isinstance(error, InstanceLockLost):
+            self.runtime.doubt_lease()
+        for arrival in await self._go_back():
             if isinstance(error, AlreadyConsumed) and arrival.envelope.message_id == error.message_id:
                 arrival.is_double = True
-                self.engine.retry([arrival], 0)
-            else:
-                self._mailbox.appendleft(arrival)
+                if arrival.stored is None:
+                    self._leave(arrival)
+                    self.engine.retry([arrival], 0)
         return await self._load_again(pause=isinstance(error, StorageError))
+
+    async def _go_back(self) -> list[Arrival]:
+        """Drop all since the last persistence point; what it had taken from RabbitMQ is in the mailbox again."""
+        taken = await self.instance.drop()
+        self._mailbox.extendleft(a for a in reversed(taken) if a.stored is None)
+        return taken
+
+    async def _start_over(self) -> None:
+        """Let go after a failure that has no name; whatever may have caused it is under suspicion."""
+        await self._go_back()
+        for arrival in self._mailbox:
+            arrival.redelivered, arrival.is_counted = True, False
+        # It may stand in the middle of a burst, with nothing else to wake it.
+        self.engine.wake_later(self.instance.instance_id, LAST_RETRY)
+        await self._let_go(release=True, pause=STORAGE_PAUSE)
 
     async def _load_again(self, *, pause: bool = False) -> bool:
         while True:
@@ -357,21 +370,17 @@ class Holding:
             except StorageError:
                 pause = True
             except (InstanceError, ProgramUnknown):
-                arrivals = list(self._mailbox)
-                self.engine.forget(self)
-                self._mailbox.clear()
-                self.engine.retry(arrivals, 0)
-                return False
+                return await self._let_go(release=False)
             else:
                 self._look = True
                 return True
 
-    async def _let_go(self, *, release: bool) -> bool:
-        """Forget the instance and send what is left in memory on its way; always False."""
-        self.engine.forget(self)
-        if release:
-            await self.runtime.provider.release(self.runtime.host_id, [self.instance.instance_id])
+    async def _let_go(self, *, release: bool, pause: float = 0) -> bool:
+        """Forget the instance and send what is left in memory on its way, after ``pause`` seconds; always False."""
         arrivals = list(self._mailbox)
         self._mailbox.clear()
-        self.engine.retry(arrivals, 0)
+        self.engine.forget(self)
+        self.engine.retry(arrivals, pause)
+        if release:
+            await self.engine.release([self.instance.instance_id])
         return False

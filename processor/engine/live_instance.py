@@ -8,12 +8,10 @@ the persistence points. Where a burst cannot go on it raises; who holds the inst
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import orjson
 
@@ -46,6 +44,7 @@ from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.sending import outgoing
 from holdfast.processor.engine.side_by_side import SideBySide
 from holdfast.processor.engine.unhandled import UnhandledError, line_of
+from holdfast.processor.engine.user_sql import UserSql
 from holdfast.processor.language.activity import Activity
 from holdfast.processor.language.awaitables import ActivityCall, Checkpoint, Send
 from holdfast.processor.language.program import Program
@@ -54,8 +53,6 @@ from holdfast.projections.instance import fold, initial
 from holdfast.schemas.errors import AppError, CommitRefused, KeyInUse, ProgramUnresolvable
 from holdfast.schemas.identifiers import idempotency_key, outgoing_message_id
 from holdfast.schemas.message import Message
-
-T = TypeVar("T")
 
 
 class LiveInstance:
@@ -86,9 +83,7 @@ class LiveInstance:
         self._asks: dict[str, Ask] = {}
         self._asked_at: dict[str, datetime] = {}
         self._running = SideBySide()
-        self._unit: UnitOfWork | None = None
-        self._stack = AsyncExitStack()
-        self._deadline = 0.0
+        self._sql = UserSql(runtime)
 
     @property
     def closed(self) -> bool:
@@ -144,10 +139,11 @@ class LiveInstance:
         )
         self._answer(ask, bookmarks.by_timer(ask, bookmark))
 
-    def resume(self, control: Arrival, *, by: str, why: str | None) -> None:
+    def resume(self, command: Arrival) -> None:
         """Let a suspended instance go on; it is durable with the next persistence point."""
-        self._take(control)
-        self._record(InstanceResumed(by=by, why=why))
+        body = orjson.loads(command.envelope.body)
+        self._take(command)
+        self._record(InstanceResumed(by=body.get("by") or "unknown", why=body.get("why")))
 
     def restore(self) -> None:
         """Make the stored frames live again, if they are not; asks that are pending are asked again."""
@@ -213,14 +209,20 @@ class LiveInstance:
             mark = self.state.bookmarks[name]
             self._record(BookmarkClosed(where=Where(mark.frame, self._step_of(mark.frame), mark.line), bookmark=name))
         for ask in self._asks.values():
-            if not self._bookmarks_of(ask):
-                for event in bookmarks.opened(ask, self._asked_at[ask.path]):
-                    self._record(event)
+            if self._bookmarks_of(ask):
+                continue
+            try:
+                opened = bookmarks.opened(ask, self._asked_at[ask.path])
+            except OverflowError as error:
+                del self.unwritten.events[before:]
+                self._answer(ask, Raised(error))
+                return False
+            self.unwritten.events += opened
         try:
             await self._persist("idle")
         except KeyInUse as error:
             ask = next(a for a in self._asks.values() if self._waits_for(a, error))
-            if self._unit is not None:
+            if self._sql.is_open:
                 # The user SQL is rolled back with the commit, so the burst cannot go on from here.
                 raise UnhandledError(error, _where(ask)) from error
             del self.unwritten.events[before:]
@@ -250,10 +252,9 @@ class LiveInstance:
         if records:
             await self._run_activity(records[0])
             return
-        if self._unit is not None and is_regular:
+        if self._sql.is_open and is_regular:
             await self._persist("activity_completed")
-        first = self._running.first()
-        for ended in await (first if self._unit is None else self._bounded(first, next(iter(self._asks.values())))):
+        for ended in await self._sql.bound(self._running.first(), self._place()):
             self._end_activity(*ended)
 
     async def _run_activity(self, ask: Ask) -> None:
@@ -263,8 +264,8 @@ class LiveInstance:
         if activity is None:
             self._answer(ask, Raised(AppError(f"this app has no activity {_call(ask).activity!r}")))
             return
-        running = self._run(activity, ask, await self._transaction() if activity.is_record else None)
-        outcome, attempts = await (running if self._unit is None else self._bounded(running, ask))
+        running = self._run(activity, ask, await self._sql.unit() if activity.is_record else None)
+        outcome, attempts = await self._sql.bound(running, _where(ask))
         self._end_activity(ask, outcome, attempts)
 
     def _run(
@@ -317,25 +318,6 @@ class LiveInstance:
         )
         self._answer(ask, Returned())
 
-    async def _transaction(self) -> UnitOfWork:
-        """Return the open transaction for user SQL, opening it if there is none."""
-        if self._unit is None:
-            runtime = self.runtime
-            self._unit = await self._stack.enter_async_context(runtime.provider.begin(runtime.host_id))
-            self._deadline = runtime.environment.monotonic() + runtime.settings.transaction_timeout
-        return self._unit
-
-    async def _bounded(self, running: Coroutine[Any, Any, T], ask: Ask) -> T:
-        """Await something for as long as the open transaction may still last."""
-        remaining = max(0.0, self._deadline - self.runtime.environment.monotonic())
-        try:
-            async with asyncio.timeout(remaining):
-                return await running
-        except TimeoutError:
-            limit = self.runtime.settings.transaction_timeout
-            error = TimeoutError(f"a transaction with user SQL was open for more than {limit:g} seconds")
-            raise UnhandledError(error, _where(ask)) from None
-
     # Persistence points.
 
     async def _persist(self, reason: Reason) -> None:
@@ -349,11 +331,22 @@ class LiveInstance:
         await self._persist("requested")
 
     async def suspend(
-        self, reason: SuspensionReason, exception_name: str | None, detail: str | None, where: Where | None
+        self,
+        reason: SuspensionReason,
+        exception_name: str | None,
+        detail: str | None,
+        where: Where | None,
+        commands: Sequence[Arrival] = (),
     ) -> None:
-        """Suspend at the last persistence point; what came after it must have been dropped before."""
+        """Suspend at the last persistence point; what came after it must have been dropped before.
+
+        ``commands`` were to resume the instance, which did not come to a persistence point: they are used up.
+        """
+        for command in commands:
+            self.resume(command)
         await self._commit(
             [
+                *self.unwritten.events,
                 InstanceSuspended(reason=reason, exception_name=exception_name, detail=detail, where=where),
                 Persisted(reason="suspended"),
             ],
@@ -379,15 +372,9 @@ class LiveInstance:
             release=release or state.execution_status == "closed",
         )
         try:
-            if self._unit is None:
-                await runtime.commit.put(batch)
-            else:
-                await self._unit.commit(batch)
+            await self._sql.commit(batch)
         except CommitRefused as error:
             raise UnhandledError(error.__cause__ or error, self._place()) from error
-        if self._unit is not None:
-            self._unit = None
-            await self._stack.aclose()
         self.state = state
         self.unwritten = Unwritten()
         for arrival in unwritten.taken:
@@ -403,9 +390,7 @@ class LiveInstance:
         self._asks.clear()
         self._asked_at.clear()
         taken, self.unwritten = self.unwritten.taken, Unwritten()
-        self._unit = None
-        stack, self._stack = self._stack, AsyncExitStack()
-        await stack.aclose()
+        await self._sql.drop()
         return taken
 
     # Small parts.

@@ -55,7 +55,7 @@ class StoredProgram:
 
 
 class RouteKind(StrEnum):
-    """What the store knows of a message, first match of DESIGN's routing table."""
+    """What the store knows of a message: the first of these that holds."""
 
     NON_PERSISTED = "non_persisted"
     """It started an instance that has no persistence point yet: that instance."""
@@ -98,7 +98,8 @@ class Loaded:
     """An instance that this host has just locked.
 
     ``state`` is None for a non-persisted instance; ``start_message`` is then its start message if the
-    store still has it (buffered or dead-lettered). ``is_fresh`` says that it was registered just now.
+    store still has it (buffered or dead-lettered). ``is_fresh`` says that it was registered just now,
+    ``is_taken_over`` that the host which held it fell.
     """
 
     instance_id: UUID
@@ -113,6 +114,7 @@ class Loaded:
     state: InstanceState | None
     start_message: StoredMessage | None = None
     is_fresh: bool = False
+    is_taken_over: bool = False
 
 
 InboxVerdict = Literal["applied", "buffered", "rejected", "expired", "dead_lettered"]
@@ -329,8 +331,9 @@ class PersistenceProvider(Protocol):
         Answers ``DUPLICATE`` or ``REUSED`` for a known id; but a message that is buffered may still get
         another verdict, and a dead letter whose id another message has is kept under an id of its own.
         Otherwise ``BOOKMARK`` with the instance for a buffered message that an open bookmark waits for,
-        looked up after the commit so that no wake-up is lost; ``FINISHED`` for one that turned out to come
-        too late and was rejected; else ``NONE``.
+        looked up after the commit so that no wake-up is lost; ``NON_PERSISTED`` with an instance that may come
+        to wait for it and was never persisted, if its start message is there; ``FINISHED`` for a message that
+        turned out to come too late and was rejected; else ``NONE``.
         """
         ...
 

@@ -6,6 +6,7 @@ import traceback
 
 from holdfast.events.types import Where
 from holdfast.processor.language.program import Program
+from holdfast.schemas.identifiers import storable
 
 
 class UnhandledError(Exception):
@@ -24,8 +25,8 @@ class UnhandledError(Exception):
 
     @property
     def detail(self) -> str:
-        """What the exception says, as Python prints it."""
-        return "".join(traceback.format_exception_only(self.error)).strip()
+        """What the exception says, as Python prints it; always fit to be stored."""
+        return storable("".join(traceback.format_exception_only(self.error)).strip())
 
 
 def line_of(error: BaseException, program: Program, default: int) -> int:

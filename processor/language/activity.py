@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property, update_wrapper
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, get_type_hints, overload
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, get_type_hints, overload
 
 from holdfast.processor.language.awaitables import ActivityCall
 from holdfast.processor.language.transaction import Transaction
@@ -86,7 +86,7 @@ class Activity(Generic[P, R]):
     def hints(self) -> dict[str, Any]:
         """The resolved annotations, ``return`` included; ``AppError`` if a name is missing."""
         try:
-            return cast("dict[str, Any]", get_type_hints(self.function))
+            return get_type_hints(self.function)
         except NameError as error:
             raise AppError(f"activity {self.name}: annotation names an unknown type: {error}") from None
 

@@ -155,7 +155,8 @@ class App:
                     f"declare it as class {workflow.start.__name__}(Message, correlation='<field>')"
                 )
         for activity in self.activities.values():
-            _ = activity.is_record
+            if activity.is_record and not activity.is_async:
+                raise AppError(f"record activity {activity.name} is a plain function: make it an async def")
         _ = self.messages, self.types
 
     def _check_names(self, definition: Definition) -> None:

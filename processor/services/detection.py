@@ -35,7 +35,7 @@ class Detection:
         """Look for ever; a failure of one finding or one look never stops the rest."""
         runtime = self.engine.runtime
         while True:
-            found, pause = 0, runtime.settings.detection
+            found, pause = 0, runtime.settings.runnable_detection
             try:
                 found = await self.look()
                 timer = await runtime.provider.next_timer(runtime.host_id)

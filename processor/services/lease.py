@@ -17,7 +17,7 @@ async def keep_lease(runtime: Runtime) -> None:
     While Postgres cannot be reached the renewal is tried again; whether the lease outlived that is for
     the store's clock to say.
     """
-    pause = runtime.settings.renewal
+    pause = runtime.settings.host_lock_renewal
     while True:
         await first_of(runtime.environment.sleep(pause), runtime.lease_in_doubt.wait())
         runtime.lease_in_doubt.clear()
@@ -28,6 +28,6 @@ async def keep_lease(runtime: Runtime) -> None:
             await runtime.read_clock()
         except StorageError as error:
             log.warning("lease not renewed", error=str(error))
-            pause = min(1.0, runtime.settings.renewal)
+            pause = min(1.0, runtime.settings.host_lock_renewal)
         else:
-            pause = runtime.settings.renewal
+            pause = runtime.settings.host_lock_renewal

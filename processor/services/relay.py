@@ -41,16 +41,24 @@ class Relay:
         self._queue: deque[Outgoing] = deque()
         self._filled = asyncio.Event()
         self._in_flight: set[str] = set()
-        self._held_back: set[str] = set()
+        # Instances of which a message failed: what they have in the queue stays unsent until the outbox is read.
+        self._failed: set[str] = set()
+        # Instances that may have older messages in the outbox than what they send now. The second set is of those
+        # that came to be so since the last look at the outbox began, which may have missed these messages.
+        self._behind: set[str] = set()
+        self._newly_behind: set[str] = set()
+        self._gone: set[str] = set()
         self._sweep_due = asyncio.Event()
         self._settling: set[asyncio.Task[None]] = set()
         self._confirmed: Batcher[str, None] = Batcher(self._delete, limit=DELETE_GROUP)
 
     def offer(self, instance_id: UUID, messages: Sequence[Outgoing], *, fresh: bool) -> None:
         """Publish what a commit of the instance sent; ``fresh`` says that the instance began in this host."""
-        if fresh and str(instance_id) not in self._held_back:
+        instance = str(instance_id)
+        if fresh and instance not in self._behind:
             self._enqueue(messages)
         else:
+            self._leave_to_sweep(instance)
             self._sweep_due.set()
 
     async def run(self) -> None:
@@ -68,6 +76,10 @@ class Relay:
         except TimeoutError:
             log.warning("outbox not drained", left=len(self._in_flight))
 
+    def _leave_to_sweep(self, instance: str) -> None:
+        self._behind.add(instance)
+        self._newly_behind.add(instance)
+
     def _enqueue(self, messages: Sequence[Outgoing]) -> None:
         for message in messages:
             if message.message_id not in self._in_flight:
@@ -80,7 +92,7 @@ class Relay:
             await self._filled.wait()
             while self._queue:
                 message = self._queue.popleft()
-                if _instance(message) in self._held_back:
+                if _instance(message) in self._failed:
                     self._in_flight.discard(message.message_id)
                     continue
                 receipt = await self.publisher.send(message.exchange, message.routing_key, message)
@@ -99,12 +111,15 @@ class Relay:
         try:
             if receipt.fate is Fate.CONFIRMED:
                 await self._confirmed.put(message.message_id)
+                self._gone.add(message.message_id)
             elif receipt.fate is Fate.UNROUTABLE:
                 log.warning("unroutable", message_id=message.message_id, reason=receipt.reason)
                 await self.runtime.provider.unroutable(message.message_id, receipt.reason)
+                self._gone.add(message.message_id)
             else:
                 log.warning("not published", message_id=message.message_id, reason=receipt.reason)
-                self._held_back.add(_instance(message))
+                self._failed.add(_instance(message))
+                self._leave_to_sweep(_instance(message))
         except StorageError as error:
             # The row is still there, so the sweep publishes the message again.
             log.warning("outbox row kept", message_id=message.message_id, error=str(error))
@@ -114,15 +129,29 @@ class Relay:
     async def _sweep(self) -> None:
         while True:
             full = False
+            self._sweep_due.clear()
+            self._newly_behind.clear()
+            self._gone.clear()
             try:
-                self._sweep_due.clear()
-                self._held_back.clear()
                 rows = await self.runtime.provider.outbox(self.runtime.host_id, SWEEP)
-                self._enqueue(rows)
+                self._take_up(rows)
                 full = len(rows) == SWEEP and len(self._queue) < SWEEP
             except StorageError as error:
                 log.warning("outbox not read", error=str(error))
-            await self._pause(0.1 if full else self.runtime.settings.detection)
+            await self._pause(0.1 if full else self.runtime.settings.runnable_detection)
+
+    def _take_up(self, rows: Sequence[Outgoing]) -> None:
+        """Publish what the outbox has, the oldest first; with that, what failed gets its place again."""
+        queued, self._queue = self._queue, deque()
+        for message in queued:
+            if _instance(message) in self._failed:
+                self._in_flight.discard(message.message_id)
+            else:
+                self._queue.append(message)
+        self._failed.clear()
+        self._enqueue([row for row in rows if row.message_id not in self._gone])
+        if len(rows) < SWEEP:
+            self._behind = set(self._newly_behind)
 
     async def _pause(self, seconds: float) -> None:
         environment = self.runtime.environment

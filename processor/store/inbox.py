@@ -8,7 +8,7 @@ from typing import Any
 
 from holdfast.processor.engine.provider import Batch, Intake, Route, RouteKind, StoredMessage
 from holdfast.processor.store.connections import Connection
-from holdfast.schemas.identifiers import digest
+from holdfast.schemas.identifiers import digest, storable
 from holdfast.schemas.message import Envelope
 from holdfast.schemas.postgres.statements import load
 
@@ -154,8 +154,8 @@ async def _store(connection: Connection, app: str, intakes: Sequence[Intake]) ->
             "digests": [_digest(i.envelope) for i in intakes],
             "traceparents": [i.envelope.traceparent for i in intakes],
             "verdicts": [i.verdict for i in intakes],
-            "reasons": [i.reason for i in intakes],
-            "details": [i.detail for i in intakes],
+            "reasons": [i.reason and storable(i.reason) for i in intakes],
+            "details": [i.detail and storable(i.detail) for i in intakes],
             "instance_ids": [i.instance_id for i in intakes],
         },
         binary=True,

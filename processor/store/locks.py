@@ -64,11 +64,11 @@ async def load(
     """Lock and load instances."""
     parameters = {"app": app, "host_id": host_id, "instance_ids": list(instance_ids)}
     cursor = await connection.execute(_SQL["lock"], parameters, binary=True)
-    locked = {instance_id for (instance_id,) in await cursor.fetchall()}
+    locked: dict[UUID, bool] = dict(await cursor.fetchall())
     cursor = await connection.execute(_SQL["load"], parameters, binary=True)
     rows = {row[0]: row for row in await cursor.fetchall()}
     return [
-        _loaded(instance_id, rows.get(instance_id), host_id, is_locked=instance_id in locked)
+        _loaded(instance_id, rows.get(instance_id), host_id, is_taken_over=locked.get(instance_id))
         for instance_id in instance_ids
     ]
 
@@ -141,20 +141,26 @@ def _refusal(registration: Registration, reasons: Sequence[Any]) -> int | Holdfa
     return InstanceLockLost(registration.instance_id)
 
 
-def _loaded(instance_id: UUID, row: Sequence[Any] | None, host_id: UUID, *, is_locked: bool) -> Loaded | HoldfastError:
+def _loaded(
+    instance_id: UUID, row: Sequence[Any] | None, host_id: UUID, *, is_taken_over: bool | None
+) -> Loaded | HoldfastError:
+    """Return what was loaded; ``is_taken_over`` is None if the instance could not be locked."""
     if row is None:
         return InstanceNotFound(instance_id)
     (_, workflow, program_hash, key, partition, start_message_id, token, is_initialized, is_suspended) = row[:9]
     (is_completed, version, state, owner, machine, expiration, is_held) = row[9:16]
     if is_completed:
         return InstanceCompleted(instance_id)
-    if not is_locked or owner != host_id or not is_held:
+    if is_taken_over is None or owner != host_id or not is_held:
         if is_held and owner != host_id:
             return InstanceLocked(instance_id, owner=owner, machine=machine, expiration=expiration.astimezone(UTC))
         return InstanceLockLost(instance_id)
-    folded = loads(state) if is_initialized else None
+    try:
+        folded = loads(state) if is_initialized else None
+    except Exception as error:  # noqa: BLE001  Whatever is wrong with it, it is this instance's alone.
+        return StorageError(f"the stored state of instance {instance_id} cannot be read: {error}")
     if folded is not None and folded.version != version:
-        raise StorageError(f"instance {instance_id} is at version {version}, its stored state at {folded.version}")
+        return StorageError(f"instance {instance_id} is at version {version}, its stored state at {folded.version}")
     return Loaded(
         instance_id=instance_id,
         workflow=workflow,
@@ -167,4 +173,5 @@ def _loaded(instance_id: UUID, row: Sequence[Any] | None, host_id: UUID, *, is_l
         is_suspended=is_suspended,
         state=folded,
         start_message=None if row[16] is None else stored_message(row[16:]),
+        is_taken_over=is_taken_over,
     )

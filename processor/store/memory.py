@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -90,7 +91,9 @@ class MemoryProvider:
 
     async def save_programs(self, programs: Sequence[StoredProgram]) -> None:
         for program in programs:
-            self.tables.programs.setdefault(program.program_hash, program)
+            kept = self.tables.programs.setdefault(program.program_hash, program)
+            if kept.signature is None:
+                self.tables.programs[program.program_hash] = replace(kept, signature=program.signature)
 
     async def load_program(self, program_hash: str) -> StoredProgram | None:
         return self.tables.programs.get(program_hash)

@@ -62,6 +62,7 @@ def load(tables: Tables, host_id: UUID, instance_id: UUID) -> Loaded | HoldfastE
     host = tables.living(host_id, now)
     if host is None:
         return InstanceLockLost(instance_id)
+    is_taken_over = row.owner is not None and row.owner != host_id
     if row.owner != host_id:
         row.owner, row.token = host_id, row.token + 1
     row.last_machine = host.host.machine
@@ -80,6 +81,7 @@ def load(tables: Tables, host_id: UUID, instance_id: UUID) -> Loaded | HoldfastE
         is_suspended=row.is_suspended,
         state=None if row.state is None else loads(row.state),
         start_message=start.message if kept and start is not None else None,
+        is_taken_over=is_taken_over,
     )
 
 

@@ -35,6 +35,8 @@ def take_in(tables: Tables, intake: Intake) -> Route:
     if found.kind is RouteKind.FINISHED:
         settle(row, "rejected", reason="completed", instance_id=found.instance_id)
         return found
+    if found.instance_id is not None and tables.can_start(found.instance_id):
+        return Route(RouteKind.NON_PERSISTED, found.instance_id)
     return Route(RouteKind.NONE)
 
 

@@ -149,6 +149,13 @@ class Tables:
                 return instance_id, row
         return None
 
+    def can_start(self, instance_id: UUID) -> bool:
+        """Whether an instance is non-persisted, not suspended, and its start message is there."""
+        row = self.instances[instance_id]
+        start = self.inbox.get(row.registration.start_message_id)
+        is_kept = start is not None and start.verdict in ("buffered", "dead_lettered")
+        return is_kept and not (row.is_initialized or row.is_completed or row.is_suspended)
+
     def route(self, envelope: Envelope) -> Route:
         """Return where a message belongs: the routing table, first match."""
         started = self.non_persisted(envelope.message_id)

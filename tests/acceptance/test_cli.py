@@ -72,7 +72,7 @@ class World:
 def world(services: Services, migrated_template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     name = f"holdfast_test_{secrets.token_hex(4)}"
     database_url = services.new_database(name, template=migrated_template)
-    env = environment(database_url, services.amqp_url, detection=1)
+    env = environment(database_url, services.amqp_url, runnable_detection=1)
     remove_app(services.amqp_url, "orders")
     subprocess.run([sys.executable, "-m", "examples.orders.create_table"], env=env, cwd=ROOT, check=True)
     made = World(database_url, services.amqp_url, env)

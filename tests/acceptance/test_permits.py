@@ -55,7 +55,7 @@ FACTS = {
 @pytest.fixture
 def env(database_url: str, amqp_url: str) -> Iterator[dict[str, str]]:
     remove_app(amqp_url, "permits")
-    yield environment(database_url, amqp_url, partitions=4, lease=6, detection=1)
+    yield environment(database_url, amqp_url, partitions=4, lease=6, runnable_detection=1)
     remove_app(amqp_url, "permits")
 
 

@@ -33,6 +33,7 @@ async def answers(store: Store, *moves: Move) -> list[type]:
     return [type(answer) for answer in found]
 
 
+# Protocol: C1.
 async def test_all_of_a_batch_is_there_after_the_commit(store: Store) -> None:
     host = await store.host()
     case = await store.register(host, "k")
@@ -62,6 +63,7 @@ async def test_cursors_grow(store: Store) -> None:
     assert cursors == sorted(set(cursors))
 
 
+# Protocol: C2.
 async def test_a_bad_member_harms_no_other(store: Store) -> None:
     host = await store.host()
     good = [await store.register(host, f"good-{number}") for number in range(4)]
@@ -134,6 +136,7 @@ async def test_an_unknown_instance_has_no_lock_to_lose(store: Store) -> None:
     assert await store.verdict(case.start) is None
 
 
+# Protocol: C3, I9.
 async def test_of_two_that_want_one_key_in_a_group_one_gets_it(store: Store) -> None:
     host = await store.host()
     cases = [await store.register(host, key) for key in ("a", "b", "c")]

@@ -189,6 +189,7 @@ async def test_a_lapsed_host_can_do_nothing_any_more(store: Store) -> None:
     await store.commit(case.move())
 
 
+# Protocol: C2, I2.
 async def test_a_former_owner_with_an_old_token_cannot_commit(store: Store) -> None:
     host, other = await store.host(), await store.host()
     case = await store.waiting(host, "k", "Paid")
@@ -257,3 +258,17 @@ async def test_a_dead_lettered_start_message_is_still_given(store: Store) -> Non
     answers = await store.provider.commit([case.begin().batch])
     assert isinstance(answers[0], Committed)
     assert await store.verdict(case.start) == "applied"
+
+
+async def test_a_takeover_is_told_from_a_lock_that_was_given_back(store: Store) -> None:
+    fallen, ended, host = await store.host(), await store.host(), await store.host()
+    taken_over = await store.register(fallen, "taken over")
+    freed = await store.waiting(ended, "freed", "Paid")
+    interrupted = await store.register(ended, "interrupted")
+    await store.commit(interrupted.begin(reason="checkpoint"))
+    await store.behind.lapse(fallen)
+    await store.provider.close_host(ended)
+    assert (await load(store, host, taken_over)).is_taken_over
+    assert not (await load(store, host, taken_over)).is_taken_over
+    assert not (await load(store, host, freed)).is_taken_over
+    assert not (await load(store, host, interrupted)).is_taken_over

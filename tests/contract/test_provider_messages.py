@@ -64,6 +64,7 @@ async def test_a_living_instance_comes_before_a_finished_one(store: Store) -> No
     assert await route(store, message("Paid", "k")) == Route(RouteKind.FINISHED, closed.instance_id)
 
 
+# Protocol: D10.
 async def test_a_message_is_taken_in_once(store: Store) -> None:
     note = message("Note", "k")
     other = replace(note, body=b"[]")
@@ -350,6 +351,7 @@ async def test_an_unroutable_message_holds_up_nobody(store: Store) -> None:
     assert list(await store.provider.outbox(host, 10)) == messages[1:]
 
 
+# Protocol: D6.
 async def test_a_host_publishes_what_it_committed_for_as_long_as_it_lives(store: Store) -> None:
     here, there = await store.host(), await store.host()
     case = await store.register(here, "k")
@@ -382,3 +384,37 @@ async def test_the_clock_goes_forward(store: Store) -> None:
     before = await store.provider.now()
     assert before.utcoffset() == timedelta(0)
     assert await store.provider.now() >= before
+
+
+async def test_a_message_revives_a_non_persisted_instance_whose_start_message_is_there(store: Store) -> None:
+    host = await store.host()
+    case = await store.register(host, "k")
+
+    async def hear() -> Route:
+        (found,) = await store.provider.take_in([Intake(envelope=message("Note", "k"), verdict="buffered")])
+        return found
+
+    assert await hear() == Route(RouteKind.NONE)
+    await store.provider.take_in([Intake(envelope=case.start, verdict="dead_lettered", reason="why")])
+    assert await hear() == Route(RouteKind.NON_PERSISTED, case.instance_id)
+    await store.provider.suspend(
+        [
+            Suspension(
+                instance_id=case.instance_id, host_id=host, lock_token=case.token, reason="why", exception_name=None
+            )
+        ]
+    )
+    assert await hear() == Route(RouteKind.NONE)
+
+
+async def test_a_dead_letter_is_kept_whatever_characters_its_detail_has(store: Store) -> None:
+    given_up, innocent = message("Note", "k"), message("Note", "k")
+    detail = "no \x00 and no \ud800"
+    await store.provider.take_in(
+        [
+            Intake(envelope=given_up, verdict="dead_lettered", reason="why", detail=detail),
+            Intake(envelope=innocent, verdict="buffered"),
+        ]
+    )
+    assert await store.verdict(given_up) == "dead_lettered: why"
+    assert await store.verdict(innocent) == "buffered"

@@ -33,7 +33,7 @@ def env(database_url: str, amqp_url: str) -> Iterator[dict[str, str]]:
     bind_out(amqp_url, APP, OUT)
     with psycopg.connect(database_url) as connection:
         connection.execute("create table records (order_id text not null, step text not null)")
-    yield environment(database_url, amqp_url, partitions=2, lease=3, detection=0.5)
+    yield environment(database_url, amqp_url, partitions=2, lease=3, runnable_detection=0.5)
     remove_app(amqp_url, APP)
 
 

@@ -38,7 +38,7 @@ def own_database_url(own_services: Services) -> Iterator[str]:
 @pytest.fixture
 def workers(own_services: Services, own_database_url: str, tmp_path: Path) -> Iterator[Workers]:
     remove_app(own_services.amqp_url, APP)
-    env = environment(own_database_url, own_services.amqp_url, lease=3, detection=0.5)
+    env = environment(own_database_url, own_services.amqp_url, lease=3, runnable_detection=0.5)
     yield Workers("tests.faults.orders:app", env, tmp_path)
     remove_app(own_services.amqp_url, APP)
 

@@ -47,6 +47,7 @@ def die(connection: Connection) -> None:
     connection._writer.transport.abort()
 
 
+# Protocol: I10.
 async def test_messages_of_a_key_come_in_order_from_one_partition(amqp_url: str, app_name: str) -> None:
     async with running_broker(amqp_url, app_name, 4) as broker, AsyncExitStack() as stack:
         inboxes = [Inbox() for _ in range(4)]
@@ -87,6 +88,7 @@ async def test_one_consumer_is_active_and_when_it_dies_the_next_gets_the_rest_in
             assert all(delivery.redelivered for delivery in second.deliveries)
 
 
+# Protocol: D1, D9, I10.
 async def test_what_is_not_settled_comes_again_in_order_and_nothing_else_does(amqp_url: str, app_name: str) -> None:
     inbox, rest = Inbox(settles=False), Inbox()
     async with running_broker(amqp_url, app_name) as broker:

@@ -32,6 +32,7 @@ async def proxied(private_url: str) -> AsyncIterator[tuple[Proxy, Store]]:
         await provider.close()
 
 
+# Protocol: C5, D4.
 async def test_what_committed_under_a_broken_connection_is_known_to_be_committed(
     proxied: tuple[Proxy, Store],
 ) -> None:
@@ -48,6 +49,7 @@ async def test_what_committed_under_a_broken_connection_is_known_to_be_committed
     await store.commit(case.move())
 
 
+# Protocol: C4, C5, D4.
 async def test_what_did_not_commit_under_a_broken_connection_is_committed_again(
     proxied: tuple[Proxy, Store],
 ) -> None:
@@ -79,6 +81,7 @@ async def test_a_unit_of_work_knows_too(proxied: tuple[Proxy, Store], *, cut: Cu
     await store.commit(case.move())
 
 
+# Protocol: C5.
 async def test_an_outcome_that_nobody_can_tell_is_unknown(
     proxied: tuple[Proxy, Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -185,6 +185,7 @@ async def test_of_two_hosts_that_register_a_key_one_gets_it(stores: tuple[Store,
         assert sorted(type(answer).__name__ for (answer,) in answers) == ["KeyInUse", "int"]
 
 
+# Protocol: I1.
 async def test_a_message_is_applied_once_however_many_hosts_have_it(stores: tuple[Store, Store]) -> None:
     hosts = [await store.host() for store in stores]
     cases = [await s.waiting(h, str(h), "Paid") for s, h in zip(stores, hosts, strict=True)]
@@ -229,6 +230,7 @@ async def test_hosts_that_want_each_other_s_keys_and_messages_come_to_an_end(sto
             assert (started is not None) == isinstance(answer, Committed)
 
 
+# Protocol: I8.
 async def test_a_transaction_older_than_the_last_commit_is_refused(stores: tuple[Store, Store]) -> None:
     here, _ = stores
     host = await here.host()
@@ -259,6 +261,7 @@ async def attempt(unit: UnitOfWork, *statements: str) -> None:
             await transaction.execute(statement)
 
 
+# Protocol: I3.
 async def test_user_sql_and_batch_commit_together_or_not_at_all(stores: tuple[Store, Store], database_url: str) -> None:
     here, _ = stores
     behind = BehindPostgres(database_url)

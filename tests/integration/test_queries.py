@@ -172,16 +172,27 @@ async def test_non_persisted_instances_are_told_apart(connection: psycopg.AsyncC
 
 async def test_the_promised_select_statements_answer(connection: psycopg.AsyncConnection, host: UUID) -> None:
     live = await register(connection, host)
-    unloaded = await register(connection)
+    lapsed = await register(connection, await add_host(connection, "gone", lease=-1))
+    suspended = await register(connection)
+    await connection.execute(
+        """update holdfast.instance_rows
+        set is_suspended = true, suspension_reason = 'unhandled_exception', suspension_exception_name = 'ValueError'
+        where instance_id = %s""",
+        [suspended],
+    )
     await add_order(connection, host, WAITING)
+    await add_order(connection, host, WAITING, SUSPENDED)
 
-    async def ask(more: bytes) -> set[UUID]:
-        question = b"select instance_id, creation_time from holdfast.instances where is_initialized = false"
-        return {row[0] for row in await (await connection.execute(question + more)).fetchall()}
+    async def ask(query: bytes) -> set[tuple[Any, ...]]:
+        return set(await (await connection.execute(query)).fetchall())
 
-    assert await ask(b"") == {live, unloaded}
-    assert await ask(b" and current_machine is null") == {unloaded}
-    assert await ask(b" and is_suspended") == set()
+    non_persisted = b"select instance_id, creation_time from holdfast.instances where is_initialized = false"
+    assert {row[0] for row in await ask(non_persisted)} == {live, lapsed, suspended}
+    assert {row[0] for row in await ask(non_persisted + b" and current_machine is null")} == {lapsed, suspended}
+    assert await ask(
+        b"select instance_id, suspension_reason, suspension_exception_name"
+        b" from holdfast.instances where is_initialized = false and is_suspended"
+    ) == {(suspended, "unhandled_exception", "ValueError")}
 
 
 async def test_dead_letters_of_both_boxes_come_newest_first_and_page_by_page(

@@ -29,6 +29,7 @@ async def check(connection: psycopg.AsyncConnection, instance_id: UUID | None = 
     return [it async for it in verify(connection, instance_id=instance_id)]
 
 
+# Protocol: I4.
 async def test_what_was_written_with_its_events_agrees_with_them(
     connection: psycopg.AsyncConnection, host: UUID
 ) -> None:

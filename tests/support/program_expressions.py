@@ -56,12 +56,12 @@ def _of(text: str, *parts: Expression, calls: bool = False) -> Expression:
 
 
 class Expressions:
-    """Draws expressions. While ``native`` is above zero they hold no await."""
+    """Draws expressions: without awaits while ``native`` is above zero, and names only if they are to be ``simple``."""
 
     def __init__(self, choose: Choose) -> None:
         self.choose = choose
         self.native = 0
-        self.names = 0
+        self.simple = False
 
     def pick(self, *choices: T) -> T:
         """Draw one of some choices; the first is the simplest."""
@@ -79,12 +79,18 @@ class Expressions:
 
     def scalar(self, depth: int = 2) -> Expression:
         """Draw an expression whose value is a small number, if it has one."""
-        if depth <= 0:
+        if depth <= 0 or self.simple:
             return self._leaf()
         kinds = [self._leaf, self._sum, self._call, self._choice, self.condition, self._walrus, self._used_function]
         if not self.native:
-            kinds += [self._number, self._number]
+            kinds += [self._number, self._rebinding, self._number]
         return self.pick(*kinds)(depth - 1)
+
+    def _rebinding(self, _depth: int) -> Expression:
+        """Draw something whose name gets another value while it waits."""
+        name = self.pick(*SCALARS)
+        answer = self.pick("await number()", f"await same({name})")
+        return E(f"({name} {self.pick('+', '!=')} ({name} := {answer}))", awaits=True)
 
     def _leaf(self, _depth: int = 0) -> Expression:
         return E(self.pick("1", "0", "2", "-1", "n", *SCALARS, "True", "None"))
@@ -172,11 +178,11 @@ class Expressions:
 
     def value(self, depth: int = 2) -> Expression:
         """Draw an expression of any kind."""
-        if depth <= 0:
+        if depth <= 0 or self.simple:
             return E(self.pick(*ANY, "b.value", "xs[0]", "ds['a']"))
         kinds = [self._name, self.scalar, self.items, self.mapping, self._part, self._tuple, self._object, self.text]
         if not self.native:
-            kinds += [self._answer, self._answer]
+            kinds += [self._answer, self._growing, self._answer]
         return self.pick(*kinds)(depth - 1)
 
     def _name(self, _depth: int) -> Expression:
@@ -185,7 +191,10 @@ class Expressions:
     def _part(self, depth: int) -> Expression:
         if self.chance(2):
             return E(self.pick("b.value", "b.other", "m.owner", "c.value", "z.value", "err.load", "err.args", "z.body"))
-        owner, index = settle(self.value(depth - 1), self.key(depth))
+        if self.chance(3):
+            index = self.key(depth, index=False)
+            return _of(f"ds[{index}]", index)
+        owner, index = settle(self.items(depth - 1), self.key(depth))
         return _of(f"{owner}[{index}]", owner, index)
 
     def _tuple(self, depth: int) -> Expression:
@@ -201,6 +210,23 @@ class Expressions:
 
     def _answer(self, depth: int) -> Expression:
         return self.awaiting(self.pick("fresh", "same", "grow", "pair", "named", "fail"), depth)
+
+    def _growing(self, _depth: int) -> Expression:
+        """Draw something that is looked at before or after an await changes it."""
+        name = self.pick(*LISTS)
+        first = E(self.pick(name, f"{name}[-1]", f"{name}[:9]"))
+        text = self.pick(
+            f"(await same(*{name}, await grow({name})))",
+            f"[*{name}, (await grow({name}))[-1]]",
+            f"({first}, await grow({name}))",
+            f"({{'a': {first}, **ds, 'b': await grow({name})}})",
+            f"(await grow({name}) and {first})",
+            f"(note({name}[:9]) and (await grow({name}), {first}))",
+            f"({name}[:9] + (await grow({name}))[:9])",
+            f"{name}[-1:await number()]",
+            f"({name}, ({name} := [await number()]))",
+        )
+        return E(text, awaits=True)
 
     def awaiting(self, name: str, depth: int) -> Expression:
         """Draw an await of an activity."""
@@ -297,7 +323,7 @@ class Expressions:
             first, second = settle(self.value(depth), self.value(depth))
             return _of(f"{{'a': {first}, 'b': {second}}}", first, second)
         if shape == "starred" and depth >= 0:
-            key, value = settle(self.key(depth), self.value(depth))
+            key, value = settle(self.key(depth, index=False), self.value(depth))
             return _of(f"{{**ds, {key}: {value}}}", key, value)
         if shape == "comprehension":
             return E(f"{{str(q): {self.pick(*ANY)} for q in range(2)}}", calls=True)
@@ -314,13 +340,13 @@ class Expressions:
             return _of(f"{{{first} % 8, {second} % 8}}", first, second)
         return E("ss")
 
-    def key(self, depth: int = 1) -> Expression:
-        """Draw an index or key."""
+    def key(self, depth: int = 1, *, index: bool = True) -> Expression:
+        """Draw an index, mostly, or a key."""
         if self.chance(3) and depth > 0:
             return self.scalar(depth - 1)
         if self.may_await() and self.chance(3):
             return E("(await number()) % 2", awaits=True)
-        return E(self.pick("0", "'a'", "-1", "i", "'b'", "n"))
+        return E(self.pick("0", "-1", "0", "-1", "i") if index else self.pick("'a'", "0", "'b'", "n"))
 
 
 HOW = (

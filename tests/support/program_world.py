@@ -28,8 +28,14 @@ from tests.support.twin import Effects, Exhausted, note, tick
 
 @dataclass
 class Box:
+    """A pair that logs when its truth is asked for."""
+
     value: Any = None
     other: Any = None
+
+    def __bool__(self) -> bool:
+        note("truth")
+        return self.value is not None
 
 
 class Ledger(BaseModel):

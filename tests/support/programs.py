@@ -27,6 +27,8 @@ BINDINGS = ("j, k = 1, 2", "z = xs", "c = Box(ys, b)", "err = Failure(0, load=xs
 TARGETS = ("z", *SCALARS, *BOXES)
 """Variables that may be bound to anything."""
 
+ALIASES = ("ys = xs", "xs = ys", "z = xs", "c = b", "b = Box(xs, ys)", "z = err", "z = (xs, ds)", "ys = [z, z]")
+
 UNUSUAL = ("Failure", "(ValueError, SpecialFailure)", "TypeError", "LookupError", "NameError", "i")
 """What else an ``except`` clause takes."""
 
@@ -91,15 +93,35 @@ class Writer:
     def __init__(self, choose: Choose) -> None:
         self.expressions = Expressions(choose)
         self.pick, self.chance = self.expressions.pick, self.expressions.chance
-        self.left = 24
+        self.left = 8 + choose(20)
         self.loops = 0
         self.flat = True
         self.names = itertools.count(1)
+        # What a function has more of than others do, so that rare things meet in one.
+        self.compound: list[Callable[[int], Lines]] = []
+        self.simple: list[Callable[[], Lines]] = []
+        match self.pick("variety", "ways out", "errors", "changes", "expressions"):
+            case "variety":
+                self.compound = [self._try]
+                self.simple = [self._await, self._assign, self._assign, self._change]
+            case "ways out":
+                self.expressions.simple = True
+                self.compound = [self._try, self._for, self._while, self._try] * 2
+                self.simple = [self._leave, self._note, self._await, self._leave] * 4
+            case "errors":
+                self.compound = [self._try] * 10
+                self.simple = [self._leave, self._await, self._note, self._leave] * 3
+            case "changes":
+                self.compound = [self._for, self._try]
+                self.simple = [self._change, self._await, self._assign, self._change] * 3
+            case "expressions":
+                self.compound = [self._if, self._try]
+                self.simple = [self._note, self._assign, self._unpack, self._augment] * 5
 
     def function(self) -> str:
         """Return the source of the function."""
         lines = [line for line in BINDINGS if not self.chance(12)]
-        while self.left > 0 and not (lines and self.chance(10)):
+        while self.left > 0:
             # Much that goes wrong is caught here, so that what follows is reached.
             lines += self._try(3) if self.chance(2) else self.statement(3)
         lines += [f"return {self.expressions.value()}"]
@@ -124,24 +146,21 @@ class Writer:
         """Write one statement."""
         self.left -= 1
         if depth > 0 and self.left > 0 and self.chance(2):
-            return self.pick(self._if, self._try, self._for, self._while, self._try, self._match, self._with)(depth)
-        kinds: list[Callable[[], Lines]] = [
+            return self.pick(self._if, self._try, self._for, self._while, self._match, self._with, *self.compound)(
+                depth
+            )
+        kinds = [
             self._note,
             self._await,
             self._await,
-            self._await,
-            self._await,
             self._assign,
-            self._assign,
-            self._assign,
-            self._change,
-            self._change,
             self._change,
             self._augment,
             self._unpack,
             self._wait,
             self._delete,
             self._leave,
+            *self.simple,
         ]
         if self.flat:
             kinds.append(self._define)
@@ -175,7 +194,7 @@ class Writer:
             f"await send(Ping(key='k', body={key}))",
             "await checkpoint()",
         )
-        return [self.pick(f"z = {wait}", wait)]
+        return [self.pick(f"z = {wait}", wait)] * self.pick(1, 2)
 
     def _assign(self) -> Lines:
         draw = self.expressions
@@ -183,7 +202,7 @@ class Writer:
         if kind == "items":
             return [f"{self.pick(*LISTS)} = {draw.items()}"]
         if kind == "alias":
-            return [self.pick("ys = xs", "xs = ys", "z = xs", "c = b", "b = Box(xs, ys)", "z = err", "z = (xs, ds)")]
+            return [self.pick(*ALIASES)]
         if kind == "mapping":
             return [f"ds = {draw.mapping()}"]
         if kind == "set":
@@ -191,13 +210,13 @@ class Writer:
         if kind == "text":
             return [f"s = {draw.text()}"]
         if kind == "several":
-            value, index = settle(draw.value(), draw.key())
-            return [f"{self.pick(*SCALARS)} = {self.pick('z', 'b.other', f'ds[{index}]', f'ys[{index}]')} = {value}"]
+            value, target = settle(draw.value(), self._part())
+            return [f"{self.pick(*SCALARS)} = {self.pick('z', 'b.other', str(target))} = {value}"]
         if kind == "annotated":
             return [f"{self.pick(*SCALARS)}: int = {draw.scalar()}"]
         if kind == "part":
-            value, index = settle(draw.value(), draw.key())
-            return [f"{self.pick('xs', 'ds', 'ys', 'z')}[{index}] = {value}"]
+            value, target = settle(draw.value(), self._part())
+            return [f"{target} = {value}"]
         if kind == "scalar":
             return [f"{self.pick(*SCALARS)} = {draw.scalar()}"]
         return [f"{self.pick(*TARGETS)} = {draw.value()}"]
@@ -207,8 +226,8 @@ class Writer:
         first, second = settle(draw.value(1), draw.value(1))
         name, other = self.pick(*TARGETS), self.pick(*TARGETS)
         if self.chance(3):
-            pair, index = settle(Expression(f"({first}, {second})", first.awaits or second.awaits, True), draw.key())
-            return [f"({self.pick('xs', 'ds')}[{index}], {name}) = {pair}"]
+            pair, target = settle(Expression(f"({first}, {second})", first.awaits or second.awaits, True), self._part())
+            return [f"({target}, {name}) = {pair}"]
         return [
             self.pick(
                 f"{name}, {other} = {first}, {second}",
@@ -218,6 +237,12 @@ class Writer:
                 f"[{name}, *{self.pick(*LISTS)}, {other}] = {draw.items()}",
             )
         ]
+
+    def _part(self) -> Expression:
+        """Write an item of a list or dict, to be assigned or deleted."""
+        owner = self.pick("xs", "ds", "ys", "b.value")
+        key = self.expressions.key(index=owner != "ds")
+        return Expression(f"{owner}[{key}]", key.awaits, key.calls)
 
     def _augment(self) -> Lines:
         draw = self.expressions
@@ -230,8 +255,8 @@ class Writer:
         if kind == "mapping":
             return [f"ds |= {draw.mapping(1)}"]
         if kind == "part":
-            index, value = settle(draw.key(), draw.scalar())
-            return [f"{self.pick('xs', 'ds', 'b.value')}[{index}] {self.pick('+', '-')}= {value}"]
+            part, scalar = settle(self._part(), draw.scalar())
+            return [f"{part} {self.pick('+', '-')}= {scalar}"]
         target = self.pick(*SCALARS) if kind == "scalar" else self.pick("b.other", "c.value", "m.owner")
         return [f"{target} {self.pick('+', '-', '%')}= {draw.scalar()}"]
 
@@ -258,7 +283,7 @@ class Writer:
 
     def _delete(self) -> Lines:
         if self.chance(2):
-            return [f"del {self.pick('xs', 'ds', 'ys')}[{self.expressions.key()}]"]
+            return [f"del {self._part()}"]
         return [f"del {self.pick(*SCALARS, 'z', 'c', 'err', '(i, xs[0])', 'j, z')}"]
 
     def _define(self) -> Lines:
@@ -283,7 +308,7 @@ class Writer:
             return [f"assert {draw.condition()}, {draw.value(1)}"]
         if kind == "raise":
             value, cause = settle(draw.value(1), Expression(self.pick("err", "exc", "z", "None", "Failure(0)", "i")))
-            calls = f"{self.pick('Failure', 'SpecialFailure', 'ValueError')}({value})"
+            calls = f"{self.pick('Failure', 'SpecialFailure', 'ValueError', 'StopIteration')}({value})"
             return [
                 self.pick(
                     "raise",
@@ -321,6 +346,7 @@ class Writer:
         draw = self.expressions
         kind = self.pick("live", "range", "pairs", "drawn", "other", "parts")
         target = self.pick(*SCALARS, "z")
+        changes: Lines = []
         if kind == "range":
             walked = self.pick("range(3)", f"range({draw.scalar(1)})", "range(2, -1, -1)")
         elif kind == "pairs":
@@ -329,17 +355,24 @@ class Writer:
         elif kind == "drawn":
             walked = str(draw.items())
         elif kind == "parts":
-            target, walked = f"{self.pick('xs', 'ds', 'ys')}[{draw.key()}]", self.pick("range(2)", "[xs, ys]")
+            target, walked = str(self._part()), self.pick("range(2)", "[xs, ys]")
         elif kind == "other":
             walked = self.pick(
                 "sorted(ss)", "(q for q in xs[:3])", "'ab'", "reversed(xs[:3])", "tuple(xs)", "iter(xs[:2])", "(xs, ds)"
             )
         else:
             walked = self.pick("xs", "ys", "b.value", "m.items")
-        return [f"for {target} in {walked}:", *indented(self._loop(depth)), *self._else(depth)]
+            change = self.pick(f"append({target})", "pop()", f"insert(0, {target})", "reverse()", "clear()")
+            changes = [f"{walked}.{change}"]
+        lines = self._loop(depth)
+        place = self.pick(len(lines), 1)
+        lines = [*lines[:place], *changes, *lines[place:]]
+        return [f"for {target} in {walked}:", *indented(lines), *self._else(depth)]
 
     def _try(self, depth: int) -> Lines:
         lines = ["try:", *indented(self.body(depth))]
+        if self.chance(3 if self.loops else 8):
+            lines += indented(self._leave())
         handlers = self.pick(1, 1, 2, 0)
         for _ in range(handlers):
             kind = self.pick("Exception", "BaseException", self.pick(*UNUSUAL))
@@ -389,7 +422,7 @@ class Writer:
                 f"opened({value}), suppress(Failure, LookupError)",
                 "suppress(Exception), opened(k)",
                 "suppress(ValueError), opened(i) as b.other",
-                "opened(z) as (i, j)",
+                f"opened(({value}, 1)) as (i, j)",
             )
             return [f"with {contexts}:", *indented(self.body(depth))]
 

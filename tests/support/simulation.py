@@ -41,7 +41,7 @@ class World:
         app.check()
         self.app = app
         # A lease that a test does not mean to let lapse outlives every test.
-        self.settings = Settings(**{"lease": 1e6, "renewal": 1e5, **settings})
+        self.settings = Settings(**{"lease": 1e6, "host_lock_renewal": 1e5, **settings})
         self.time = datetime(2026, 1, 1, tzinfo=UTC)
         self.store = MemoryProvider(app.name, lambda: self.time, sql=self._sql)
         self.sql: list[tuple[str, Any]] = []

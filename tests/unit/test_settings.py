@@ -83,7 +83,7 @@ def test_all_that_is_out_of_bounds_is_named_in_one_line(monkeypatch: pytest.Monk
 
 
 def test_the_lease_is_renewed_twice_in_its_time_at_least() -> None:
-    assert Settings.load(lease=10, renewal=30).renewal == 5
+    assert Settings.load(lease=10, host_lock_renewal=30).host_lock_renewal == 5
 
 
 @pytest.mark.parametrize(("lease", "heartbeat"), [(1, 1), (60, 20), (3600, 60)])

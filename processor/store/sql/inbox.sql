@@ -84,10 +84,18 @@ with given as materialized (
 select message_id from stored;
 
 -- name: find_takers
--- After the commit that buffered the messages: who waits for them by now? And what was buffered for an
--- instance that closed meanwhile is too late.
+-- After the commit that buffered the messages: who waits for them by now? A message that nobody waits for revives
+-- a non-persisted instance whose start message is there; what was buffered for an instance that closed meanwhile
+-- is too late.
 with found as materialized (
-    select m.message_id, m.app, b.instance_id as waiting, i.instance_id as known, i.is_completed
+    select
+        m.message_id, m.app, b.instance_id as waiting, i.instance_id as known, i.is_completed,
+        not i.is_initialized and not i.is_completed and not i.is_suspended and exists (
+            select from holdfast.inbox s
+            where s.app = m.app
+                and s.message_id = i.start_message_id
+                and s.verdict in ('buffered', 'dead_lettered')
+        ) as can_start
     from unnest(%(message_ids)b::text[]) as g (message_id)
     cross join lateral (
         select * from holdfast.inbox x where x.app = %(app)b and x.message_id = g.message_id limit 1
@@ -99,7 +107,7 @@ with found as materialized (
         limit 1
     ) b on m.kind = 'message'
     left join lateral (
-        select r.instance_id, r.is_completed
+        select r.instance_id, r.is_completed, r.is_initialized, r.is_suspended, r.start_message_id
         from holdfast.instance_rows r
         join holdfast.programs p on p.app = r.app and p.program_hash = r.program_hash
         where r.app = m.app
@@ -122,8 +130,13 @@ with found as materialized (
 )
 select
     f.message_id,
-    case when f.waiting is not null then 'bookmark' when r.message_id is not null then 'finished' else 'none' end,
-    case when r.message_id is not null then f.known else f.waiting end
+    case
+        when f.waiting is not null then 'bookmark'
+        when r.message_id is not null then 'finished'
+        when f.can_start then 'non_persisted'
+        else 'none'
+    end,
+    case when r.message_id is not null or f.waiting is null and f.can_start then f.known else f.waiting end
 from found f
 left join rejected r on r.message_id = f.message_id;
 

@@ -58,9 +58,13 @@ from unnest(
 left join holdfast.instance_rows own on own.instance_id = w.instance_id and own.lock_owner = %(host_id)b::uuid;
 
 -- name: lock
--- Take what nobody living holds; what this host holds already keeps its token.
+-- Take what nobody living holds; what this host holds already keeps its token. Who ends on purpose frees what it
+-- holds, so what still has an owner was held by one that fell.
 with free as materialized (
-    select r.instance_id, h.machine
+    select
+        r.instance_id,
+        h.machine,
+        r.lock_owner not in (%(host_id)b::uuid, '00000000-0000-0000-0000-000000000000'::uuid) as was_held
     from holdfast.instance_rows r
     join holdfast.hosts h
         on h.host_id = %(host_id)b::uuid and h.app = %(app)b and h.lease_expiration > clock_timestamp()
@@ -84,7 +88,7 @@ set lock_owner = %(host_id)b::uuid,
     last_machine = f.machine
 from free f
 where r.instance_id = f.instance_id
-returning r.instance_id;
+returning r.instance_id, coalesce(f.was_held, false);
 
 -- name: load
 -- Read after the lock was taken, in a statement of its own: one that had to wait for the lock would still

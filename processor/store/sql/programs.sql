@@ -10,7 +10,9 @@ values (
     %(receives)s::text[],
     %(signature)s
 )
-on conflict (app, program_hash) do nothing;
+-- A program that was kept before there was a key gets its signature once there is one.
+on conflict (app, program_hash) do update set signature = excluded.signature
+where programs.signature is null and excluded.signature is not null;
 
 -- name: load_program
 select program_hash, workflow, format, program::text, starts_with, receives, signature

@@ -17,6 +17,8 @@ def test_good_properties_make_an_envelope() -> None:
 def test_the_trace_context_comes_along() -> None:
     table = b"\x00\x00\x00\x14\x0btraceparentS\x00\x00\x00\x0300-"
     assert read_envelope(GOOD._replace(table=table), b"{}").traceparent == "00-"
+    # A NUL is ASCII too, but no text that Postgres stores.
+    assert read_envelope(GOOD._replace(table=table.replace(b"00-", b"0\x00-")), b"{}").traceparent is None
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,7 @@ def test_a_usage_mistake_is_told_in_one_line(
         (["worker", "examples.orders.app:app", "--database-url", "postgresql:///x"], "HOLDFAST_AMQP_URL is not set"),
         (["publish", "orders", "Paid", "{}", "--key", "7"], "HOLDFAST_AMQP_URL is not set"),
         (["instances", "--database-url", "nonsense"], "the database URL cannot be read"),
+        (["publish", "orders", "Paid", "{}", "--key", "7", "--amqp-url", "nonsense"], "RabbitMQ URL cannot be read"),
         (["worker", "examples.orders.app:app", "--partitions", "0"], "HOLDFAST_PARTITIONS"),
         (["worker", "no_such_module:app", "--database-url", "a", "--amqp-url", "b"], "no module 'no_such_module'"),
         (["publish", "examples.orders.app:app", "Nonsense", "{}"], "it has OrderPlaced, OrderShipped, PaymentReceived"),

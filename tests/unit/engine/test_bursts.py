@@ -246,6 +246,7 @@ async def test_a_variable_that_cannot_be_persisted_suspends_with_its_name_and_li
     assert world.verdict("m1") == ("buffered", None)
 
 
+# Protocol: C3.
 async def test_a_key_belongs_to_one_instance_and_the_other_can_catch_that() -> None:
     world = World(app)
     host = await world.host()

@@ -1,16 +1,20 @@
 """What goes wrong and what becomes of it: policies, suspension, lost locks, a store that fails; rows C and D."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from holdfast.processor.engine.provider import Batch
 from holdfast.processor.language.activity import Retry
 from holdfast.processor.language.app import App
-from holdfast.processor.language.awaitables import delay, receive, send
+from holdfast.processor.language.awaitables import checkpoint, delay, receive, send
+from holdfast.processor.language.transaction import Transaction
+from holdfast.processor.store.memory import MemoryUnitOfWork
 from holdfast.schemas.errors import CommitOutcomeUnknown, StorageError
 from holdfast.schemas.message import Message
 from tests.support.simulation import World
@@ -34,6 +38,23 @@ class Ticked(Message, correlation="key"):
 
 
 class Went(Message, correlation="key"):
+    key: str
+
+
+class Repeated(Message, correlation="key"):
+    key: str
+
+
+class Listed(Message, correlation="key"):
+    key: str
+
+
+class Item(Message, correlation="key"):
+    key: str
+    number: int
+
+
+class Noted(Message, correlation="key"):
     key: str
 
 
@@ -71,6 +92,17 @@ async def careful(start: Began) -> str:
     return went.key
 
 
+@app.activity
+async def note(tx: Transaction, key: str) -> None:
+    await tx.execute("note %s", (key,))
+    await gates[key].wait()
+
+
+@app.workflow(start=Noted)
+async def noting(start: Noted) -> None:
+    await note(start.key)
+
+
 @app.workflow(start=Tried, on_unhandled="abandon")
 async def stubborn(start: Tried) -> str:
     return await second(start.key)
@@ -80,6 +112,25 @@ async def stubborn(start: Tried) -> str:
 async def ticking(start: Ticked) -> str:
     await delay(timedelta(seconds=10))
     return await second(start.key)
+
+
+@app.workflow(start=Repeated, on_unhandled="abandon")
+async def repeating(start: Repeated) -> str:
+    for _ in range(3):
+        await delay(timedelta(seconds=10))
+        await second(start.key)
+        await checkpoint()
+    return start.key
+
+
+@app.workflow(start=Listed, on_unhandled="abandon")
+async def listing(start: Listed) -> list[int]:
+    numbers = []
+    for _ in range(2):
+        item = await receive(Item, start.key)
+        await second(start.key)
+        numbers.append(item.number)
+    return numbers
 
 
 @pytest.fixture(autouse=True)
@@ -157,6 +208,20 @@ async def test_abandon_tries_the_message_again_and_then_gives_it_up() -> None:
     assert (world.row.is_initialized, world.row.is_suspended, world.row.owner) == (False, False, None)
 
 
+async def test_a_message_that_is_abandoned_waits_though_another_of_its_key_is_on_its_way() -> None:
+    world = World(app, max_attempts=3)
+    host = await world.host()
+    broken.add("k")
+    await host.deliver(Tried(key="k"), "m0")
+    host.put(Went(key="k").envelope("m1"))
+    await world.rest()
+    assert calls == ["second k"]
+    broken.clear()
+    await world.advance(0.1)
+    assert calls == ["second k"] * 2
+    assert world.state.outcome == "completed"
+
+
 async def test_abandon_that_succeeds_at_last_leaves_no_trace_of_the_failures() -> None:
     world = World(app, max_attempts=3)
     host = await world.host()
@@ -182,8 +247,45 @@ async def test_abandon_without_a_message_to_give_up_suspends_in_the_end() -> Non
     assert (world.row.is_suspended, world.state.suspension_exception_name) == (True, f"{__name__}.BrokenError")
 
 
+# Protocol: D3, I5.
+async def test_failures_before_a_persistence_point_do_not_count_after_it() -> None:
+    world = World(app, max_attempts=2)
+    host = await world.host()
+    await host.deliver(Repeated(key="k"), "m0")
+    for _ in range(3):
+        broken.add("k")
+        await world.advance(10)
+        await host.detect()
+        broken.clear()
+        await world.advance(1)
+    assert world.state.result == "k"
+
+
+async def test_an_abandoned_message_stays_before_those_that_come_while_the_lock_is_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(app)
+    host = await world.host()
+    await host.deliver(Listed(key="k"), "m0")
+    release, released = world.store.release, asyncio.Event()
+
+    async def slow(host_id: UUID, instance_ids: Sequence[UUID]) -> None:
+        await released.wait()
+        await release(host_id, instance_ids)
+
+    monkeypatch.setattr(world.store, "release", slow)
+    broken.add("k")
+    await host.deliver(Item(key="k", number=1), "m1")
+    broken.clear()
+    await host.deliver(Item(key="k", number=2), "m2")
+    released.set()
+    await world.advance(10)
+    assert world.state.result == [1, 2]
+    assert calls == ["second k"] * 3
+
+
 async def test_a_host_that_dies_in_a_burst_is_followed_by_another_behind_the_last_persistence_point() -> None:
-    world = World(app, lease=30, renewal=10)
+    world = World(app, lease=30, host_lock_renewal=10)
     host = await world.host()
     await host.deliver(Began(key="k"), "m0")
     gates["last k"] = asyncio.Event()
@@ -205,8 +307,9 @@ async def test_a_host_that_dies_in_a_burst_is_followed_by_another_behind_the_las
     assert len(world.published) == 1
 
 
+# Protocol: D5, D8, I7.
 async def test_an_interrupted_burst_is_continued_from_its_pending_call_and_nothing_persisted_runs_again() -> None:
-    world = World(app, lease=30, renewal=10)
+    world = World(app, lease=30, host_lock_renewal=10)
     host = await world.host()
     await host.deliver(Began(key="k"), "m0")
     real = first.function
@@ -231,8 +334,9 @@ async def test_an_interrupted_burst_is_continued_from_its_pending_call_and_nothi
     assert duplicate.acked
 
 
+# Protocol: C2, I2.
 async def test_a_host_whose_lease_lapsed_commits_nothing_and_leaves_the_message_to_others() -> None:
-    world = World(app, lease=30, renewal=10)
+    world = World(app, lease=30, host_lock_renewal=10)
     host = await world.host()
     await host.deliver(Began(key="k"), "m0")
     await world.advance(31)
@@ -266,6 +370,7 @@ class _Failing:
         raise self.error
 
 
+# Protocol: C4, C5.
 @pytest.mark.parametrize("done", [False, True], ids=["before the commit", "after the commit"])
 @pytest.mark.parametrize("error", [StorageError("gone"), CommitOutcomeUnknown("who knows")], ids=["gone", "unknown"])
 async def test_a_store_that_fails_under_a_commit_costs_a_reload_and_nothing_else(
@@ -297,3 +402,37 @@ async def test_a_bug_in_the_engine_is_tried_again_and_ends_as_a_dead_letter() ->
     await world.advance(30)
     assert began.acked
     assert world.verdict("m0") == ("dead_lettered", "attempts_exhausted")
+
+
+async def test_a_host_that_let_go_of_everything_takes_nothing_more() -> None:
+    world = World(app)
+    host = await world.host()
+    await host.die()
+    began = await host.deliver(Began(key="k"), "m0")
+    await world.advance(10)
+    await host.detect()
+    assert not began.acked
+    assert not world.store.tables.instances
+
+
+async def test_a_host_that_lets_go_of_everything_ends_the_transactions_of_its_bursts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(app)
+    host = await world.host()
+    begin, ended = world.store.begin, []
+
+    @asynccontextmanager
+    async def watched(host_id: UUID) -> AsyncIterator[MemoryUnitOfWork]:
+        try:
+            async with begin(host_id) as unit:
+                yield unit
+        finally:
+            ended.append(host_id)
+
+    monkeypatch.setattr(world.store, "begin", watched)
+    gates["k"] = asyncio.Event()
+    await host.deliver(Noted(key="k"), "m0")
+    assert not ended
+    await host.die()
+    assert ended == [host.runtime.host_id]

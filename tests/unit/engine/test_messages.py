@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from pydantic import field_validator
 
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.language.app import App
@@ -27,6 +28,15 @@ class Item(Message, correlation="key"):
 
 class Note(Message, correlation="key"):
     key: str
+
+
+class Picky(Message, correlation="key"):
+    key: str
+
+    @field_validator("key")
+    @classmethod
+    def check(cls, key: str) -> str:
+        raise LookupError(key)
 
 
 class Closed(Message, correlation="key"):
@@ -53,7 +63,7 @@ async def collect(start: Opened) -> list[int]:
 
 
 @app.activity
-async def tell(note: Note) -> None:
+async def tell(note: Note | Picky) -> None:
     """Make the app know a type that no workflow takes."""
 
 
@@ -187,6 +197,16 @@ async def test_a_body_that_breaks_the_contract_is_dead_lettered_with_its_reason(
     assert world.verdict("bad") == ("dead_lettered", reason)
 
 
+async def test_a_validator_that_fails_makes_a_dead_letter() -> None:
+    world = World(app)
+    host = await world.host()
+    envelope = Envelope(message_id="m0", type="Picky", key="k", body=b'{"key": "k"}')
+    delivered = host.put(envelope)
+    await world.rest()
+    assert delivered.acked
+    assert world.verdict("m0") == ("dead_lettered", "invalid_body")
+
+
 async def test_a_type_that_no_host_knows_is_dead_lettered_and_one_that_another_knows_is_kept() -> None:
     world = World(app)
     host = await world.host()
@@ -211,6 +231,7 @@ async def test_a_message_that_nobody_claims_expires() -> None:
     assert world.verdict("n1") == ("expired", None)
 
 
+# Protocol: D2, D12.
 async def test_a_redelivered_message_that_never_reaches_a_commit_is_given_up() -> None:
     world = World(app, max_attempts=2)
     gates["k"] = asyncio.Event()

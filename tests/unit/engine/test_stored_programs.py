@@ -107,8 +107,13 @@ async def test_a_program_whose_names_are_gone_suspends_its_instance(deploy: Any)
     await host.engine.unload_idle(0)
     new = deploy(WITHOUT_SUFFIX, 2)
     newer = successor(world, new)
-    await (await newer.host()).deliver(message(new, "Paid"), "m2")
+    newer_host = await newer.host()
+    await newer_host.deliver(message(new, "Paid"), "m2")
     assert world.verdict("m2") == ("buffered", None)
+    assert newer.row.is_suspended
+    await newer_host.command(newer.instance_id, "resume")
+    assert (await newer.types())[-3:] == ["InstanceResumed", "InstanceSuspended", "Persisted"]
+    assert newer.row.owner is None
     assert newer.row.is_suspended
     assert newer.row.suspension_reason == "program_unresolvable"
     assert "suffix" in (newer.state.suspension_detail or "")

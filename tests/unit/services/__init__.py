@@ -1,0 +1,1 @@
+"""What the services of a host do, without a broker."""
