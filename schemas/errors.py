@@ -14,6 +14,7 @@
     │   ├── InstanceLocked           another host holds the instance
     │   ├── InstanceLockLost         this host no longer holds the instance
     │   ├── InstanceCompleted        the instance is closed
+    │   ├── InstanceUnreadable       the instance's stored state cannot be read here
     │   ├── NotSuspended             the instance is not suspended, or already about to go on
     │   └── KeyInUse                 another instance holds that bookmark or correlation key
     ├── DeadLetterNotFound           no dead letter has this message id, or more than one has
@@ -153,6 +154,13 @@ class InstanceCompleted(InstanceError):
 
     def __init__(self, instance_id: UUID) -> None:
         super().__init__(instance_id, f"instance {instance_id} is closed")
+
+
+class InstanceUnreadable(InstanceError):
+    """The stored state has a format that this host does not know, or is damaged."""
+
+    def __init__(self, instance_id: UUID, why: str) -> None:
+        super().__init__(instance_id, f"the stored state of instance {instance_id} cannot be read: {why}")
 
 
 class NotSuspended(InstanceError):

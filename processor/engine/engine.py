@@ -32,6 +32,7 @@ from holdfast.processor.engine.runtime import Runtime
 from holdfast.schemas.errors import (
     InstanceError,
     InstanceLockLost,
+    InstanceUnreadable,
     InvalidMessage,
     KeyInUse,
     ProgramUnknown,
@@ -402,6 +403,11 @@ class Engine:
             loaded = await runtime.load.put(instance_id)
         except InstanceLockLost:
             runtime.doubt_lease()
+            raise
+        except InstanceUnreadable as error:
+            # Another host of the app may know the format that this one does not.
+            log.warning("state unreadable", instance_id=str(instance_id), error=str(error))
+            await self.release([instance_id])
             raise
         program_hash = loaded.program_hash if loaded.state is None else loaded.state.program_hash
         try:

@@ -296,6 +296,8 @@ class PersistenceProvider(Protocol):
     async def load(self, host_id: UUID, instance_ids: Sequence[UUID]) -> Sequence[Loaded | HoldfastError]:
         """Lock and load instances; ``InstanceLocked``, ``InstanceCompleted`` or ``InstanceNotFound`` instead.
 
+        ``InstanceUnreadable`` for one that is locked now but whose state cannot be read.
+
         An instance that this host holds already is given again with its token unchanged.
         """
         ...

@@ -23,6 +23,7 @@ from holdfast.schemas.errors import (
     InstanceLocked,
     InstanceLockLost,
     InstanceNotFound,
+    InstanceUnreadable,
     KeyInUse,
     StorageError,
 )
@@ -157,10 +158,10 @@ def _loaded(
         return InstanceLockLost(instance_id)
     try:
         folded = loads(state) if is_initialized else None
-    except Exception as error:  # noqa: BLE001  Whatever is wrong with it, it is this instance's alone.
-        return StorageError(f"the stored state of instance {instance_id} cannot be read: {error}")
+    except StorageError as error:
+        return InstanceUnreadable(instance_id, str(error))
     if folded is not None and folded.version != version:
-        return StorageError(f"instance {instance_id} is at version {version}, its stored state at {folded.version}")
+        return InstanceUnreadable(instance_id, f"it is at version {folded.version}, the instance at {version}")
     return Loaded(
         instance_id=instance_id,
         workflow=workflow,

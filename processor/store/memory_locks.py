@@ -14,7 +14,9 @@ from holdfast.schemas.errors import (
     InstanceLocked,
     InstanceLockLost,
     InstanceNotFound,
+    InstanceUnreadable,
     KeyInUse,
+    StorageError,
 )
 
 
@@ -66,6 +68,10 @@ def load(tables: Tables, host_id: UUID, instance_id: UUID) -> Loaded | HoldfastE
     if row.owner != host_id:
         row.owner, row.token = host_id, row.token + 1
     row.last_machine = host.host.machine
+    try:
+        state = None if row.state is None else loads(row.state)
+    except StorageError as error:
+        return InstanceUnreadable(instance_id, str(error))
     registration = row.registration
     start = tables.inbox.get(registration.start_message_id)
     kept = start is not None and not row.is_initialized and start.verdict in ("buffered", "dead_lettered")
@@ -79,7 +85,7 @@ def load(tables: Tables, host_id: UUID, instance_id: UUID) -> Loaded | HoldfastE
         lock_token=row.token,
         is_initialized=row.is_initialized,
         is_suspended=row.is_suspended,
-        state=None if row.state is None else loads(row.state),
+        state=state,
         start_message=start.message if kept and start is not None else None,
         is_taken_over=is_taken_over,
     )

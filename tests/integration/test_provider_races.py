@@ -12,7 +12,14 @@ import pytest
 
 from holdfast.processor.engine.provider import AlreadyConsumed, Committed, Intake, Loaded, Route, RouteKind, UnitOfWork
 from holdfast.processor.store.postgres import PostgresProvider
-from holdfast.schemas.errors import CommitRefused, InstanceLocked, InstanceLockLost, KeyInUse, StorageError
+from holdfast.schemas.errors import (
+    CommitRefused,
+    InstanceLocked,
+    InstanceLockLost,
+    InstanceUnreadable,
+    KeyInUse,
+    StorageError,
+)
 from tests.support.stores import APP, BehindPostgres, Case, Store, fresh, message, stored
 
 GATE = """
@@ -369,3 +376,16 @@ async def test_a_cancelled_commit_leaves_no_locks_behind(stores: tuple[Store, St
     assert commit.cancelled()
     assert isinstance(loaded, Loaded)
     assert loaded.state == case.state
+
+
+async def test_a_state_that_cannot_be_read_keeps_no_other_from_being_loaded(stores: tuple[Store, Store]) -> None:
+    here, _ = stores
+    host = await here.host()
+    newer, known = await here.waiting(host, "newer", "Paid"), await here.waiting(host, "k", "Paid")
+    assert isinstance(here.behind, BehindPostgres)
+    await here.behind.ask(
+        "update holdfast.instance_states set state = '{\"format\": 2}' where instance_id = %s", newer.instance_id
+    )
+    unreadable, loaded = await here.provider.load(host, [newer.instance_id, known.instance_id])
+    assert isinstance(unreadable, InstanceUnreadable)
+    assert isinstance(loaded, Loaded)

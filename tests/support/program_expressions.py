@@ -40,6 +40,9 @@ class Expression:
 
 E = Expression
 
+Draw = Callable[[int], Expression]
+"""Draws an expression of at most that depth."""
+
 
 def settle(*parts: Expression) -> list[Expression]:
     """Make parts, which Python evaluates one after the other, such that none has to be kept while it calls."""
@@ -81,7 +84,8 @@ class Expressions:
         """Draw an expression whose value is a small number, if it has one."""
         if depth <= 0 or self.simple:
             return self._leaf()
-        kinds = [self._leaf, self._sum, self._call, self._choice, self.condition, self._walrus, self._used_function]
+        kinds: list[Draw] = [self._leaf, self._sum, self._call, self._choice, self.condition, self._walrus]
+        kinds.append(self._used_function)
         if not self.native:
             kinds += [self._number, self._rebinding, self._number]
         return self.pick(*kinds)(depth - 1)
@@ -180,7 +184,8 @@ class Expressions:
         """Draw an expression of any kind."""
         if depth <= 0 or self.simple:
             return E(self.pick(*ANY, "b.value", "xs[0]", "ds['a']"))
-        kinds = [self._name, self.scalar, self.items, self.mapping, self._part, self._tuple, self._object, self.text]
+        kinds: list[Draw] = [self._name, self.scalar, self.items, self.mapping, self._part, self._tuple]
+        kinds += [self._object, self.text]
         if not self.native:
             kinds += [self._answer, self._growing, self._answer]
         return self.pick(*kinds)(depth - 1)

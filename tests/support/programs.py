@@ -91,6 +91,7 @@ class Writer:
     """Writes one function, statement by statement."""
 
     def __init__(self, choose: Choose) -> None:
+        self.choose = choose
         self.expressions = Expressions(choose)
         self.pick, self.chance = self.expressions.pick, self.expressions.chance
         self.left = 8 + choose(20)
@@ -121,7 +122,8 @@ class Writer:
     def function(self) -> str:
         """Return the source of the function."""
         lines = [line for line in BINDINGS if not self.chance(12)]
-        while self.left > 0:
+        # A number before each statement says whether there is one, so that Hypothesis can take single ones out.
+        while self.left > 0 and self.choose(20):
             # Much that goes wrong is caught here, so that what follows is reached.
             lines += self._try(3) if self.chance(2) else self.statement(3)
         lines += [f"return {self.expressions.value()}"]
@@ -131,9 +133,12 @@ class Writer:
     def body(self, depth: int, *, flat: bool = False) -> Lines:
         """Write the body of a clause."""
         before, self.flat = self.flat, self.flat and flat
-        lines = [line for _ in range(self.pick(1, 2, 3)) for line in self.statement(depth - 1)]
+        lines: Lines = []
+        for _ in range(3):
+            if self.choose(4):
+                lines += self.statement(depth - 1)
         self.flat = before
-        return lines
+        return lines or ["pass"]
 
     @contextlib.contextmanager
     def native(self) -> Iterator[None]:
@@ -170,7 +175,7 @@ class Writer:
 
     def _note(self) -> Lines:
         value = self.expressions.value()
-        return [self.pick(f"note({value})", "handled()", f"{value}", "pass", "boom()")]
+        return [self.pick("pass", f"note({value})", "handled()", f"note({value})", f"{value}", "boom()")]
 
     def _await(self) -> Lines:
         if self.expressions.native:

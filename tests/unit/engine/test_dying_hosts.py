@@ -1,4 +1,4 @@
-"""A host that dies at any one of its calls to the store, before or after its work; rows D1 to D11."""
+"""A host that dies at any one of its calls to the store, before or after its work; rows D1 to D11 of the protocol."""
 
 import asyncio
 from collections.abc import Callable
@@ -104,6 +104,7 @@ async def _put(
     ]
 
 
+# Protocol: D1, D2, D3, D5, D8, D9, D10, D11.
 @pytest.mark.parametrize("lapsed", [False, True], ids=["lock alive at redelivery", "lock lapsed at redelivery"])
 @pytest.mark.parametrize("after", [False, True], ids=["before the work", "after the work"])
 async def test_another_host_finishes_what_a_dead_one_began(

@@ -133,6 +133,27 @@ async def test_an_activity_may_raise_what_is_no_exception(key: str, raised: str)
     assert world.state.result == raised
 
 
+async def test_a_state_that_cannot_be_read_here_is_left_to_others_and_harms_no_neighbour() -> None:
+    world = World(app)
+    host = await world.host()
+    await host.deliver(Gave(key="newer"), "m0")
+    (row,) = world.store.tables.instances.values()
+    await host.deliver(Gave(key="k"), "m1")
+    await host.engine.unload_idle(0)
+    stored = row.state
+    row.state = b'{"format": 2}'
+    newer, known = host.put(Went(key="newer").envelope("m2")), host.put(Went(key="k").envelope("m3"))
+    await world.rest()
+    assert known.acked
+    assert newer.acked
+    assert world.verdict("m2") == ("buffered", None)
+    assert world.verdict("m3") == ("applied", None)
+    assert row.owner is None
+    row.state = stored
+    await host.detect()
+    assert row.is_completed
+
+
 async def test_a_time_out_of_reach_is_an_error_at_its_await() -> None:
     world = World(app)
     host = await world.host()
@@ -207,6 +228,7 @@ async def test_a_correlated_message_revives_an_instance_whose_start_message_was_
     assert world.verdict("m1") == ("applied", None)
 
 
+# Protocol: D13.
 async def test_a_burst_that_takes_its_hosts_down_ends_in_suspension() -> None:
     world = World(app, max_attempts=3)
     deadly.add("bad")

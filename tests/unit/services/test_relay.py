@@ -175,6 +175,7 @@ async def test_what_is_confirmed_while_the_outbox_is_read_does_not_go_out_twice(
         assert broker.sent == [("a", 1), ("a", 2)]
 
 
+# Protocol: I11.
 async def test_what_is_sent_while_the_outbox_is_read_goes_out_behind_what_failed() -> None:
     world = World(app)
     outbox = SlowOutbox(world)
@@ -210,6 +211,7 @@ async def test_what_is_sent_while_the_outbox_is_longer_than_one_look_goes_out_be
         assert broker.sent[6:] == [("a", 1), ("a", 2), ("a", 3)]
 
 
+# Protocol: I11.
 async def test_what_waits_for_the_broker_goes_out_behind_what_failed() -> None:
     world = World(app)
     async with relayed(world) as (host, broker):
