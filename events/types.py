@@ -101,6 +101,14 @@ class BookmarkOpened:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BookmarkClosed:
+    """The instance no longer waits at a place: what waited there was cancelled."""
+
+    where: Where
+    bookmark: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MessageReceived:
     """A message resumed a bookmark; ``closes`` names every bookmark that ended with it."""
 
@@ -191,6 +199,7 @@ Event = (
     | ActivityCompleted
     | ActivityFailed
     | BookmarkOpened
+    | BookmarkClosed
     | MessageReceived
     | TimerFired
     | MessageSent

@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from holdfast.processor.language.activity import Retry
     from holdfast.processor.language.app import App
     from holdfast.processor.language.awaitables import Outcome, checkpoint, delay, first_of, receive, send
+    from holdfast.processor.language.gather import gather
+    from holdfast.processor.language.routine import routine
     from holdfast.processor.language.transaction import Transaction
     from holdfast.schemas.errors import (
         AppError,
         BrokerError,
+        Cancelled,
         CommitOutcomeUnknown,
         CommitRefused,
         CompileError,
@@ -51,6 +54,7 @@ __all__ = [
     "App",
     "AppError",
     "BrokerError",
+    "Cancelled",
     "Client",
     "CommitOutcomeUnknown",
     "CommitRefused",
@@ -86,7 +90,9 @@ __all__ = [
     "checkpoint",
     "delay",
     "first_of",
+    "gather",
     "receive",
+    "routine",
     "send",
 ]
 
@@ -95,6 +101,7 @@ _HOMES = {
     "App": "holdfast.processor.language.app",
     "AppError": "holdfast.schemas.errors",
     "BrokerError": "holdfast.schemas.errors",
+    "Cancelled": "holdfast.schemas.errors",
     "Client": "holdfast.processor.client",
     "CommitOutcomeUnknown": "holdfast.schemas.errors",
     "CommitRefused": "holdfast.schemas.errors",
@@ -130,7 +137,9 @@ _HOMES = {
     "checkpoint": "holdfast.processor.language.awaitables",
     "delay": "holdfast.processor.language.awaitables",
     "first_of": "holdfast.processor.language.awaitables",
+    "gather": "holdfast.processor.language.gather",
     "receive": "holdfast.processor.language.awaitables",
+    "routine": "holdfast.processor.language.routine",
     "send": "holdfast.processor.language.awaitables",
 }
 

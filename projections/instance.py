@@ -13,6 +13,7 @@ from typing import Literal, assert_never
 from holdfast.events.types import (
     ActivityCompleted,
     ActivityFailed,
+    BookmarkClosed,
     BookmarkOpened,
     Event,
     InstanceCompleted,
@@ -136,6 +137,8 @@ def _apply(draft: _Draft, event: Event) -> None:
                 due=event.due,
             )
             draft.bookmarks = {**draft.bookmarks, event.bookmark: opened}
+        case BookmarkClosed():
+            draft.bookmarks = {name: mark for name, mark in draft.bookmarks.items() if name != event.bookmark}
         case MessageReceived() | TimerFired():
             draft.bookmarks = {name: mark for name, mark in draft.bookmarks.items() if name not in event.closes}
             draft.execution_status = "executing"

@@ -28,7 +28,8 @@
     ├── BrokerError                  RabbitMQ refused or cannot be reached
     └── SettingsError                a setting is missing or out of bounds
 
-``RemoteError`` stands outside the tree: it stands in for a user's exception whose class is gone.
+Two stand outside the tree: ``RemoteError``, in place of a user's exception whose class is gone, and
+``Cancelled``, a ``BaseException``, which tells a routine to end early.
 """
 
 from __future__ import annotations
@@ -242,6 +243,14 @@ class BrokerError(HoldfastError):
 
 class SettingsError(HoldfastError):
     """A setting is missing or out of bounds."""
+
+
+class Cancelled(BaseException):
+    """Raised at the ``await`` of a routine that is to end early, as when another branch of its ``gather`` failed.
+
+    Like ``asyncio.CancelledError`` it passes ``except Exception``, so that ``finally`` clauses run, and
+    is delivered once: what a routine awaits while it cleans up is not cancelled again.
+    """
 
 
 @dataclass(eq=False)

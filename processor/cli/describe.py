@@ -10,6 +10,7 @@ import orjson
 from holdfast.events.types import (
     ActivityCompleted,
     ActivityFailed,
+    BookmarkClosed,
     BookmarkOpened,
     Event,
     InstanceCompleted,
@@ -62,6 +63,8 @@ def what(event: Event) -> list[str]:
             return [f"{event.bookmark}: due {local(_time(event.due))}"]
         case BookmarkOpened():
             return [f"{event.bookmark}: waits for {event.message_type} with key {event.correlation_key}"]
+        case BookmarkClosed():
+            return [f"{event.bookmark}: no longer waited for"]
         case MessageReceived():
             return [f"{event.bookmark}: {event.message_type} {event.message_id}", _body(event.body)]
         case TimerFired():

@@ -84,7 +84,7 @@ def _emit(entry: Entry, source: Source) -> None:
             "frame": entry.frame,
             "step": _step(entry),
             "line": entry.line,
-            "source": source.line(entry.line),
+            "source": source.of_frame(entry.frame).line(entry.line),
             "data": orjson.loads(data),
         }
     )
@@ -105,6 +105,7 @@ def _print(entry: Entry, source: Source, *, begins: bool) -> None:
         say("")
         say(f"transaction {recorded.cursor.xid}, {local(recorded.recorded_at, precise=True)}", style="dim")
     place = f"  frame {entry.frame}, step {_step(entry)}, " if entry.frame is not None else ""
-    say(f"{recorded.version:>4}  {type(recorded.event).__name__:<17}{place}{source.place(entry.line)}".rstrip())
+    text = source.of_frame(entry.frame).place(entry.line)
+    say(f"{recorded.version:>4}  {type(recorded.event).__name__:<17}{place}{text}".rstrip())
     for line in what(recorded.event):
         say(f"      {line}", style="cyan")

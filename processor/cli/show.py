@@ -68,7 +68,8 @@ def _print(instance: Instance, bookmarks: list[OpenBookmark], detail: str | None
         say("\nwaits for", style="bold")
         for bookmark in bookmarks:
             since = local(bookmark.opened_at)
-            say(f"  {bookmark.name}: {wait(bookmark)}, since {since}, {source.place(bookmark.line)}")
+            place = source.of_bookmark(bookmark.name).place(bookmark.line)
+            say(f"  {bookmark.name}: {wait(bookmark)}, since {since}, {place}")
     if instance.is_suspended:
         say("\nto let it go on", style="bold")
         say(f"  holdfast resume {instance.instance_id} --why '…'")

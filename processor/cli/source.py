@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 from holdfast.processor.language.program import Program
+
+_OF_WORKFLOW = re.compile(r"0[.][0-9]+([/:].*)?", re.DOTALL)
+"""What names a bookmark of a workflow's own frame."""
 
 
 class Source:
@@ -27,6 +31,17 @@ class Source:
             return
         if any(f.name == program.function.rpartition(".")[2] and program.line in _firsts(f) for f in functions):
             self._lines = text.splitlines()
+
+    def of_frame(self, path: str | None) -> Source:
+        """Return this source for the workflow's own frame, and one that is not known for those of routines.
+
+        A routine may stand in another file, or be an older version of itself.
+        """
+        return self if path in (None, "0") else Source(None)
+
+    def of_bookmark(self, name: str) -> Source:
+        """Return the source for the frame that opened a bookmark, as ``of_frame`` does."""
+        return self if _OF_WORKFLOW.fullmatch(name) else Source(None)
 
     def line(self, number: int | None) -> str | None:
         """Return the text of a line without its indentation."""

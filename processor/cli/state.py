@@ -44,7 +44,9 @@ def state(
                 emit({"instance_id": instance_id, **asdict(found)})
                 return
             instance, _ = await client.instance(instance_id)
-            source = Source(await client.program(instance.app, found.program_hash))
+            sources = {
+                path: Source(await client.program(instance.app, frame.program)) for path, frame in found.frames.items()
+            }
         details(
             {
                 "version": found.version,
@@ -57,12 +59,15 @@ def state(
             }
         )
         for path, frame in found.frames.items():
-            say(f"\nframe {path}, step {frame.step}, {source.place(frame.line)}", style="bold")
+            say(f"\nframe {path}, step {frame.step}, {sources[path].place(frame.line)}", style="bold")
             details({f"  {name}": readable(value) for name, value in variables(dict(frame.variables)).items()})
         if found.bookmarks:
             say("\nwaits for", style="bold")
             for name, bookmark in found.bookmarks.items():
-                say(f"  {name}: {wait(bookmark)}, {source.place(bookmark.line)}")
+                # A branch of a gather that is no routine stands where its caller does.
+                path = bookmark.frame if bookmark.frame in sources else bookmark.frame.rpartition(".")[0]
+                place = sources[path].place(bookmark.line) if path in sources else f"line {bookmark.line}"
+                say(f"  {name}: {wait(bookmark)}, {place}")
 
     run(work())
 

@@ -1,7 +1,8 @@
 """From what a frame awaits to the bookmarks that it opens, and from what happens to them to its answer.
 
 A bookmark is named ``<frame>.<visit>``, with ``/<branch>`` for a branch of ``first_of`` and ``:timeout``
-for the timer that bounds a ``receive``.
+for the timer that bounds a ``receive``. A branch of ``gather`` counts as a frame of one await: ``0.4-2.1`` is
+what the second branch of the fourth await of frame 0 waits for.
 """
 
 from __future__ import annotations

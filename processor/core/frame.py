@@ -49,9 +49,12 @@ class FrameImage:
 
 
 class Frame:
-    """The live form of one call; ``outcome`` is set once it has ended."""
+    """The live form of one call; ``outcome`` is set once it has ended.
 
-    __slots__ = ("asked", "code", "outcome", "program", "step", "variables", "visits")
+    ``outer`` is the exception that was being handled where the call was made.
+    """
+
+    __slots__ = ("asked", "code", "outcome", "outer", "program", "step", "variables", "visits")
 
     def __init__(self, program: Program, *, step: int, visits: int, variables: Variables) -> None:
         self.program = program
@@ -61,6 +64,12 @@ class Frame:
         self.variables = variables
         self.asked = False
         self.outcome: Returned | Raised | None = None
+        self.outer: BaseException | None = None
+
+    @property
+    def can_run(self) -> bool:
+        """Whether the frame has neither ended nor waits for anything."""
+        return self.outcome is None and "$await" not in self.variables
 
     @property
     def awaiting(self) -> Awaitable[Any] | None:
@@ -71,6 +80,11 @@ class Frame:
     def line(self) -> int:
         """The line of the user's file at which the frame stands."""
         return self.code.lines[self.step]
+
+    @property
+    def handling(self) -> BaseException | None:
+        """The exception that is being handled where the frame waits."""
+        return _handled(self.code.steps[self.step][3], self.variables, self.outer)
 
     def image(self) -> FrameImage:
         """Return the frame as data: what the rest of the run can still need, and every variable of the user."""
@@ -94,10 +108,17 @@ class Frame:
         else:
             self.variables["$raised"] = result.error
 
+    def interrupt(self, error: BaseException) -> None:
+        """Have the frame go on with ``error`` at its await, whatever answer was on its way."""
+        for name in ("$await", "$answer"):
+            self.variables.pop(name, None)
+        self.variables["$raised"] = error
+
     def run(self) -> None:
         """Go on until the frame waits or ends."""
         variables = self.variables
         steps = self.code.steps
+        outer = self.outer
         pc = self.step
         thrown = variables.pop("$raised", None)
         if "$answer" in variables:
@@ -111,7 +132,8 @@ class Frame:
                 while raised is None:
                     op, a, b, c = steps[pc]
                     if op == RUN:
-                        pc = b[a(variables)] if c is None else b[_run_handling(_handled(c, variables), a, variables)]
+                        handled = outer if c is None else _handled(c, variables, outer)
+                        pc = b[a(variables) if handled is None else _run_handling(handled, a, variables)]
                     elif op == AWAIT:
                         awaited = variables["$await"]
                         self.visits += 1
@@ -167,7 +189,7 @@ class Frame:
     def throw(self, pc: int, error: BaseException) -> None:
         """Raise ``error`` from the line of the await at ``pc``, as if the awaited thing had raised it there."""
         throw = self.code.thrower(pc)
-        handled = _handled(self.code.steps[pc][3] or (), self.variables)
+        handled = _handled(self.code.steps[pc][3], self.variables, self.outer)
         if handled is None:
             throw(error)
         elif error.__context__ is None:
@@ -178,19 +200,17 @@ class Frame:
             throw(error)
 
 
-def _handled(slots: tuple[str, ...], variables: Variables) -> BaseException | None:
-    """Return the exception that is being handled, given the slots of the clauses around, innermost first."""
-    for slot in slots:
+def _handled(slots: tuple[str, ...] | None, variables: Variables, outer: BaseException | None) -> BaseException | None:
+    """Return the exception that is being handled: that of the innermost clause, given their slots, or ``outer``."""
+    for slot in slots or ():
         value = variables[slot]
         if isinstance(value, BaseException):
             return value
-    return None
+    return outer
 
 
-def _run_handling(handled: BaseException | None, function: Any, argument: Any) -> Any:
+def _run_handling(handled: BaseException, function: Any, argument: Any) -> Any:
     """Call ``function`` as the body of an ``except`` clause that handles ``handled``."""
-    if handled is None:
-        return function(argument)
     traceback, context = handled.__traceback__, handled.__context__
     try:
         raise handled  # noqa: TRY301 - Being raised and caught here is what makes it the one that is handled.
@@ -222,8 +242,9 @@ def _not_awaitable(value: object) -> TypeError:
     if not hasattr(type(value), "__await__"):
         return TypeError(f"object {type(value).__name__} can't be used in 'await' expression")
     return TypeError(
-        f"a workflow cannot await a {type(value).__name__}: it awaits activities, receive(), send(), delay(), "
-        "first_of() and checkpoint(); put other asynchronous code into an activity"
+        f"a workflow cannot await a {type(value).__name__}: it awaits activities, routines, receive(), send(), "
+        "delay(), first_of(), gather() and checkpoint(); put other asynchronous code into an activity, or make the "
+        "function a @routine"
     )
 
 

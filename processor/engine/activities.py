@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -35,6 +35,11 @@ _current: ContextVar[ActivityContext] = ContextVar("holdfast_activity")
 def activity_context() -> ActivityContext:
     """Return the context of the running activity; ``LookupError`` outside of one."""
     return _current.get()
+
+
+def attempts_in(context: Context) -> int:
+    """Return how often the activity that ran in a context was tried."""
+    return context[_current].attempt if _current in context else 0
 
 
 async def run(

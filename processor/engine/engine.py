@@ -16,6 +16,7 @@ from uuid import UUID
 
 import structlog
 
+from holdfast.processor.core.machine import ROOT, place
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.holding import STORAGE_PAUSE, Holding
 from holdfast.processor.engine.live_instance import LiveInstance
@@ -411,6 +412,9 @@ class Engine:
         program_hash = loaded.program_hash if loaded.state is None else loaded.state.program_hash
         try:
             workflow, program = await runtime.program(loaded.workflow, program_hash)
+            if loaded.state is not None:
+                frames = loaded.state.frames
+                await runtime.load_routines(frames[path].program for path in sorted(frames, key=place) if path != ROOT)
         except ProgramUnresolvable as error:
             workflow = runtime.app.workflows[loaded.workflow]
             return LiveInstance(runtime, loaded, workflow, workflow.program, unresolvable=error)

@@ -17,8 +17,9 @@ import structlog
 
 from holdfast.events.types import SuspensionReason, Where
 from holdfast.processor.engine.arrival import Arrival
-from holdfast.processor.engine.live_instance import LiveInstance, UnhandledError
+from holdfast.processor.engine.live_instance import LiveInstance
 from holdfast.processor.engine.provider import AlreadyConsumed, Suspension
+from holdfast.processor.engine.unhandled import UnhandledError
 from holdfast.schemas.errors import (
     InstanceError,
     InstanceLockLost,

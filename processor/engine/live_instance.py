@@ -8,19 +8,17 @@ the persistence points. Where a burst cannot go on it raises; who holds the inst
 
 from __future__ import annotations
 
-import asyncio
-import traceback
 from collections.abc import Coroutine, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, cast
 
 import orjson
 
 from holdfast.events.types import (
     ActivityCompleted,
     ActivityFailed,
+    BookmarkClosed,
     BookmarkOpened,
     Event,
     InstanceCompleted,
@@ -40,48 +38,21 @@ from holdfast.processor.core.machine import ROOT, Ask, Machine
 from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.engine import activities
 from holdfast.processor.engine.arrival import Arrival
-from holdfast.processor.engine.persistence_point import Encoder, encode_value, images_of
-from holdfast.processor.engine.provider import Batch, Loaded, Outgoing, UnitOfWork
+from holdfast.processor.engine.persistence_point import Encoder, Unwritten, encode_value, images_of
+from holdfast.processor.engine.provider import Batch, Loaded, UnitOfWork
 from holdfast.processor.engine.runtime import Runtime
-from holdfast.processor.language.app import Workflow
+from holdfast.processor.engine.sending import outgoing
+from holdfast.processor.engine.side_by_side import SideBySide
+from holdfast.processor.engine.unhandled import UnhandledError, line_of
+from holdfast.processor.engine.user_sql import UserSql
+from holdfast.processor.language.activity import Activity
 from holdfast.processor.language.awaitables import ActivityCall, Checkpoint, Send
 from holdfast.processor.language.program import Program
+from holdfast.processor.language.workflow import Workflow
 from holdfast.projections.instance import fold, initial
 from holdfast.schemas.errors import AppError, CommitRefused, KeyInUse, ProgramUnresolvable
-from holdfast.schemas.identifiers import check_name, idempotency_key, outgoing_message_id, storable
+from holdfast.schemas.identifiers import idempotency_key, outgoing_message_id
 from holdfast.schemas.message import Message
-
-T = TypeVar("T")
-
-
-class UnhandledError(Exception):
-    """The workflow let an exception out; ``error`` is that exception."""
-
-    def __init__(self, error: BaseException, where: Where) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.where = where
-
-    @property
-    def name(self) -> str:
-        """The qualified name of the exception's class."""
-        kind = type(self.error)
-        return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-    @property
-    def detail(self) -> str:
-        """What the exception says, as Python prints it; always fit to be stored."""
-        return storable("".join(traceback.format_exception_only(self.error)).strip())
-
-
-@dataclass(slots=True)
-class Unwritten:
-    """The batch so far, and whom to tell once it has committed."""
-
-    events: list[Event] = field(default_factory=list)
-    taken: list[Arrival] = field(default_factory=list)
-    outgoing: list[Outgoing] = field(default_factory=list)
-    has_activity: bool = False
 
 
 class LiveInstance:
@@ -110,9 +81,9 @@ class LiveInstance:
         self._encoder = Encoder.of(self.state, self._types)
         self._machine: Machine | None = None
         self._asks: dict[str, Ask] = {}
-        self._unit: UnitOfWork | None = None
-        self._stack = AsyncExitStack()
-        self._deadline = 0.0
+        self._asked_at: dict[str, datetime] = {}
+        self._running = SideBySide()
+        self._sql = UserSql(runtime)
 
     @property
     def closed(self) -> bool:
@@ -135,7 +106,7 @@ class LiveInstance:
                 body=orjson.loads(envelope.body),
             )
         )
-        self._machine = Machine.start(self.program, {self.workflow.parameter: message})
+        self._machine = Machine.start(self.program, {self.workflow.parameter: message}, self.runtime.routine)
 
     def receive(self, bookmark: str, arrival: Arrival, message: Message) -> None:
         """Resume a bookmark with a message."""
@@ -178,17 +149,18 @@ class LiveInstance:
         """Make the stored frames live again, if they are not; asks that are pending are asked again."""
         if self._machine is None:
             images = images_of(self.state, self._types)
-            self._machine = Machine.restore({self.program.hash: self.program}, images)
+            programs = {**self.runtime.routine_programs, self.program.hash: self.program}
+            self._machine = Machine.restore(programs, images, self.runtime.routine)
             self._advance()
 
     @property
     def must_run(self) -> bool:
         """Whether the instance can go on by itself, as after a crash in the middle of a burst."""
-        return self._live.outcome is not None or any(not self._bookmarks_of(a) for a in self._asks.values())
-
-    @property
-    def _can_serve(self) -> bool:
-        return any(not isinstance(ask.awaited, bookmarks.WAITS) for ask in self._asks.values())
+        return (
+            self._live.outcome is not None
+            or any(not self._bookmarks_of(ask) for ask in self._asks.values())
+            or bool(self._abandoned())
+        )
 
     # The burst.
 
@@ -198,30 +170,49 @@ class LiveInstance:
         Raises ``UnhandledError``, ``NotPersistable`` and whatever a commit answers; nothing since the
         last persistence point is durable then, and the instance must be dropped or suspended.
         """
+        try:
+            while not await self._go_on():
+                pass
+        finally:
+            await self._running.stop()
+
+    async def _go_on(self) -> bool:
+        """Run until all frames wait, and do something about it; True once the instance is idle or closed."""
         machine = self._live
-        while True:
-            self._advance()
-            if isinstance(machine.outcome, Returned):
-                self._record(InstanceCompleted(result=encode_value(machine.outcome.value, self._types)))
-                await self._persist("completed")
-                return
-            if isinstance(machine.outcome, Raised):
-                error, place = machine.outcome.error, self._place()
-                raise UnhandledError(error, replace(place, line=_line(error, self.program, place.line)))
-            if self._can_serve:
-                for ask in list(self._asks.values()):
-                    await self._serve(ask)
-            elif await self._idle():
-                return
+        for ask, outcome, attempts in await self._running.cancel(self._advance()):
+            self._end_activity(ask, outcome, attempts)
+        if isinstance(machine.outcome, Returned):
+            self._record(InstanceCompleted(result=encode_value(machine.outcome.value, self._types)))
+            await self._persist("completed")
+            return True
+        if isinstance(machine.outcome, Raised):
+            error, place = machine.outcome.error, self._place()
+            raise UnhandledError(error, replace(place, line=line_of(error, self.program, place.line)))
+        served = [ask for ask in self._asks.values() if isinstance(ask.awaited, Send | Checkpoint)]
+        for ask in served:
+            await self._serve(ask)
+        if served:
+            return False
+        calls = [ask for ask in self._asks.values() if isinstance(ask.awaited, ActivityCall)]
+        if not calls:
+            return await self._idle()
+        if len(calls) == 1 and not self._running:
+            await self._run_activity(calls[0])
+        else:
+            await self._run_side_by_side([ask for ask in calls if ask not in self._running])
+        return False
 
     async def _idle(self) -> bool:
-        """Open the bookmarks of all asks and persist; False if one could not be opened."""
+        """Open the bookmarks of all asks, close those of asks withdrawn, and persist; False if one cannot be opened."""
         before = len(self.unwritten.events)
+        for name in self._abandoned():
+            mark = self.state.bookmarks[name]
+            self._record(BookmarkClosed(where=Where(mark.frame, self._step_of(mark.frame), mark.line), bookmark=name))
         for ask in self._asks.values():
             if self._bookmarks_of(ask):
                 continue
             try:
-                opened = bookmarks.opened(ask, self.runtime.now())
+                opened = bookmarks.opened(ask, self._asked_at[ask.path])
             except OverflowError as error:
                 del self.unwritten.events[before:]
                 self._answer(ask, Raised(error))
@@ -231,7 +222,7 @@ class LiveInstance:
             await self._persist("idle")
         except KeyInUse as error:
             ask = next(a for a in self._asks.values() if self._waits_for(a, error))
-            if self._unit is not None:
+            if self._sql.is_open:
                 # The user SQL is rolled back with the commit, so the burst cannot go on from here.
                 raise UnhandledError(error, _where(ask)) from error
             del self.unwritten.events[before:]
@@ -240,105 +231,92 @@ class LiveInstance:
         return True
 
     async def _serve(self, ask: Ask) -> None:
-        awaited = ask.awaited
-        if isinstance(awaited, ActivityCall):
-            await self._run_activity(ask, awaited)
-        elif isinstance(awaited, Send):
-            self._send(ask, awaited)
-        elif isinstance(awaited, Checkpoint):
+        if isinstance(ask.awaited, Send):
+            self._send(ask, ask.awaited)
+        else:
             self._answer(ask, Returned())
             await self._persist("checkpoint")
 
-    async def _run_activity(self, ask: Ask, call: ActivityCall[Any]) -> None:
+    async def _run_side_by_side(self, asks: list[Ask]) -> None:
+        """Start what does not run yet, and wait for the first to end; record activities run one at a time."""
+        is_regular = self.workflow.persistence == "regular"
+        if asks and is_regular and self.unwritten.has_activity:
+            await self._persist("activity_completed")
+        records: list[Ask] = []
+        for ask in asks:
+            activity = self.runtime.app.activities.get(_call(ask).activity)
+            if activity is None or activity.is_record:
+                records.append(ask)
+            else:
+                self._running.start(ask, self._run(activity, ask, None), can_be_cancelled=activity.is_async)
+        if records:
+            await self._run_activity(records[0])
+            return
+        if self._sql.is_open and is_regular:
+            await self._persist("activity_completed")
+        for ended in await self._sql.bound(self._running.first(), self._place()):
+            self._end_activity(*ended)
+
+    async def _run_activity(self, ask: Ask) -> None:
         if self.unwritten.has_activity and self.workflow.persistence == "regular":
             await self._persist("activity_completed")
-        activity = self.runtime.app.activities.get(call.activity)
+        activity = self.runtime.app.activities.get(_call(ask).activity)
         if activity is None:
-            self._answer(ask, Raised(AppError(f"this app has no activity {call.activity!r}")))
+            self._answer(ask, Raised(AppError(f"this app has no activity {_call(ask).activity!r}")))
             return
-        key = idempotency_key(self.instance_id, ask.path, ask.step, ask.visit, call.activity)
-        unit = await self._transaction() if activity.is_record else None
-        running = activities.run(
+        running = self._run(activity, ask, await self._sql.unit() if activity.is_record else None)
+        outcome, attempts = await self._sql.bound(running, _where(ask))
+        self._end_activity(ask, outcome, attempts)
+
+    def _run(
+        self, activity: Activity[Any, Any], ask: Ask, unit: UnitOfWork | None
+    ) -> Coroutine[Any, Any, tuple[Returned | Raised, int]]:
+        return activities.run(
             activity,
-            call,
+            _call(ask),
             instance_id=self.instance_id,
-            idempotency_key=key,
+            idempotency_key=self._idempotency_key(ask),
             unit=unit,
             environment=self.runtime.environment,
         )
-        outcome, attempts = await (running if self._unit is None else self._bounded(running, ask))
+
+    def _idempotency_key(self, ask: Ask) -> str:
+        return idempotency_key(self.instance_id, ask.path, ask.step, ask.visit, _call(ask).activity)
+
+    def _end_activity(self, ask: Ask, outcome: Returned | Raised, attempts: int) -> None:
+        """Record how an activity ended, and answer its ask if it has not been withdrawn meanwhile."""
         self.unwritten.has_activity = True
+        about: dict[str, Any] = {
+            "where": _where(ask),
+            "activity": _call(ask).activity,
+            "idempotency_key": self._idempotency_key(ask),
+            "attempts": attempts,
+        }
         if isinstance(outcome, Returned):
-            self._record(
-                ActivityCompleted(
-                    where=_where(ask),
-                    activity=call.activity,
-                    idempotency_key=key,
-                    attempts=attempts,
-                    result=encode_value(outcome.value, self._types),
-                )
-            )
+            self._record(ActivityCompleted(**about, result=encode_value(outcome.value, self._types)))
         else:
-            self._record(
-                ActivityFailed(
-                    where=_where(ask),
-                    activity=call.activity,
-                    idempotency_key=key,
-                    attempts=attempts,
-                    error=encode_value(outcome.error, self._types),
-                )
-            )
-        self._answer(ask, outcome)
+            self._record(ActivityFailed(**about, error=encode_value(outcome.error, self._types)))
+        if self._asks.get(ask.path) is ask:
+            self._answer(ask, outcome)
 
     def _send(self, ask: Ask, sending: Send) -> None:
-        message = sending.message
-        version = self.state.version + 1
-        message_id = outgoing_message_id(self.instance_id, version, len(self.unwritten.outgoing))
+        message_id = outgoing_message_id(self.instance_id, self.state.version + 1, len(self.unwritten.outgoing))
         try:
-            key = check_name("correlation", message.correlation_key) if message.correlation_field else ""
-            body = message.model_dump_json().encode()
+            sent = outgoing(sending.message, message_id, self.runtime.out_exchange)
         except Exception as error:  # noqa: BLE001  What a message cannot say of itself is the sender's error.
             self._answer(ask, Raised(error))
             return
-        self.unwritten.outgoing.append(
-            Outgoing(
-                message_id=message_id,
-                exchange=message.exchange or self.runtime.out_exchange,
-                routing_key=message.message_type,
-                type=message.message_type,
-                key=key,
-                body=body,
-            )
-        )
+        self.unwritten.outgoing.append(sent)
         self._record(
             MessageSent(
                 where=_where(ask),
                 message_id=message_id,
-                message_type=message.message_type,
-                correlation_key=key,
-                body=orjson.loads(body),
+                message_type=sent.type,
+                correlation_key=sent.key,
+                body=orjson.loads(sent.body),
             )
         )
         self._answer(ask, Returned())
-
-    async def _transaction(self) -> UnitOfWork:
-        """Return the open transaction for user SQL, opening it if there is none."""
-        if self._unit is None:
-            runtime = self.runtime
-            self._unit = await self._stack.enter_async_context(runtime.provider.begin(runtime.host_id))
-            self._deadline = runtime.environment.monotonic() + runtime.settings.transaction_timeout
-        return self._unit
-
-    async def _bounded(self, running: Coroutine[Any, Any, T], ask: Ask) -> T:
-        """Await something for as long as the open transaction may still last."""
-        remaining = max(0.0, self._deadline - self.runtime.environment.monotonic())
-        try:
-            async with asyncio.timeout(remaining):
-                return await running
-        except TimeoutError:
-            limit = self.runtime.settings.transaction_timeout
-            error = TimeoutError(f"a transaction with user SQL was open for more than {limit:g} seconds")
-            raise UnhandledError(error, _where(ask)) from None
 
     # Persistence points.
 
@@ -394,15 +372,9 @@ class LiveInstance:
             release=release or state.execution_status == "closed",
         )
         try:
-            if self._unit is None:
-                await runtime.commit.put(batch)
-            else:
-                await self._unit.commit(batch)
+            await self._sql.commit(batch)
         except CommitRefused as error:
             raise UnhandledError(error.__cause__ or error, self._place()) from error
-        if self._unit is not None:
-            self._unit = None
-            await self._stack.aclose()
         self.state = state
         self.unwritten = Unwritten()
         for arrival in unwritten.taken:
@@ -416,10 +388,9 @@ class LiveInstance:
         """Forget everything since the last persistence point; return the messages that it had taken."""
         self._machine = None
         self._asks.clear()
+        self._asked_at.clear()
         taken, self.unwritten = self.unwritten.taken, Unwritten()
-        self._unit = None
-        stack, self._stack = self._stack, AsyncExitStack()
-        await stack.aclose()
+        await self._sql.drop()
         return taken
 
     # Small parts.
@@ -449,13 +420,38 @@ class LiveInstance:
             raise RuntimeError("the instance has no live machine")
         return self._machine
 
-    def _advance(self) -> None:
-        for ask in self._live.advance():
+    def _advance(self) -> list[str]:
+        """Let the frames go on; return the paths of the asks that they took back."""
+        asks, withdrawn = self._live.advance(), list(self._live.withdrawn)
+        for path in withdrawn:
+            del self._asks[path]
+        for ask in asks:
             self._asks[ask.path] = ask
+            if isinstance(ask.awaited, bookmarks.WAITS):
+                self._asked_at[ask.path] = self.runtime.now()
+        return withdrawn
 
     def _answer(self, ask: Ask, outcome: Returned | Raised) -> None:
         del self._asks[ask.path]
         self._live.answer(ask.path, outcome)
+
+    def _abandoned(self) -> list[str]:
+        """Return the open bookmarks whose asks were taken back."""
+        closed: set[str] = set()
+        for event in self.unwritten.events:
+            if isinstance(event, MessageReceived | TimerFired):
+                closed.update(event.closes)
+        return [
+            name
+            for name in self.state.bookmarks
+            if name not in closed and not any(bookmarks.belongs(name, ask) for ask in self._asks.values())
+        ]
+
+    def _step_of(self, path: str) -> int:
+        """Return the step at which a frame stood when it was last persisted, or its caller if it is a branch."""
+        while path not in self.state.frames:
+            path = path.rpartition(".")[0]
+        return self.state.frames[path].step
 
     def _take(self, arrival: Arrival) -> None:
         self.unwritten.taken.append(arrival)
@@ -477,17 +473,9 @@ class LiveInstance:
         )
 
 
+def _call(ask: Ask) -> ActivityCall[Any]:
+    return cast("ActivityCall[Any]", ask.awaited)
+
+
 def _where(ask: Ask) -> Where:
     return Where(ask.path, ask.step, ask.line)
-
-
-def _line(error: BaseException, program: Program, default: int) -> int:
-    """Return the line of the workflow function at which ``error`` left it."""
-    line = default
-    step = error.__traceback__
-    while step is not None:
-        if step.tb_frame.f_code.co_filename == program.file:
-            line = step.tb_lineno
-            break
-        step = step.tb_next
-    return line

@@ -1,4 +1,4 @@
-"""What a persistence point writes of an instance's variables.
+"""What a persistence point writes: the batch so far, and an instance's variables.
 
 All variables of all frames are encoded in one pass, so that what they share stays shared, and compared
 with their last encoded form, so that changes made in place are found.
@@ -12,12 +12,24 @@ from typing import Any
 
 import orjson
 
-from holdfast.events.types import FrameChange, Json, Persisted, Reason
+from holdfast.events.types import Event, FrameChange, Json, Persisted, Reason
 from holdfast.processor.core.frame import FrameImage
 from holdfast.processor.core.machine import Machine
+from holdfast.processor.engine.arrival import Arrival
+from holdfast.processor.engine.provider import Outgoing
 from holdfast.projections.instance import InstanceState
 from holdfast.schemas.errors import NotPersistable
 from holdfast.schemas.values import Types, decode, encode
+
+
+@dataclass(slots=True)
+class Unwritten:
+    """The batch so far, and whom to tell once it has committed."""
+
+    events: list[Event] = field(default_factory=list)
+    taken: list[Arrival] = field(default_factory=list)
+    outgoing: list[Outgoing] = field(default_factory=list)
+    has_activity: bool = False
 
 
 @dataclass(slots=True)

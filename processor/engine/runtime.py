@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from holdfast.processor.engine.batcher import Batcher
@@ -23,9 +23,12 @@ from holdfast.processor.engine.provider import (
     StoredProgram,
     Wakeups,
 )
-from holdfast.processor.language.app import App, Workflow
+from holdfast.processor.language.app import App
+from holdfast.processor.language.definition import Definition
 from holdfast.processor.language.program import FORMAT, Program
-from holdfast.schemas.errors import ProgramUnknown, ProgramUnresolvable
+from holdfast.processor.language.routine import Routine, reachable
+from holdfast.processor.language.workflow import Workflow
+from holdfast.schemas.errors import AppError, ProgramUnknown, ProgramUnresolvable
 from holdfast.schemas.message import Envelope
 from holdfast.schemas.settings import Settings
 
@@ -75,6 +78,8 @@ class Runtime:
         self._machine = machine
         self._process_id = process_id
         self._programs = {w.program.hash: (w, w.program) for w in app.workflows.values()}
+        self._routines = dict(app.routines)
+        self.routine_programs = {r.program.hash: r.program for r in app.routines.values()}
         self._clock_offset = (datetime.min.replace(tzinfo=UTC), 0.0)
         self.commit: Batcher[Batch, Committed] = Batcher(provider.commit, limit=settings.group_size)
         self.route: Batcher[Envelope, Route] = Batcher(provider.route, limit=READ_GROUP)
@@ -88,21 +93,7 @@ class Runtime:
         app = self.app
         self.host_id = self.environment.new_id()
         await self.read_clock()
-        key = self.settings.program_key.encode()
-        await self.provider.save_programs(
-            [
-                StoredProgram(
-                    program_hash=w.program.hash,
-                    workflow=w.name,
-                    format=FORMAT,
-                    program=w.program.to_json(),
-                    starts_with=w.start.message_type,
-                    receives=tuple(sorted(w.receives)),
-                    signature=w.program.sign(key) if key else None,
-                )
-                for w in app.workflows.values()
-            ]
-        )
+        await self._save_programs([*app.workflows.values(), *(r.definition for r in self._routines.values())])
         await self.provider.open_host(
             Host(
                 host_id=self.host_id,
@@ -110,9 +101,26 @@ class Runtime:
                 machine=self._machine,
                 process_id=self._process_id,
                 lease_seconds=self.settings.lease,
-                programs=tuple(self._programs),
+                programs=(*self._programs, *self.routine_programs),
                 message_types=tuple(app.messages),
             )
+        )
+
+    async def _save_programs(self, definitions: Sequence[Definition]) -> None:
+        key = self.settings.program_key.encode()
+        await self.provider.save_programs(
+            [
+                StoredProgram(
+                    program_hash=d.program.hash,
+                    workflow=d.name,
+                    format=FORMAT,
+                    program=d.program.to_json(),
+                    starts_with=d.start.message_type if isinstance(d, Workflow) else None,
+                    receives=tuple(sorted(d.receives)),
+                    signature=d.program.sign(key) if key else None,
+                )
+                for d in definitions
+            ]
         )
 
     def doubt_lease(self) -> None:
@@ -128,6 +136,16 @@ class Runtime:
         then, mark = self._clock_offset
         return then + timedelta(seconds=self.environment.monotonic() - mark)
 
+    def routine(self, name: str) -> Program:
+        """Return the program of a routine as it is deployed; ``AppError`` if there is no such routine."""
+        routine = self._routines.get(name)
+        if routine is None:
+            raise AppError(
+                f"app {self.app.name} has no routine {name!r}: no program names it, so declare it with "
+                f"App({self.app.name!r}, routines=(...))"
+            )
+        return routine.program
+
     async def program(self, workflow: str, program_hash: str) -> tuple[Workflow, Program]:
         """Return a program that this host can run, with the workflow that it belongs to.
 
@@ -141,23 +159,51 @@ class Runtime:
         if current is None:
             raise ProgramUnknown(f"app {self.app.name} has no workflow {workflow!r} here")
         stored = await self.provider.load_program(program_hash)
+        program = await self._linked(program_hash, stored, current)
+        self._programs[program_hash] = (current, program)
+        return current, program
+
+    async def load_routines(self, hashes: Iterable[str]) -> None:
+        """See to it that ``routine_programs`` has these programs of running frames; raises as ``program`` does."""
+        for program_hash in hashes:
+            if program_hash in self.routine_programs:
+                continue
+            stored = await self.provider.load_program(program_hash)
+            current = None if stored is None else self._routines.get(stored.workflow)
+            if current is None:
+                name = program_hash if stored is None else repr(stored.workflow)
+                raise ProgramUnknown(f"app {self.app.name} has no routine {name} here")
+            self.routine_programs[program_hash] = await self._linked(program_hash, stored, current.definition)
+
+    async def _linked(self, program_hash: str, stored: StoredProgram | None, current: Definition) -> Program:
+        """Return a program from the store, linked to the module of the function that is deployed now."""
+        title = f"program {program_hash} of {current.kind} {current.name!r}"
         if stored is None:
-            raise ProgramUnknown(f"program {program_hash} of workflow {workflow!r} is not stored")
+            raise ProgramUnknown(f"{title} is not stored")
         key = self.settings.program_key.encode()
         program = Program.from_json(stored.program, vars(current.module))
         if not key or stored.signature is None or not program.verify(key, stored.signature):
             raise ProgramUnknown(
-                f"program {program_hash} of workflow {workflow!r} was not compiled here and is not signed with "
+                f"{title} was not compiled here and is not signed with "
                 "this app's program key; set HOLDFAST_PROGRAM_KEY on all hosts, or run a host with that version"
             )
         missing = program.unresolved(vars(current.module))
         if missing:
             raise ProgramUnresolvable(
-                f"program {program_hash} of workflow {workflow!r} needs {', '.join(missing)}, which "
-                f"{current.module.__name__} no longer defines"
+                f"{title} needs {', '.join(missing)}, which {current.module.__name__} no longer defines"
             )
-        self._programs[program_hash] = (current, program)
-        return current, program
+        await self._adopt(program)
+        return program
+
+    async def _adopt(self, program: Program) -> None:
+        """Make the routines known that an old program names and the deployed ones do not."""
+        namespace = program.namespace or {}
+        named = reachable(namespace[name] for name in program.names if name in namespace)
+        fresh: dict[str, Routine[Any, Any]] = {n: r for n, r in named.items() if n not in self._routines}
+        if fresh:
+            await self._save_programs([routine.definition for routine in fresh.values()])
+            self._routines.update(fresh)
+            self.routine_programs.update({r.program.hash: r.program for r in fresh.values()})
 
     async def _register(self, registrations: Sequence[Registration]) -> Sequence[int | Exception]:
         return await self.provider.register(self.host_id, registrations)

@@ -6,30 +6,25 @@ checked by ``App.check``, which every command runs before anything else.
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
 import sys
-import textwrap
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from functools import cached_property
-from types import ModuleType
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args, overload
+from typing import Any, Concatenate, ParamSpec, TypeVar, get_args, overload
 
 from holdfast.processor.language import awaitables
 from holdfast.processor.language.activity import ONCE, Activity, ActivityDecorator, Retry
 from holdfast.processor.language.compiler import compile_workflow
-from holdfast.processor.language.program import Program
+from holdfast.processor.language.definition import Definition
+from holdfast.processor.language.routine import Routine, reachable
 from holdfast.processor.language.transaction import Transaction
+from holdfast.processor.language.workflow import OnUnhandled, Persistence, Workflow
 from holdfast.schemas.errors import AppError, CompileError, InvalidMessage
 from holdfast.schemas.identifiers import check_name
 from holdfast.schemas.message import Message
 from holdfast.schemas.values import Types, declarable
-
-Persistence = Literal["regular", "in_memory"]
-OnUnhandled = Literal["abandon_and_suspend", "abandon"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,82 +33,24 @@ M = TypeVar("M", bound=Message)
 _APP_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Workflow:
-    """A registered workflow: its compiled program and how it is run.
-
-    ``parameter`` is the name under which the function takes its start message.
-    """
-
-    name: str
-    function: Callable[..., Any]
-    program: Program
-    start: type[Message]
-    parameter: str
-    persistence: Persistence
-    on_unhandled: OnUnhandled
-    expected_lifetime: timedelta | None
-
-    @cached_property
-    def module(self) -> ModuleType:
-        """The module whose names the program's blocks resolve."""
-        return sys.modules[self.function.__module__]
-
-    @cached_property
-    def receives(self) -> frozenset[str]:
-        """The message types that the program waits for somewhere, its start type included."""
-        return frozenset({self.start.message_type, *(m.message_type for m in self._received())})
-
-    @property
-    def imports(self) -> frozenset[str]:
-        """The modules that the function itself imports, by name."""
-        return frozenset(
-            alias.name for node in ast.walk(self._tree) if isinstance(node, ast.Import) for alias in node.names
-        )
-
-    def named(self) -> Iterator[object]:
-        """Yield what the program's global names stand for in the module as it is now."""
-        for name in self.program.names:
-            if hasattr(self.module, name):
-                yield getattr(self.module, name)
-
-    @cached_property
-    def _tree(self) -> ast.Module:
-        return ast.parse(textwrap.dedent(inspect.getsource(self.function)))
-
-    def _received(self) -> Iterator[type[Message]]:
-        """Yield the types awaited by ``receive``; all message types named, if one is not a plain name."""
-        for call in ast.walk(self._tree):
-            if not isinstance(call, ast.Call) or self._value(call.func) is not awaitables.receive:
-                continue
-            wanted = self._value(call.args[0]) if call.args else None
-            if isinstance(wanted, type) and issubclass(wanted, Message):
-                yield wanted
-            else:
-                yield from (m for m in self.named() if isinstance(m, type) and issubclass(m, Message))
-
-    def _value(self, node: ast.expr) -> object:
-        if isinstance(node, ast.Name):
-            return getattr(self.module, node.id, None)
-        if isinstance(node, ast.Attribute):
-            return getattr(self._value(node.value), node.attr, None)
-        return None
-
-
 class App:
     """A named set of workflows and activities; exchanges, queues and rows belong to it by name.
 
     ``name``: lower-case letters, digits, ``-`` and ``_``. ``types``: further classes whose values may be
-    kept in variables, beside those that programs and activity signatures name.
+    kept in variables, beside those that programs and activity signatures name. ``routines``: further
+    routines, beside those that programs name, such as those that a helper function calls.
     """
 
-    def __init__(self, name: str, *, types: tuple[type, ...] = ()) -> None:
+    def __init__(
+        self, name: str, *, types: tuple[type, ...] = (), routines: tuple[Routine[..., Any], ...] = ()
+    ) -> None:
         if not _APP_NAME.fullmatch(name):
             raise AppError(f"app name {name!r}: use lower-case letters, digits, '-' and '_', a letter first")
         self.name = name
         self.workflows: dict[str, Workflow] = {}
         self.activities: dict[str, Activity[Any, Any]] = {}
         self._declared = types
+        self._routines = routines
 
     @overload
     def activity(self, function: Callable[Concatenate[Transaction, P], Awaitable[R]], /) -> Activity[P, R]: ...
@@ -209,19 +146,9 @@ class App:
 
     def check(self) -> None:
         """Raise ``AppError`` if something that programs name is missing or does not fit."""
+        for definition in self._definitions():
+            self._check_names(definition)
         for workflow in self.workflows.values():
-            missing = workflow.program.unresolved(vars(workflow.module))
-            if missing:
-                code = workflow.function.__code__
-                raise AppError(
-                    f"{code.co_filename}:{code.co_firstlineno}: workflow {workflow.name} uses "
-                    f"{', '.join(missing)}, which {workflow.function.__module__} does not define"
-                )
-            for value in workflow.named():
-                if isinstance(value, Activity) and self.activities.get(value.name) is not value:
-                    raise AppError(
-                        f"workflow {workflow.name} uses activity {value.name!r} of another app than {self.name}"
-                    )
             if not workflow.start.correlation_field:
                 raise AppError(
                     f"message {workflow.start.message_type} starts {workflow.name} but has no correlation: "
@@ -231,6 +158,27 @@ class App:
             if activity.is_record and not activity.is_async:
                 raise AppError(f"record activity {activity.name} is a plain function: make it an async def")
         _ = self.messages, self.types
+
+    def _check_names(self, definition: Definition) -> None:
+        missing = definition.program.unresolved(vars(definition.module))
+        if missing:
+            raise AppError(
+                f"{definition.place}: {definition.kind} {definition.name} uses {', '.join(missing)}, "
+                f"which {definition.module.__name__} does not define"
+            )
+        for value in definition.named():
+            if isinstance(value, Activity) and self.activities.get(value.name) is not value:
+                raise AppError(
+                    f"{definition.kind} {definition.name} uses activity {value.name!r} of another app than {self.name}"
+                )
+
+    @cached_property
+    def routines(self) -> Mapping[str, Routine[Any, Any]]:
+        """The routines of the app, by name: those that its programs name, and those that these name."""
+        return reachable([*self._routines, *(v for w in self.workflows.values() for v in w.named())])
+
+    def _definitions(self) -> list[Definition]:
+        return [*self.workflows.values(), *(r.definition for r in self.routines.values())]
 
     @cached_property
     def starts(self) -> Mapping[str, Workflow]:
@@ -257,15 +205,18 @@ class App:
         for kind in self._classes():
             if declarable(kind):
                 types.add(kind)
-        for workflow in self.workflows.values():
-            types.modules.update(workflow.imports)
+        for definition in self._definitions():
+            types.modules.update(definition.imports)
         return types
 
     def _classes(self) -> list[type]:
-        """Return every class that is declared, or named by a program or by an activity's signature."""
+        """Return every class that is declared, or named by a program or in the signature of an activity or routine."""
         waiting: list[object] = [*self._declared]
-        for workflow in self.workflows.values():
-            waiting += [workflow.start, *workflow.named()]
+        for definition in self._definitions():
+            waiting += definition.named()
+        waiting += (workflow.start for workflow in self.workflows.values())
+        for routine in self.routines.values():
+            waiting += routine.hints.values()
         for activity in self.activities.values():
             waiting += activity.hints.values()
             names = inspect.unwrap(activity.function).__code__.co_names

@@ -1,4 +1,4 @@
-"""What a workflow may await: plain data that says what is wanted.
+"""What a workflow or routine may await: plain data that says what is wanted.
 
 Calling ``receive``, ``delay`` and the others does nothing by itself. It gives a value; ``await`` hands
 that value to whoever runs the workflow, and gives back the answer. Because it is data, an instance
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Generic, Self, TypeVar, cast
 
+from holdfast.schemas.errors import Cancelled
 from holdfast.schemas.identifiers import check_name
 from holdfast.schemas.message import Message
 
@@ -74,6 +75,49 @@ class FirstOf(Awaitable["Outcome"]):
 @dataclass(frozen=True, slots=True)
 class Checkpoint(Awaitable[None]):
     """An explicit persistence point."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoutineCall(Awaitable[T]):
+    """One call of a routine, by the routine's name; ``arguments`` are its parameters, bound and by name.
+
+    Awaited, it runs as a further frame of the instance and answers with what the routine returns.
+    """
+
+    routine: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Gather(Awaitable[list[Any]]):
+    """Several activities, waits and routines side by side; answered with their results, in order."""
+
+    branches: tuple[Awaitable[Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Running(Awaitable[Any]):
+    """Stands where a ``RoutineCall`` stood once its frame has begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Stands where a branch of a ``gather`` stood once it has ended; ``value`` is what it returned."""
+
+    value: Any = None
+
+
+@dataclass(slots=True)
+class Gathering(Awaitable[list[Any]]):
+    """A ``gather`` under way: what each branch still waits for, or how it ended.
+
+    ``error`` is what the ``gather`` is going to raise, from the first branch that raised something;
+    ``is_cancelling`` says that the other branches were told.
+    """
+
+    branches: list[Awaitable[Any] | Ended]
+    error: BaseException | None = None
+    is_cancelling: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +188,22 @@ def checkpoint() -> Awaitable[None]:
     return Checkpoint()
 
 
-STORED = (ActivityCall, Receive, Send, Delay, FirstOf, Checkpoint, Outcome)
-"""The classes of this module that stand in the variables of a waiting instance."""
+STORED = (
+    ActivityCall,
+    Receive,
+    Send,
+    Delay,
+    FirstOf,
+    Checkpoint,
+    Outcome,
+    RoutineCall,
+    Gather,
+    Running,
+    Gathering,
+    Ended,
+    Cancelled,
+)
+"""The classes that Holdfast itself puts into the variables of a waiting instance."""
 
 
 def _is_message_type(value: object) -> bool:

@@ -43,9 +43,9 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """A compiled workflow.
+    """A compiled workflow or routine.
 
-    ``name`` is the workflow's and ``function`` the Python function's, defined in ``module`` at ``line``
+    ``name`` is the workflow's or routine's and ``function`` the Python function's, defined in ``module`` at ``line``
     of ``file``. ``parameters`` are its parameters, ``names`` the global names that its blocks use, ``future``
     the ``__future__`` features that its module had switched on.
     """

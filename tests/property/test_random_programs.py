@@ -9,19 +9,20 @@ from holdfast.events import codec
 from holdfast.events.types import Event
 from holdfast.processor.core.machine import Machine
 from holdfast.processor.engine.persistence_point import Encoder, images_of
+from holdfast.processor.language.awaitables import STORED
 from holdfast.processor.language.compiler import compile_workflow
 from holdfast.processor.language.program import Program
 from holdfast.projections.instance import evolve, fold, initial
 from holdfast.schemas.values import Types
 from tests.support.program_world import CLASSES, effects_of
 from tests.support.programs import Sample, samples
-from tests.support.twin import AWAITABLES, Images, Result, codec_reload, run_machine, run_native, stored
+from tests.support.twin import Images, Result, codec_reload, run_machine, run_native, stored
 
 EXAMPLES = int(os.environ.get("HOLDFAST_EXAMPLES", "400"))
 """How many functions to try; some thousands take minutes and find more."""
 
 MODULES = ("math",)
-TYPES = Types.of(*AWAITABLES, *CLASSES, modules=MODULES)
+TYPES = Types.of(*STORED, *CLASSES, modules=MODULES)
 
 reload = codec_reload(*CLASSES, modules=MODULES)
 

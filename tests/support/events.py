@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from holdfast.events.types import (
     ActivityCompleted,
     ActivityFailed,
+    BookmarkClosed,
     BookmarkOpened,
     Event,
     FrameChange,
@@ -84,6 +85,7 @@ EVERY_TYPE: tuple[Event, ...] = (
     InstanceResumed(by="ops", why="card replaced"),
     InstanceCompleted(result={"$tuple": ["R-7"]}),
     Persisted(reason="completed", ended=("0", "0.1")),
+    BookmarkClosed(where=Where("0.4-2", 7, 21), bookmark="0.4-2.1"),
 )
 """Every type, each field once with and, if it may be left out, once without a value."""
 

@@ -2,36 +2,32 @@
 
 ``effects`` decides what each awaited thing gives: it is called with the number of the await, from 0, and what is
 awaited. It must make a new exception or value at each call. Code under test may call ``note`` to leave a mark between
-the awaits.
+the awaits. Where a ``gather`` waits for several things, ``ORDERS`` says which of them is answered next.
 """
 
 import contextlib
 import copy
 import functools
+import itertools
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import CodeType, FrameType
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 from unittest import mock
 
 import orjson
 
 from holdfast.processor.core.frame import FrameImage
-from holdfast.processor.core.machine import ROOT, Machine
+from holdfast.processor.core.machine import ROOT, Ask, Machine
+from holdfast.processor.core.machine import place as place_of
 from holdfast.processor.core.outcomes import Raised, Returned
-from holdfast.processor.language.awaitables import (
-    ActivityCall,
-    Awaitable,
-    Checkpoint,
-    Delay,
-    FirstOf,
-    Outcome,
-    Receive,
-    Send,
-)
+from holdfast.processor.language.awaitables import STORED, ActivityCall, Awaitable, Gather, RoutineCall
 from holdfast.processor.language.compiler import compile_workflow
 from holdfast.processor.language.program import Program
+from holdfast.processor.language.routine import Routine, reachable
+from holdfast.schemas.errors import Cancelled
 from holdfast.schemas.values import Types, decode, encode
 from tests.support.graphs import difference, shown
 
@@ -39,7 +35,9 @@ Effects = Callable[[int, Awaitable[Any]], Returned | Raised]
 Images = dict[str, FrameImage]
 Reload = Callable[[Images], Images]
 
-AWAITABLES = (ActivityCall, Receive, Send, Delay, FirstOf, Checkpoint, Outcome)
+Order = Literal["first", "last", "alternate"]
+ORDERS: tuple[Order, ...] = ("first", "last", "alternate")
+"""Which of the things that a run waits for at once is answered next."""
 
 _log: list[str] = []
 
@@ -90,18 +88,19 @@ def tick(limit: int) -> None:
         raise Exhausted
 
 
-def run_native(function: Callable[..., Any], arguments: Mapping[str, Any], effects: Effects) -> Result:
-    """Run the function as a coroutine."""
+def run_native(
+    function: Callable[..., Any], arguments: Mapping[str, Any], effects: Effects, *, order: Order = "first"
+) -> Result:
+    """Run the function as a coroutine, and the routines that it calls as coroutines that it awaits."""
     _log.clear()
     coroutine = function(**copy.deepcopy(dict(arguments)))
-    value, error, number = None, None, 0
-    with _final_variables(function.__code__) as variables, mock.patch.object(Awaitable, "__await__", _answered):
+    value, error = None, None
+    with _final_variables(function.__code__) as variables, natively():
         try:
-            awaited = coroutine.send(None)
-            while True:
-                answer = _performed(effects, number, awaited, coroutine.cr_frame.f_lineno)
-                number += 1
-                awaited = coroutine.send(answer)
+            pending = coroutine.send(None)
+            for number in itertools.count():
+                index = _next(order, number, len(pending))
+                pending = coroutine.send((index, _performed(effects, number, *pending[index])))
         except StopIteration as stop:
             value = stop.value
         except BaseException as raised:  # noqa: BLE001 - the function may raise anything
@@ -115,23 +114,39 @@ def run_machine(
     effects: Effects,
     reload: Reload | None = None,
     program: Program | None = None,
+    *,
+    order: Order = "first",
 ) -> Result:
     """Run the function's program, by default one that was stored and read, with a reload around each answer."""
     program = program or _stored(function)
+    routines = _routines(program)
+    programs = {p.hash: p for p in (program, *routines.values())}
     _log.clear()
-    machine = Machine.start(program, copy.deepcopy(dict(arguments)))
-    asks = machine.advance()
-    number = 0
-    while asks:
-        if reload is not None:
-            machine = Machine.restore({program.hash: program}, reload(machine.images()))
-            asks = machine.advance()
-        (ask,) = asks
-        machine.answer(ROOT, _performed(effects, number, ask.awaited, ask.line))
-        number += 1
-        if reload is not None:
-            machine = Machine.restore({program.hash: program}, reload(machine.images()))
+    machine = Machine.start(program, copy.deepcopy(dict(arguments)), routines.__getitem__)
+    pending: dict[str, Ask] = {}
+
+    def reloaded() -> Machine:
+        if reload is None:
+            return machine
+        pending.clear()
+        return Machine.restore(programs, reload(machine.images()), routines.__getitem__)
+
+    def advance() -> None:
         asks = machine.advance()
+        for path in machine.withdrawn:
+            del pending[path]
+        pending.update({ask.path: ask for ask in asks})
+
+    advance()
+    for number in itertools.count():
+        if not pending:
+            break
+        machine = reloaded()
+        advance()
+        ask = pending.pop(sorted(pending, key=place_of)[_next(order, number, len(pending))])
+        machine.answer(ask.path, _performed(effects, number, ask.awaited, ask.line))
+        machine = reloaded()
+        advance()
     outcome = machine.outcome
     assert outcome is not None
     variables = {name: value for name, value in machine.frames[ROOT].variables.items() if name[0] != "$"}
@@ -142,7 +157,7 @@ def run_machine(
 
 def codec_reload(*classes: type, modules: tuple[str, ...] = ()) -> Reload:
     """Return a reload by way of JSON, for variables of the given classes and modules beside Python's own types."""
-    types = Types.of(*AWAITABLES, *classes, modules=modules)
+    types = Types.of(*STORED, *classes, modules=modules)
 
     def reload(images: Images) -> Images:
         variables = {
@@ -163,11 +178,12 @@ def compare(
     effects: Effects,
     *classes: type,
     modules: tuple[str, ...] = (),
+    order: Order = "first",
 ) -> Result:
     """Check that the function gives the same natively, in a machine, and in a machine reloaded at each await."""
-    native = run_native(function, arguments, effects)
+    native = run_native(function, arguments, effects, order=order)
     for reload in (None, codec_reload(*classes, modules=modules)):
-        machine = run_machine(function, arguments, effects, reload)
+        machine = run_machine(function, arguments, effects, reload, order=order)
         found = native.difference(machine)
         assert found is None, f"{function.__name__}, {'reloaded' if reload else 'in memory'}: {found}"
     return native
@@ -190,12 +206,120 @@ def _performed(effects: Effects, number: int, awaited: Awaitable[Any], line: int
     return effects(number, awaited)
 
 
-def _answered(awaited: Awaitable[Any]) -> Generator[Awaitable[Any], Returned | Raised, Any]:
+def _routines(program: Program) -> dict[str, Program]:
+    """Return the programs of the routines that a program may call, as read from their stored form."""
+    namespace = program.namespace or {}
+    named = [namespace[name] for name in program.names if name in namespace]
+    return {name: _stored_routine(routine) for name, routine in reachable(named).items()}
+
+
+@functools.lru_cache(maxsize=64)
+def _stored_routine(routine: Routine[Any, Any]) -> Program:
+    return stored(routine.program)
+
+
+def _next(order: Order, number: int, count: int) -> int:
+    """Pick which of several things is answered with the answer of that number."""
+    return 0 if order == "first" or (order == "alternate" and number % 2 == 0) else count - 1
+
+
+# How Python runs what a machine runs.
+
+
+Pending = list[tuple[Awaitable[Any], int]]
+"""What a coroutine waits for at once, each with the line of its await; it is sent an index and an answer."""
+
+
+@contextlib.contextmanager
+def natively() -> Iterator[None]:
+    """Let coroutines await what a workflow may."""
+
+    def call(routine: Routine[Any, Any], *args: Any, **kwargs: Any) -> RoutineCall[Any]:
+        return _NativeCall(routine, routine.function(*args, **kwargs))
+
+    def gather(gathered: Gather) -> Generator[Any, Any, Any]:
+        return _gathered(gathered, sys._getframe(1).f_lineno)
+
+    def answered(awaited: Awaitable[Any]) -> Generator[Any, Any, Any]:
+        return _answered(awaited, sys._getframe(1).f_lineno)
+
+    with (
+        mock.patch.object(Awaitable, "__await__", answered),
+        mock.patch.object(Gather, "__await__", gather),
+        mock.patch.object(Routine, "__call__", call),
+    ):
+        yield
+
+
+class _NativeCall(RoutineCall[Any]):
+    """A call of a routine that is a coroutine."""
+
+    def __init__(self, routine: Routine[Any, Any], coroutine: Coroutine[Any, Any, Any]) -> None:
+        super().__init__(routine.name, {})
+        object.__setattr__(self, "coroutine", coroutine)
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        coroutine: Coroutine[Any, Any, Any] = self.__dict__["coroutine"]
+        return coroutine.__await__()
+
+
+def _answered(awaited: Awaitable[Any], line: int) -> Generator[Pending, tuple[int, Returned | Raised], Any]:
     """Await natively: an error comes from within the await, as that of a function that runs there."""
-    answer = yield awaited
+    _, answer = yield [(awaited, line)]
     if isinstance(answer, Returned):
         return answer.value
     return _raise_again(answer.error)
+
+
+def _gathered(gathered: Gather, line: int) -> Generator[Pending, tuple[int, Returned | Raised], list[Any]]:
+    """Run the branches of a ``gather`` by turns; on an error cancel the others, let them end, and raise it."""
+    runs = [
+        branch.__await__() if isinstance(branch, _NativeCall) else _answered(branch, line)
+        for branch in gathered.branches
+    ]
+    results: list[Any] = [None] * len(runs)
+    waiting: dict[int, Pending] = {}
+    errors: list[BaseException] = []
+
+    def step(index: int, go: Callable[[], Pending]) -> None:
+        waiting.pop(index, None)
+        try:
+            waiting[index] = go()
+        except StopIteration as stop:
+            results[index] = stop.value
+        except BaseException as error:  # noqa: BLE001 - the branch may raise anything
+            if not errors:
+                errors.append(error)
+            elif not isinstance(error, Cancelled):
+                said = "".join(traceback.format_exception_only(error)).strip()
+                errors[-1].add_note(f"Another branch of the gather then raised {said}")
+
+    for index, run in enumerate(runs):
+        step(index, functools.partial(next, run))
+    is_cancelling = False
+    while errors or waiting:
+        if errors and not is_cancelling:
+            is_cancelling = True
+            for index in sorted(waiting):
+                told = Cancelled()
+                # It is raised in place, while what the workflow handles is being handled.
+                told.__context__ = sys.exc_info()[1]
+                step(index, functools.partial(runs[index].throw, told))
+        if not waiting:
+            _raise_again(errors[-1])
+        branches = [(index, place) for index in sorted(waiting) for place in range(len(waiting[index]))]
+        sent: Cancelled | tuple[int, Returned | Raised]
+        try:
+            sent = yield [waiting[index][place] for index, place in branches]
+        except Cancelled as cancelled:
+            sent = cancelled
+        if isinstance(sent, Cancelled):
+            sent.__context__ = errors[-1] if errors else None
+            errors.append(sent)
+        else:
+            index, place = branches[sent[0]]
+            step(index, functools.partial(runs[index].send, (place, sent[1])))
+    return results
 
 
 def _raise_again(error: BaseException) -> NoReturn:

@@ -70,3 +70,15 @@ def test_no_text_is_given_where_the_file_is_not(program: Program, file: Path) ->
 def test_a_program_that_is_not_stored_has_no_source() -> None:
     assert Source(None).file == ""
     assert Source(None).place(4) == "line 4"
+
+
+@pytest.mark.parametrize(("path", "shown"), [(None, True), ("0", True), ("0.3", False), ("0.3-1", False)])
+def test_only_lines_of_the_workflow_are_taken_from_its_file(program: Program, path: str | None, *, shown: bool) -> None:
+    assert Source(program).of_frame(path).place(4) == ("line 4: step = 1" if shown else "line 4")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("0.3", True), ("0.3/late:timeout", True), ("0.3.1", False), ("0.3-1.1", False)]
+)
+def test_only_bookmarks_of_the_workflow_are_shown_with_its_lines(program: Program, name: str, *, shown: bool) -> None:
+    assert Source(program).of_bookmark(name).place(4) == ("line 4: step = 1" if shown else "line 4")

@@ -117,3 +117,92 @@ async def test_a_program_whose_names_are_gone_suspends_its_instance(deploy: Any)
     assert newer.row.is_suspended
     assert newer.row.suspension_reason == "program_unresolvable"
     assert "suffix" in (newer.state.suspension_detail or "")
+
+
+ROUTINE = """
+from holdfast import App, Message, receive, routine
+
+app = App("shop")
+
+class Placed(Message, correlation="key", type="Placed"):
+    key: str
+
+class Paid(Message, correlation="key", type="Paid"):
+    key: str
+
+{routines}
+
+@app.workflow(start=Placed)
+async def order(placed: Placed) -> str:
+    return await pay(placed.key) + " " + await pay(placed.key)
+"""
+
+PAY = """
+@routine
+async def pay(key: str) -> str:
+    await receive(Paid, key)
+    return "{version}"
+"""
+
+
+@pytest.fixture
+def deploy_routine(deploy: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Import a version of the app whose workflow calls a routine."""
+    monkeypatch.setattr(f"{__name__}.SOURCE", ROUTINE)
+    return deploy
+
+
+async def test_a_running_routine_keeps_its_program_and_the_workflow_is_the_same(deploy_routine: Any) -> None:
+    old = deploy_routine({"routines": PAY.format(version="old")}, 1)
+    world = World(old.app, program_key="secret")
+    host = await world.host()
+    await host.deliver(message(old, "Placed"), "m1")
+    await host.engine.unload_idle(0)
+    new = deploy_routine({"routines": PAY.format(version="new")}, 2)
+    assert new.app.workflows["order"].program.hash == old.app.workflows["order"].program.hash
+    assert new.pay.program.hash != old.pay.program.hash
+    newer = successor(world, new)
+    other = await newer.host()
+    await other.deliver(message(new, "Paid"), "m2")
+    assert newer.state.frames["0.2"].program == new.pay.program.hash
+    await other.deliver(message(new, "Paid"), "m3")
+    assert newer.state.result == "old new"
+
+
+@pytest.mark.parametrize(
+    ("key", "routines"),
+    [("", PAY.format(version="new")), ("secret", "async def pay(key):\n    return await receive(Paid, key)")],
+)
+async def test_a_host_leaves_a_routine_that_it_cannot_run_to_others(
+    deploy_routine: Any, key: str, routines: str
+) -> None:
+    old = deploy_routine({"routines": PAY.format(version="old")}, 1)
+    world = World(old.app, program_key="secret")
+    host = await world.host()
+    await host.deliver(message(old, "Placed"), "m1")
+    await host.engine.unload_idle(0)
+    new = deploy_routine({"routines": routines}, 2)
+    newer = successor(world, new)
+    newer.settings = newer.settings.model_copy(update={"program_key": key})
+    await (await newer.host()).deliver(message(new, "Paid"), "m2")
+    assert world.verdict("m2") == ("buffered", None)
+    assert world.row.owner is None
+    await host.detect()
+    assert set(world.state.frames) == {"0", "0.2"}
+
+
+async def test_an_old_program_may_call_a_routine_that_only_it_still_names(deploy_routine: Any) -> None:
+    two = PAY.format(version="first") + PAY.replace("pay", "refund").format(version="second")
+    old = deploy_routine({"routines": two.replace('return "first"', "return await refund(key)")}, 1)
+    world = World(old.app, program_key="secret")
+    host = await world.host()
+    await host.deliver(message(old, "Placed"), "m1")
+    await host.engine.unload_idle(0)
+    new = deploy_routine({"routines": two}, 2)
+    assert set(new.app.routines) == {"pay"}
+    newer = successor(world, new)
+    other = await newer.host()
+    for number in range(2, 5):
+        await other.deliver(message(new, "Paid"), f"m{number}")
+    assert newer.state.result == "second first"
+    assert new.refund.program.hash in world.store.tables.programs

@@ -7,10 +7,25 @@ import pytest
 
 from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.language.awaitables import Awaitable
-from tests.support.twin import Effects, compare
-from tests.unit.language.corpus import Box, Counted, Truth, cases, exceptions, expressions, loops, matching, scopes
+from tests.support.twin import ORDERS, Effects, Order, compare
+from tests.unit.language.corpus import (
+    Box,
+    Counted,
+    Truth,
+    cases,
+    exceptions,
+    expressions,
+    gathers,
+    loops,
+    matching,
+    routines,
+    scopes,
+)
 
-CASES = cases(expressions, loops, exceptions, matching, scopes)
+CASES = [
+    *((*case, "first") for case in cases(expressions, loops, exceptions, matching, scopes, routines)),
+    *((*case, order) for case in cases(gathers) for order in ORDERS),
+]
 
 
 def failing(at: int | None, error: Callable[[], BaseException]) -> Effects:
@@ -22,12 +37,14 @@ def failing(at: int | None, error: Callable[[], BaseException]) -> Effects:
     return effects
 
 
-@pytest.mark.parametrize(("function", "arguments"), CASES, ids=[function.__name__ for function, _ in CASES])
-def test_same_as_python(function: Callable[..., Any], arguments: list[dict[str, Any]]) -> None:
+@pytest.mark.parametrize(
+    ("function", "arguments", "order"), CASES, ids=[f"{function.__name__}-{order}" for function, _, order in CASES]
+)
+def test_same_as_python(function: Callable[..., Any], arguments: list[dict[str, Any]], order: Order) -> None:
     modules = ("contextlib", "math", "sys")
     for values in arguments:
-        result = compare(function, values, failing(None, ValueError), Box, Counted, Truth, modules=modules)
+        result = compare(function, values, failing(None, ValueError), Box, Counted, Truth, modules=modules, order=order)
         awaits = sum(entry.startswith("await") for entry in result.log)
         for at in range(min(awaits, 25)):
             for error in (lambda: Counted("failed"), lambda: ValueError("failed"), lambda: KeyboardInterrupt("failed")):
-                compare(function, values, failing(at, error), Box, Counted, Truth, modules=modules)
+                compare(function, values, failing(at, error), Box, Counted, Truth, modules=modules, order=order)

@@ -1,0 +1,69 @@
+"""The transaction for the SQL of users: open from a batch's first record activity until its commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from contextlib import AsyncExitStack
+from typing import TypeVar
+
+from holdfast.events.types import Where
+from holdfast.processor.engine.provider import Batch, UnitOfWork
+from holdfast.processor.engine.runtime import Runtime
+from holdfast.processor.engine.unhandled import UnhandledError
+
+T = TypeVar("T")
+
+
+class UserSql:
+    """Opens the transaction when it is first needed, and bounds how long it stays open."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._unit: UnitOfWork | None = None
+        self._stack = AsyncExitStack()
+        self._deadline = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is an open transaction."""
+        return self._unit is not None
+
+    async def unit(self) -> UnitOfWork:
+        """Return the open transaction, opening it if there is none."""
+        if self._unit is None:
+            runtime = self._runtime
+            self._unit = await self._stack.enter_async_context(runtime.provider.begin(runtime.host_id))
+            self._deadline = runtime.environment.monotonic() + runtime.settings.transaction_timeout
+        return self._unit
+
+    async def bound(self, running: Awaitable[T], where: Where) -> T:
+        """Await something, for as long as the transaction may still last if one is open.
+
+        Raises ``UnhandledError``, at ``where``, when its time is over.
+        """
+        if self._unit is None:
+            return await running
+        remaining = max(0.0, self._deadline - self._runtime.environment.monotonic())
+        try:
+            async with asyncio.timeout(remaining):
+                return await running
+        except TimeoutError:
+            limit = self._runtime.settings.transaction_timeout
+            error = TimeoutError(f"a transaction with user SQL was open for more than {limit:g} seconds")
+            raise UnhandledError(error, where) from None
+
+    async def commit(self, batch: Batch) -> None:
+        """Commit a batch: with the open transaction, or with the host's next group if there is none."""
+        if self._unit is None:
+            await self._runtime.commit.put(batch)
+            return
+        await self._unit.commit(batch)
+        self._unit = None
+        await self._stack.aclose()
+
+    async def drop(self) -> None:
+        """Roll back the open transaction, if there is one."""
+        self._unit = None
+        stack, self._stack = self._stack, AsyncExitStack()
+        await stack.aclose()

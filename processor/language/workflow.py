@@ -1,0 +1,37 @@
+"""Workflows: the functions that messages start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import ClassVar, Literal
+
+from holdfast.processor.language.definition import Definition
+from holdfast.processor.language.routine import reachable
+from holdfast.schemas.message import Message
+
+Persistence = Literal["regular", "in_memory"]
+OnUnhandled = Literal["abandon_and_suspend", "abandon"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workflow(Definition):
+    """A registered workflow: its compiled program and how it is run.
+
+    ``parameter`` is the name under which the function takes its start message.
+    """
+
+    kind: ClassVar[str] = "workflow"
+
+    start: type[Message]
+    parameter: str
+    persistence: Persistence
+    on_unhandled: OnUnhandled
+    expected_lifetime: timedelta | None
+
+    @cached_property
+    def receives(self) -> frozenset[str]:
+        """The message types that it waits for somewhere, in its routines too, its start type included."""
+        routines = reachable(self.named()).values()
+        return super().receives.union({self.start.message_type}, *(r.definition.receives for r in routines))
