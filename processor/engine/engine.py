@@ -22,6 +22,7 @@ from holdfast.processor.engine.holding import STORAGE_PAUSE, Holding
 from holdfast.processor.engine.live_instance import LiveInstance
 from holdfast.processor.engine.provider import (
     AlreadyConsumed,
+    InboxVerdict,
     Intake,
     Loaded,
     Registration,
@@ -250,7 +251,7 @@ class Engine:
                 f"message id {arrival.envelope.message_id!r} came before with another type, key or body",
             )
         elif kind is RouteKind.FINISHED:
-            await self.keep(arrival, "rejected", reason="completed")
+            await self.keep(arrival, "rejected", reason="completed", instance_id=instance_id)
         elif kind in (RouteKind.NON_PERSISTED, RouteKind.BOOKMARK) and instance_id is not None:
             await self._bring(arrival, instance_id)
         elif kind is RouteKind.LIVING or arrival.envelope.type not in self.runtime.app.starts:
@@ -357,14 +358,10 @@ class Engine:
         log.warning("dead letter", reason=reason, detail=detail, message_id=envelope.message_id)
         await self.keep(arrival, "dead_lettered", reason=reason, detail=detail)
 
-    async def keep(
-        self, arrival: Arrival, verdict: Any, *, reason: str | None = None, detail: str | None = None
-    ) -> None:
-        """Store a message with a verdict and settle it; wakes who waits for it."""
+    async def keep(self, arrival: Arrival, verdict: InboxVerdict, **about: Any) -> None:
+        """Store a message with a verdict and settle it; wakes who waits for it. ``about`` is as in ``Intake``."""
         kind = "message" if arrival.stored is None else arrival.stored.kind
-        route = await self.runtime.take_in.put(
-            Intake(envelope=arrival.envelope, verdict=verdict, kind=kind, reason=reason, detail=detail)
-        )
+        route = await self.runtime.take_in.put(Intake(envelope=arrival.envelope, verdict=verdict, kind=kind, **about))
         if route.kind is RouteKind.REUSED and verdict != "dead_lettered":
             await self._dead_letter(arrival, "message_id_reused", "the message id came before with another body")
             return

@@ -136,7 +136,8 @@ class Intake:
     """A message to be stored with a verdict but without a batch.
 
     ``instance_id`` addresses it to one instance (control commands, messages kept for a suspended
-    instance). ``reason`` and ``detail`` explain a rejection or a dead letter.
+    instance), or names the one that it came too late for. ``reason`` and ``detail`` explain a rejection or a
+    dead letter.
     """
 
     envelope: Envelope

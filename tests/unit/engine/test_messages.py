@@ -164,6 +164,7 @@ async def test_a_message_for_a_finished_instance_is_rejected() -> None:
     assert late.acked
     assert restart.acked
     assert world.verdict("late") == ("rejected", "completed")
+    assert world.store.tables.inbox["late"].instance_id == world.instance_id
     assert world.verdict("m00") == ("rejected", "completed")
 
 
