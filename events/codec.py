@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import orjson
 
@@ -65,7 +65,7 @@ def _conversions(cls: type) -> tuple[tuple[str, _Convert], ...]:
 
 def _conversion(hint: Any) -> _Convert | None:
     origin = get_origin(hint)
-    if origin is UnionType and NoneType in get_args(hint):
+    if origin in (Union, UnionType) and NoneType in get_args(hint):
         (inner,) = (arm for arm in get_args(hint) if arm is not NoneType)
         return _unless_none(_conversion(inner))
     if origin is tuple and get_args(hint) == (str, ...):

@@ -40,9 +40,18 @@ Reason = Literal[
 """Why a persistence point was taken."""
 
 SuspensionReason = Literal[
-    "unhandled_exception", "program_unresolvable", "not_persistable", "attempts_exhausted", "requested"
+    "unhandled_exception", "program_unresolvable", "not_persistable", "attempts_exhausted", "requested", "in_doubt"
 ]
 """Why an instance was suspended."""
+
+BookmarkKind = Literal["message", "timer", "child", "activity"]
+"""What an instance waits for at a bookmark."""
+
+SubflowMode = Literal["run", "start", "spawn", "continued"]
+"""How an instance came out of another one: within its transactions, awaited, not awaited, or in its place."""
+
+Outcome = Literal["completed", "faulted", "cancelled", "terminated"]
+"""How an instance ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +65,7 @@ class Where:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceStarted:
-    """The instance began, with the message that started it."""
+    """The instance began, with the message that started it; ``parent`` is the instance that asked for it."""
 
     workflow: str
     program_hash: str
@@ -64,6 +73,9 @@ class InstanceStarted:
     message_id: str
     message_type: str
     body: Json
+    reply_to: str | None = None
+    parent: str | None = None
+    subflow: SubflowMode | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +101,94 @@ class ActivityFailed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ActivityIntended:
+    """An activity that must not run twice is about to run; how it ends is recorded after it."""
+
+    where: Where
+    activity: str
+    idempotency_key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivityDelayed:
+    """An activity failed for the ``attempts``-th time and is tried again at ``due``."""
+
+    where: Where
+    activity: str
+    idempotency_key: str
+    attempts: int
+    error: Json
+    due: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivityRequested:
+    """An activity worker was asked, by a message to its queue, to run an activity for the ``attempt``-th time."""
+
+    where: Where
+    activity: str
+    idempotency_key: str
+    attempt: int
+    queue: str
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivityResolved:
+    """Somebody decided what became of an activity that was in doubt: it is done, to be retried, or failed."""
+
+    where: Where
+    activity: str
+    idempotency_key: str
+    decision: Literal["done", "retry", "fail"]
+    by: str
+    why: str | None = None
+    result: Json = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionRolledBack:
+    """A transaction scope failed: its record writes, messages and pending work since it began are gone."""
+
+    where: Where
+    error: Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubflowStarted:
+    """The instance brought another one into being, ``instance_id``."""
+
+    where: Where
+    instance_id: str
+    workflow: str
+    correlation_key: str
+    mode: SubflowMode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubflowEnded:
+    """A subflow that the instance waited for has ended; ``closes`` names the bookmarks that ended with it."""
+
+    where: Where
+    instance_id: str
+    workflow: str
+    outcome: Outcome
+    result: Json = None
+    error: Json = None
+    closes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BookmarkOpened:
-    """The instance waits at a named place: for a message, or for a timer that is due at ``due``."""
+    """The instance waits at a named place.
+
+    For a timer that is due at ``due``, or for a message by type and key: a subflow's end and an activity's result
+    are messages too.
+    """
 
     where: Where
     bookmark: str
-    kind: Literal["message", "timer"]
+    kind: BookmarkKind
     message_type: str | None = None
     correlation_key: str | None = None
     due: str | None = None
@@ -119,6 +213,7 @@ class MessageReceived:
     message_type: str
     correlation_key: str
     body: Json
+    reply_to: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +263,45 @@ class InstanceCompleted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceContinued:
+    """The workflow ended and goes on as a new instance, ``instance_id``."""
+
+    instance_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceFaulted:
+    """An exception ended the instance."""
+
+    error: Json
+    where: Where | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelRequested:
+    """Somebody asked for the instance to be cancelled; it unwinds from here."""
+
+    by: str
+    why: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceCancelled:
+    """The instance has unwound and ended; ``error`` is the exception that made it, if it was no request."""
+
+    error: Json = None
+    where: Where | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceTerminated:
+    """Somebody ended the instance at once, without unwinding."""
+
+    by: str
+    why: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FrameChange:
     """What a persistence point changed in one frame: its place and its variables.
 
@@ -186,18 +320,28 @@ class FrameChange:
 class Persisted:
     """A persistence point: everything since the previous one is now durable.
 
-    ``frames`` holds the frames that changed, ``ended`` the paths of those that are no more.
+    ``frames`` holds the frames that changed, ``ended`` the paths of those that are no more. ``values`` are what
+    the participants want back on load, ``promoted`` what they give for queries; None where nothing changed.
     """
 
     reason: Reason
     frames: Mapping[str, FrameChange] = field(default_factory=dict)
     ended: tuple[str, ...] = ()
+    values: Mapping[str, Json] | None = None
+    promoted: Mapping[str, Json] | None = None
 
 
 Event = (
     InstanceStarted
+    | ActivityIntended
+    | ActivityRequested
+    | ActivityDelayed
     | ActivityCompleted
     | ActivityFailed
+    | ActivityResolved
+    | TransactionRolledBack
+    | SubflowStarted
+    | SubflowEnded
     | BookmarkOpened
     | BookmarkClosed
     | MessageReceived
@@ -205,7 +349,12 @@ Event = (
     | MessageSent
     | InstanceSuspended
     | InstanceResumed
+    | CancelRequested
     | InstanceCompleted
+    | InstanceContinued
+    | InstanceFaulted
+    | InstanceCancelled
+    | InstanceTerminated
     | Persisted
 )
 """Every event type; the codec and ``evolve`` handle each of them."""

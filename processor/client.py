@@ -22,6 +22,7 @@ import orjson
 import psycopg
 from psycopg import errors
 
+from holdfast.events.types import Outcome
 from holdfast.processor.engine.environment import RealEnvironment
 from holdfast.processor.engine.provider import Intake
 from holdfast.processor.language.program import Program
@@ -29,7 +30,7 @@ from holdfast.processor.store import hosts, inbox
 from holdfast.processor.store.connections import Connection, Connections, failure
 from holdfast.projections import history, queries, verify
 from holdfast.projections.history import Entry
-from holdfast.projections.instance import ExecutionStatus, InstanceState, Outcome
+from holdfast.projections.instance import ExecutionStatus, InstanceState
 from holdfast.projections.queries import DeadLetter, Instance, NonPersisted, OpenBookmark, OpenedDeadLetter, Tally
 from holdfast.projections.verify import Checked
 from holdfast.schemas.errors import (

@@ -8,27 +8,43 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Literal, assert_never
+from typing import Literal, TypeVar, assert_never
 
 from holdfast.events.types import (
     ActivityCompleted,
+    ActivityDelayed,
     ActivityFailed,
+    ActivityIntended,
+    ActivityRequested,
+    ActivityResolved,
     BookmarkClosed,
+    BookmarkKind,
     BookmarkOpened,
+    CancelRequested,
     Event,
+    InstanceCancelled,
     InstanceCompleted,
+    InstanceContinued,
+    InstanceFaulted,
     InstanceResumed,
     InstanceStarted,
     InstanceSuspended,
+    InstanceTerminated,
     Json,
     MessageReceived,
     MessageSent,
+    Outcome,
     Persisted,
+    SubflowEnded,
+    SubflowMode,
+    SubflowStarted,
     TimerFired,
+    TransactionRolledBack,
 )
 
+T = TypeVar("T")
+
 ExecutionStatus = Literal["executing", "idle", "closed"]
-Outcome = Literal["completed", "faulted", "cancelled", "terminated"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +60,9 @@ class FrameState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bookmark:
-    """A place where the instance waits for a message or a timer."""
+    """A place where the instance waits for a message, a timer, a child or an activity's result."""
 
-    kind: Literal["message", "timer"]
+    kind: BookmarkKind
     frame: str
     line: int
     message_type: str | None = None
@@ -55,8 +71,32 @@ class Bookmark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """An activity call that the log knows and whose end it does not know yet, after so many ``attempts``."""
+
+    activity: str
+    frame: str
+    line: int
+    status: Literal["intended", "delayed", "requested"]
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subflow:
+    """A subflow that the instance waits for; ``frame`` is the frame or branch that does."""
+
+    workflow: str
+    frame: str
+    mode: SubflowMode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceState:
-    """All that is known of an instance after ``version`` events."""
+    """All that is known of an instance after ``version`` events.
+
+    ``calls`` are by idempotency key, ``subflows`` by instance id. ``reply_to`` is where the sender of the last
+    message waits for an answer. ``values`` and ``promoted`` are the participants'.
+    """
 
     version: int = 0
     workflow: str = ""
@@ -71,6 +111,14 @@ class InstanceState:
     frames: Mapping[str, FrameState] = field(default_factory=dict)
     bookmarks: Mapping[str, Bookmark] = field(default_factory=dict)
     result: Json = None
+    error: Json = None
+    parent: str | None = None
+    subflow: SubflowMode | None = None
+    reply_to: str | None = None
+    calls: Mapping[str, Call] = field(default_factory=dict)
+    subflows: Mapping[str, Subflow] = field(default_factory=dict)
+    values: Mapping[str, Json] = field(default_factory=dict)
+    promoted: Mapping[str, Json] = field(default_factory=dict)
 
 
 initial = InstanceState()
@@ -112,6 +160,14 @@ class _Draft:
     frames: Mapping[str, FrameState]
     bookmarks: Mapping[str, Bookmark]
     result: Json
+    error: Json
+    parent: str | None
+    subflow: SubflowMode | None
+    reply_to: str | None
+    calls: Mapping[str, Call]
+    subflows: Mapping[str, Subflow]
+    values: Mapping[str, Json]
+    promoted: Mapping[str, Json]
 
     def __init__(self, state: InstanceState) -> None:
         for name in self.__slots__:
@@ -125,8 +181,15 @@ def _apply(draft: _Draft, event: Event) -> None:
     match event:
         case Persisted():
             draft.frames = _frames(draft, event)
+            if event.values is not None:
+                draft.values = event.values
+            if event.promoted is not None:
+                draft.promoted = event.promoted
             if draft.execution_status != "closed" and event.reason not in ("suspended", "unload", "requested"):
                 draft.execution_status = "idle" if event.reason == "idle" else "executing"
+        case ActivityCompleted() | ActivityFailed() | ActivityResolved():
+            if event.idempotency_key in draft.calls:
+                draft.calls = _without(draft.calls, event.idempotency_key)
         case BookmarkOpened():
             opened = Bookmark(
                 kind=event.kind,
@@ -138,14 +201,21 @@ def _apply(draft: _Draft, event: Event) -> None:
             )
             draft.bookmarks = {**draft.bookmarks, event.bookmark: opened}
         case BookmarkClosed():
-            draft.bookmarks = {name: mark for name, mark in draft.bookmarks.items() if name != event.bookmark}
-        case MessageReceived() | TimerFired():
-            draft.bookmarks = {name: mark for name, mark in draft.bookmarks.items() if name not in event.closes}
+            draft.bookmarks = _without(draft.bookmarks, event.bookmark)
+        case MessageReceived():
+            draft.bookmarks = _without(draft.bookmarks, *event.closes)
+            draft.execution_status = "executing"
+            draft.reply_to = event.reply_to
+        case TimerFired():
+            draft.bookmarks = _without(draft.bookmarks, *event.closes)
             draft.execution_status = "executing"
         case InstanceStarted():
             draft.workflow = event.workflow
             draft.program_hash = event.program_hash
             draft.correlation_key = event.correlation_key
+            draft.parent = event.parent
+            draft.subflow = event.subflow
+            draft.reply_to = event.reply_to
         case InstanceSuspended():
             draft.is_suspended = True
             draft.suspension_reason = event.reason
@@ -156,15 +226,57 @@ def _apply(draft: _Draft, event: Event) -> None:
             draft.suspension_reason = None
             draft.suspension_exception_name = None
             draft.suspension_detail = None
+        case ActivityIntended() | ActivityDelayed() | ActivityRequested():
+            draft.calls = {**draft.calls, event.idempotency_key: _call(draft, event)}
+        case SubflowStarted():
+            if event.mode in ("run", "start"):
+                child = Subflow(workflow=event.workflow, frame=event.where.frame, mode=event.mode)
+                draft.subflows = {**draft.subflows, event.instance_id: child}
+        case SubflowEnded():
+            draft.subflows = _without(draft.subflows, event.instance_id)
+            draft.bookmarks = _without(draft.bookmarks, *event.closes)
+            draft.execution_status = "executing"
         case InstanceCompleted():
-            draft.execution_status = "closed"
-            draft.outcome = "completed"
-            draft.bookmarks = {}
+            _close(draft, "completed")
             draft.result = event.result
-        case ActivityCompleted() | ActivityFailed() | MessageSent():
+        case InstanceContinued():
+            _close(draft, "completed")
+        case InstanceFaulted():
+            _close(draft, "faulted")
+            draft.error = event.error
+        case InstanceCancelled():
+            _close(draft, "cancelled")
+            draft.error = event.error
+        case InstanceTerminated():
+            _close(draft, "terminated")
+        case MessageSent() | TransactionRolledBack() | CancelRequested():
             pass
         case _:
             assert_never(event)
+
+
+def _close(draft: _Draft, outcome: Outcome) -> None:
+    draft.execution_status = "closed"
+    draft.outcome = outcome
+    draft.bookmarks = {}
+    draft.calls = {}
+    draft.subflows = {}
+
+
+def _call(draft: _Draft, event: ActivityIntended | ActivityDelayed | ActivityRequested) -> Call:
+    before = draft.calls.get(event.idempotency_key)
+    attempts = 0 if before is None else before.attempts
+    status: Literal["intended", "delayed", "requested"] = "intended"
+    if isinstance(event, ActivityDelayed):
+        status, attempts = "delayed", event.attempts
+    elif isinstance(event, ActivityRequested):
+        status, attempts = "requested", event.attempt
+    where = event.where
+    return Call(activity=event.activity, frame=where.frame, line=where.line, status=status, attempts=attempts)
+
+
+def _without(mapping: Mapping[str, T], *names: str) -> dict[str, T]:
+    return {name: value for name, value in mapping.items() if name not in names}
 
 
 def _frames(draft: _Draft, event: Persisted) -> dict[str, FrameState]:

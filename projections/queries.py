@@ -15,7 +15,8 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
-from holdfast.projections.instance import ExecutionStatus, Outcome
+from holdfast.events.types import Outcome
+from holdfast.projections.instance import ExecutionStatus
 from holdfast.schemas.errors import InstanceNotFound
 from holdfast.schemas.postgres.statements import load
 

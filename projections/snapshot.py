@@ -1,7 +1,8 @@
 """Snapshots: an instance's state as the instance store keeps it.
 
 A snapshot is a JSON object with the format's version under ``format`` and the fields of
-``InstanceState`` beside it. Equal histories give equal bytes, which is what ``verify`` relies on.
+``InstanceState`` beside it; some of them only where they are not empty. Equal histories give equal
+bytes, which is what ``verify`` relies on.
 """
 
 from __future__ import annotations
@@ -11,19 +12,24 @@ from typing import Any
 
 import orjson
 
-from holdfast.projections.instance import Bookmark, FrameState, InstanceState
+from holdfast.projections.instance import Bookmark, Call, FrameState, InstanceState, Subflow
 from holdfast.schemas.errors import StorageError
 
 FORMAT = 1
 
 _NAMES = tuple(field.name for field in fields(InstanceState))
+_LEFT_OUT = frozenset(
+    ("error", "parent", "subflow", "reply_to", "calls", "subflows", "values", "promoted")
+)  # When they are empty, as they are in most instances.
 
 
 def dumps(state: InstanceState) -> bytes:
     """Return a state as JSON text."""
     snapshot: dict[str, Any] = {"format": FORMAT}
     for name in _NAMES:
-        snapshot[name] = getattr(state, name)
+        value = getattr(state, name)
+        if value or name not in _LEFT_OUT:
+            snapshot[name] = value
     return orjson.dumps(snapshot)
 
 
@@ -36,6 +42,8 @@ def loads(snapshot: bytes) -> InstanceState:
             raise StorageError(f"a snapshot has format {version!r}, this version of Holdfast knows {FORMAT}")
         values["frames"] = {path: FrameState(**frame) for path, frame in values["frames"].items()}
         values["bookmarks"] = {name: Bookmark(**bookmark) for name, bookmark in values["bookmarks"].items()}
+        values["calls"] = {key: Call(**call) for key, call in values.get("calls", {}).items()}
+        values["subflows"] = {name: Subflow(**child) for name, child in values.get("subflows", {}).items()}
         return InstanceState(**values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"a snapshot cannot be read: {error!r}") from error

@@ -5,6 +5,13 @@
     ├── AppError                     the app does not hang together (checked when it is loaded)
     ├── InvalidMessage               a body or its properties break the message contract
     ├── NotPersistable               a variable has no stored form
+    ├── ScopeError                   something is awaited in a scope in which it makes no sense
+    ├── PersistenceRequired          the workflow needs a persistence provider, and there is none
+    ├── CompensationError            a compensable scope is not in the state to be compensated or confirmed
+    ├── CompensationFailed           what was to undo, confirm or cancel a scope failed; ends the instance
+    ├── ActivityInDoubt              nobody knows whether an activity that must not run twice has run
+    ├── SubflowFailed                a subflow was cancelled or terminated
+    ├── ReplyImpossible              the last message named no queue for an answer
     ├── ProgramUnknown               this host does not have, or may not run, an instance's program
     ├── ProgramUnresolvable          a stored program needs names that the deployed code lacks
     │   └── UnreadableValue          a stored value names a type that is not declared, or is damaged
@@ -91,6 +98,55 @@ class NotPersistable(HoldfastError):
         inside = f" (in {self.path})" if self.path else ""
         mend = f". {self.mend}" if self.mend else ""
         return f"variable {self.variable!r}{inside} holds a {self.type_name}, which cannot be persisted{where}{mend}"
+
+
+class ScopeError(HoldfastError):
+    """Something is awaited where it makes no sense, such as a ``checkpoint()`` inside ``no_persist()``.
+
+    ``what`` names it, ``line`` is where it stands in the workflow's file and ``mend`` says what to write instead.
+    """
+
+    def __init__(self, *, what: str, mend: str, line: int | None = None) -> None:
+        super().__init__(what, mend, line)
+        self.what = what
+        self.mend = mend
+        self.line = line
+
+    def __str__(self) -> str:
+        where = f" (line {self.line})" if self.line is not None else ""
+        return f"{self.what}{where}. {self.mend}"
+
+
+class PersistenceRequired(HoldfastError):
+    """A workflow uses ``transaction``, ``compensable`` or ``persist_on_close`` where nothing can be persisted."""
+
+
+class CompensationError(HoldfastError):
+    """A compensable scope cannot be compensated or confirmed now: it is not completed, or that was done already."""
+
+
+class CompensationFailed(HoldfastError):
+    """What was to undo, confirm or cancel a scope raised an exception; the instance ends as faulted."""
+
+
+class ActivityInDoubt(HoldfastError):
+    """A host fell while it ran an activity with ``repeatable=False``, and somebody decided that it failed."""
+
+
+class SubflowFailed(HoldfastError):
+    """The subflow that was awaited was stopped; ``outcome`` is ``cancelled`` or ``terminated``."""
+
+    def __init__(self, workflow: str, outcome: str) -> None:
+        super().__init__(workflow, outcome)
+        self.workflow = workflow
+        self.outcome = outcome
+
+    def __str__(self) -> str:
+        return f"subflow {self.workflow} was {self.outcome}"
+
+
+class ReplyImpossible(HoldfastError):
+    """The message that the instance took last names no queue for an answer (``reply_to``)."""
 
 
 class ProgramUnknown(HoldfastError):

@@ -21,7 +21,7 @@ from enum import StrEnum
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
-from holdfast.events.types import Event
+from holdfast.events.types import Event, SubflowMode
 from holdfast.processor.language.transaction import Transaction
 from holdfast.projections.instance import InstanceState
 from holdfast.schemas.errors import HoldfastError
@@ -113,6 +113,8 @@ class Loaded:
     is_suspended: bool
     state: InstanceState | None
     start_message: StoredMessage | None = None
+    parent_id: UUID | None = None
+    subflow: SubflowMode | None = None
     is_fresh: bool = False
     is_taken_over: bool = False
 
@@ -171,11 +173,60 @@ class Outgoing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Child:
+    """An instance that a batch brings into being: non-persisted, held by nobody, for any host to take up.
+
+    Its row names the batch's instance as its parent; ``start`` waits in the inbox, buffered and addressed to it.
+    """
+
+    instance_id: UUID
+    workflow: str
+    program_hash: str
+    correlation_key: str
+    partition: int
+    mode: SubflowMode
+    start: Envelope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InnerBatch:
+    """What a batch commits for a subflow that runs within its instance's transactions (``run``).
+
+    The subflow has a stream and a row of its own, which the lock of its parent guards. It has neither bookmarks
+    nor a mailbox: what it waits for, its parent waits for. ``expected_version`` is 0 for one that is new.
+    """
+
+    instance_id: UUID
+    workflow: str
+    program_hash: str
+    correlation_key: str
+    start_message_id: str
+    expected_version: int
+    events: Sequence[Event]
+    metadata: dict[str, Any]
+    state: InstanceState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deposit:
+    """A message or control command that a batch puts into the inbox, buffered.
+
+    ``instance_id`` addresses a control command; a message finds its instance by type and key.
+    """
+
+    envelope: Envelope
+    kind: Literal["message", "control"] = "message"
+    instance_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """All that one persistence point of one instance commits.
 
     ``expected_version`` is the stream's version before ``events``; ``state`` the fold after them.
-    ``release`` gives the lock back with the commit (closed or unloaded instances).
+    ``release`` gives the lock back with the commit (closed or unloaded instances). The row's ``promoted`` is
+    ``state.promoted``. Closing rejects what is left in the mailbox, unless a child goes on in the instance's place
+    (``continued``).
     A bookmark that the batch opened and closed again appears in neither list of the store's
     bookmarks: the adapter makes the table equal ``state.bookmarks``; ``opened`` and ``closed`` are
     the difference to the previous persistence point.
@@ -192,6 +243,9 @@ class Batch:
     closed: tuple[str, ...] = ()
     consumed: Sequence[Consumed] = ()
     outgoing: Sequence[Outgoing] = ()
+    children: Sequence[Child] = ()
+    inner: Sequence[InnerBatch] = ()
+    deposits: Sequence[Deposit] = ()
     release: bool = False
 
 
@@ -245,6 +299,18 @@ class UnitOfWork(Protocol):
 
     def savepoint(self) -> AbstractAsyncContextManager[Transaction]:
         """Give a transaction handle under a savepoint, rolled back if the body raises."""
+        ...
+
+    async def mark(self) -> None:
+        """Remember this point of the transaction; marks nest."""
+        ...
+
+    async def back_to_mark(self) -> None:
+        """Drop everything since the latest mark, and the mark."""
+        ...
+
+    async def drop_mark(self) -> None:
+        """Forget the latest mark; what came after it stays."""
         ...
 
     async def commit(self, batch: Batch) -> Committed:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Generic, Self, TypeVar, cast
+from types import TracebackType
+from typing import Any, Generic, Literal, Never, Self, TypeVar, cast
 
 from holdfast.schemas.errors import Cancelled
 from holdfast.schemas.identifiers import check_name
@@ -75,6 +76,96 @@ class FirstOf(Awaitable["Outcome"]):
 @dataclass(frozen=True, slots=True)
 class Checkpoint(Awaitable[None]):
     """An explicit persistence point."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply(Awaitable[None]):
+    """Puts an answer into the outbox, for who sent the message that the instance took last."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Defer(Awaitable[None]):
+    """Pending work: a record activity to be run in the transaction of the next persistence point."""
+
+    call: ActivityCall[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Suspend(Awaitable[None]):
+    """Suspends the instance, for a ``reason`` in the user's words."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SubflowCall(Awaitable[T]):
+    """Another workflow of the app as a subflow; answered with its result, or with its id if it is not awaited."""
+
+    workflow: str
+    input: Message
+    mode: Literal["run", "start", "spawn"]
+
+
+@dataclass(frozen=True, slots=True)
+class ContinueAsNew(Awaitable[Never]):
+    """Ends the instance, which goes on as a new one from ``input``."""
+
+    input: Message
+
+
+class Scope(Generic[T]):
+    """What ``async with`` takes in a workflow; ``T`` is the type of what stands behind ``as``.
+
+    Entering awaits ``Enter``, leaving awaits ``Leave``, in a compiled workflow as in a native coroutine.
+    """
+
+    __slots__ = ()
+
+    async def __aenter__(self) -> T:
+        return await Enter(self)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await Leave(self, error)
+
+
+@dataclass(frozen=True, slots=True)
+class Enter(Awaitable[T]):
+    """Begins a scope; answered with what stands behind ``as``."""
+
+    scope: Scope[T]
+
+
+@dataclass(frozen=True, slots=True)
+class Leave(Awaitable[None]):
+    """Ends a scope, with the exception that leaves it, if one does."""
+
+    scope: Scope[Any]
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionScope(Scope[None]):
+    """One transaction for the work inside; ``timeout`` is the host's ``transaction_timeout`` if it is None."""
+
+    timeout: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TransactedReceive(Scope[M]):
+    """A message and the work inside, in one transaction."""
+
+    type: str
+    key: str
+    timeout: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NoPersist(Scope[None]):
+    """No persistence inside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +292,16 @@ STORED = (
     Running,
     Gathering,
     Ended,
+    Reply,
+    Defer,
+    Suspend,
+    SubflowCall,
+    ContinueAsNew,
+    Enter,
+    Leave,
+    TransactionScope,
+    TransactedReceive,
+    NoPersist,
     Cancelled,
 )
 """The classes that Holdfast itself puts into the variables of a waiting instance."""
