@@ -322,6 +322,7 @@ class Persisted:
 
     ``frames`` holds the frames that changed, ``ended`` the paths of those that are no more. ``values`` are what
     the participants want back on load, ``promoted`` what they give for queries; None where nothing changed.
+    ``idle`` says that all frames wait at bookmarks, whatever the reason is.
     """
 
     reason: Reason
@@ -329,6 +330,7 @@ class Persisted:
     ended: tuple[str, ...] = ()
     values: Mapping[str, Json] | None = None
     promoted: Mapping[str, Json] | None = None
+    idle: bool = False
 
 
 Event = (

@@ -186,7 +186,7 @@ def _apply(draft: _Draft, event: Event) -> None:
             if event.promoted is not None:
                 draft.promoted = event.promoted
             if draft.execution_status != "closed" and event.reason not in ("suspended", "unload", "requested"):
-                draft.execution_status = "idle" if event.reason == "idle" else "executing"
+                draft.execution_status = "idle" if event.reason == "idle" or event.idle else "executing"
         case ActivityCompleted() | ActivityFailed() | ActivityResolved():
             if event.idempotency_key in draft.calls:
                 draft.calls = _without(draft.calls, event.idempotency_key)
