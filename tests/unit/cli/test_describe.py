@@ -25,6 +25,6 @@ def test_a_wait_names_what_ends_it() -> None:
 def test_a_decision_names_who_took_it_and_why() -> None:
     decided = [what(event) for event in SECOND_RELEASE if type(event).__name__ == "ActivityResolved"]
     assert decided == [
-        ["charge: done, result (C-1)", "by ops: the bank has it"],
+        ["charge: done, result ('C-1',)", "by ops: the bank has it"],
         ["charge: retry", "by ops"],
     ]
