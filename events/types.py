@@ -239,12 +239,13 @@ class MessageSent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceSuspended:
-    """The instance stands still until it is resumed."""
+    """The instance stands still until it is resumed; ``by`` is who asked for it, if somebody did."""
 
     reason: SuspensionReason
     exception_name: str | None = None
     detail: str | None = None
     where: Where | None = None
+    by: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

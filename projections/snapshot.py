@@ -19,7 +19,7 @@ FORMAT = 1
 
 _NAMES = tuple(field.name for field in fields(InstanceState))
 _LEFT_OUT = frozenset(
-    ("error", "parent", "subflow", "reply_to", "calls", "subflows", "values", "promoted")
+    ("is_cancelling", "error", "parent", "subflow", "reply_to", "calls", "subflows", "values", "promoted")
 )  # When they are empty, as they are in most instances.
 
 
