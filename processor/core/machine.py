@@ -136,6 +136,12 @@ class Machine:
         else:
             frame.answer(result)
 
+    def settle(self, kind: str) -> bool:
+        return False
+
+    def cancel(self) -> None:
+        self._cancel(ROOT, [])
+
     def images(self) -> dict[str, FrameImage]:
         """Return every frame as data, by path.
 

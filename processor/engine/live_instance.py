@@ -217,7 +217,8 @@ class LiveInstance:
         if outcome is not None:
             return await self._end(outcome)
         asks = [ask for ask in self._asks if self._scopes.serves(ask)]
-        if any([self._refuse(ask) for ask in asks]):
+        refused = [ask for ask in asks if self._refuse(ask)]
+        if refused:
             return False
         served = [ask for ask in asks if isinstance(ask.awaited, _AT_ONCE) and not bookmarks.waits(ask)]
         for ask in served:
@@ -315,9 +316,7 @@ class LiveInstance:
             raise UnhandledError(outcome.error, self._where_raised(outcome.error))
         return True
 
-    async def _close(
-        self, reason: Reason, event: InstanceCompleted | InstanceFaulted | InstanceCancelled
-    ) -> None:
+    async def _close(self, reason: Reason, event: InstanceCompleted | InstanceFaulted | InstanceCancelled) -> None:
         self._writer.record(event)
         await self._writer.persist(reason, self._asks.machine)
 

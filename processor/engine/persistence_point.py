@@ -38,8 +38,8 @@ class Encoder:
     ) -> tuple[Persisted, Mapping[str, bytes]]:
         """Return the event that closes a batch, and the texts to keep once it has committed.
 
-        ``state`` is the state as of the previous persistence point, ``idle`` is as in ``Persisted``. Raises ``NotPersistable`` with
-        the variable and the line at which its frame stands.
+        ``state`` is the state as of the previous persistence point, ``idle`` is as in ``Persisted``.
+        Raises ``NotPersistable`` with the variable and the line at which its frame stands.
         """
         if machine.outcome is not None:
             return Persisted(reason=reason, ended=tuple(state.frames)), {}

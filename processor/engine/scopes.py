@@ -54,7 +54,7 @@ class _Open:
     """A scope that was entered and not left: its frame, and how far the batch had come by then."""
 
     frame: str
-    scope: TransactionScope | TransactedReceive | NoPersist
+    scope: TransactionScope | TransactedReceive[Any] | NoPersist
     sent: int
     deferred: int
     deadline: float | None
@@ -177,9 +177,7 @@ class Scopes:
                 await self._writer.persist(cast("Any", reason), self._asks.machine)
             return
         await self._undo(opened)
-        self._writer.record(
-            TransactionRolledBack(where=where(ask), error=encode_value(error, self._runtime.app.types))
-        )
+        self._writer.record(TransactionRolledBack(where=where(ask), error=encode_value(error, self._runtime.app.types)))
         self._asks.answer(ask, Returned() if leaving.error is not None else Raised(error))
 
     async def bound(self, ask: Ask, running: Awaitable[T]) -> T:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from holdfast.processor.core.machine import Ask
 from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.engine.asks import Asks, where
@@ -25,17 +27,15 @@ class Sending:
 
     def serve(self, ask: Ask) -> None:
         """Put a message into the batch, and answer."""
-        awaited = ask.awaited
+        awaited = cast("Send | Reply", ask.awaited)
         message_id = outgoing_message_id(
             self._writer.instance_id, self._writer.state.version + 1, len(self._writer.unwritten.outgoing)
         )
         try:
             if isinstance(awaited, Reply):
                 sent = self._answer(awaited.message, message_id)
-            elif isinstance(awaited, Send):
-                sent = outgoing(awaited.message, message_id, self._runtime.out_exchange)
             else:
-                raise TypeError(f"{awaited!r} sends nothing")
+                sent = outgoing(awaited.message, message_id, self._runtime.out_exchange)
         except Exception as error:  # noqa: BLE001  What a message cannot say of itself is the sender's error.
             self._asks.answer(ask, Raised(error))
             return
