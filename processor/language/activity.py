@@ -67,6 +67,7 @@ class Activity(Generic[P, R]):
         self.name = name
         self.retry = retry
         self.timeout = timeout
+        self.persist_on_close = False
         self.is_async = inspect.iscoroutinefunction(function)
         update_wrapper(self, function)
 
