@@ -241,7 +241,9 @@ class Holding:
                 return await self._let_go(release=True)
             await instance.end(command)
         else:
-            await self.engine.keep(command, "rejected", reason="not_applicable", detail=f"{name} is not possible now")
+            await self.engine.lanes.keep(
+                command, "rejected", reason="not_applicable", detail=f"{name} is not possible now"
+            )
         self._look = True
         return True
 
@@ -298,7 +300,9 @@ class Holding:
 
     async def _keep(self, arrival: Arrival, reason: str | None = None, detail: str | None = None) -> None:
         """Store a message, as a dead letter if there is a reason, and have it in memory no longer."""
-        await self.engine.keep(arrival, "buffered" if reason is None else "dead_lettered", reason=reason, detail=detail)
+        await self.engine.lanes.keep(
+            arrival, "buffered" if reason is None else "dead_lettered", reason=reason, detail=detail
+        )
         self._leave(arrival)
 
     def _leave(self, arrival: Arrival) -> None:
@@ -389,7 +393,7 @@ class Holding:
                 arrival.is_double = True
                 if arrival.stored is None:
                     self._leave(arrival)
-                    self.engine.retry([arrival], 0)
+                    self.engine.lanes.retry([arrival], 0)
         return await self._load_again(pause=isinstance(error, StorageError))
 
     async def _go_back(self) -> list[Arrival]:
@@ -426,7 +430,7 @@ class Holding:
         arrivals = list(self._mailbox)
         self._mailbox.clear()
         self.engine.forget(self)
-        self.engine.retry(arrivals, pause)
+        self.engine.lanes.retry(arrivals, pause)
         if release:
             await self.engine.release([self.instance.instance_id])
         return False
