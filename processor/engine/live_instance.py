@@ -36,6 +36,7 @@ from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.engine.activity_calls import ActivityCalls
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.asks import Asks, where
+from holdfast.processor.engine.doubt import Doubt
 from holdfast.processor.engine.persistence_point import encode_value, images_of
 from holdfast.processor.engine.provider import Loaded
 from holdfast.processor.engine.runtime import Runtime
@@ -85,7 +86,8 @@ class LiveInstance:
         self._writer = Writer(runtime, loaded, program.line)
         self._asks = Asks(self._writer, runtime.now)
         self._scopes = Scopes(runtime, self._asks, self._writer, workflow.persistence)
-        self._activities = ActivityCalls(runtime, self._asks, self._writer, self._scopes)
+        self._doubt = Doubt(runtime, self._asks, self._writer)
+        self._activities = ActivityCalls(runtime, self._asks, self._writer, self._scopes, self._doubt)
         self._sending = Sending(runtime, self._asks, self._writer)
 
     @property
@@ -146,6 +148,9 @@ class LiveInstance:
     def fire(self, bookmark: str) -> None:
         """Resume a bookmark whose timer is due."""
         ask = self._asks.at(bookmark)
+        if self._activities.retries.is_waiting(ask):
+            self._activities.retries.fire(ask)
+            return
         self._writer.record(
             TimerFired(
                 where=where(ask),
@@ -169,6 +174,22 @@ class LiveInstance:
         self._writer.record(CancelRequested(by=command.by, why=command.why))
         self._asks.machine.cancel()
 
+    async def resolve(self, arrival: Arrival, command: Command) -> bool:
+        """Take in what became of a call in doubt; True if the instance can go on. ``Unfit`` if it makes no sense.
+
+        It is durable with the next persistence point: at once, if other calls are in doubt.
+        """
+        self._doubt.decide(command)
+        self._writer.take(arrival)
+        if command.decision == "fail":
+            # What is raised may cancel the other calls, and then nobody needs to know any more.
+            await self._activities.withdraw(self._asks.advance())
+        if self._doubt.found():
+            await self._writer.persist("requested", self._asks.machine)
+            return False
+        self._writer.record(InstanceResumed(by=command.by, why=command.why))
+        return True
+
     async def end(self, arrival: Arrival, command: Command) -> None:
         """End the instance at once, without unwinding: it is to be terminated, or cancelled before it ran."""
         by, why = command.by, command.why
@@ -185,6 +206,11 @@ class LiveInstance:
             programs = {**self.runtime.routine_programs, self.program.hash: self.program}
             self._asks.machine = Machine.restore(programs, images, self.runtime.routine)
             self._asks.advance()
+            self._activities.retries.restore()
+
+    def check_doubt(self) -> None:
+        """Raise ``InDoubt`` if the instance stands at calls that may have run and must not run twice."""
+        self._doubt.check()
 
     @property
     def must_run(self) -> bool:
@@ -219,13 +245,16 @@ class LiveInstance:
         refused = [ask for ask in asks if self._refuse(ask)]
         if refused:
             return False
+        if self._activities.must_end:
+            asks = [ask for ask in asks if not isinstance(ask.awaited, Suspend)]
         served = [ask for ask in asks if isinstance(ask.awaited, _AT_ONCE) and not bookmarks.waits(ask)]
         for ask in served:
             if self._scopes.serves(ask) and await self._serve(ask):
                 return True
         if served:
             return False
-        calls = [ask for ask in asks if isinstance(ask.awaited, ActivityCall)]
+        retries = self._activities.retries
+        calls = [ask for ask in asks if isinstance(ask.awaited, ActivityCall) and not retries.is_waiting(ask)]
         if not calls:
             return await self._idle()
         await self._activities.serve(calls)
@@ -269,7 +298,7 @@ class LiveInstance:
                 BookmarkClosed(where=Where(mark.frame, self._step_of(mark.frame), mark.line), bookmark=name)
             )
         for ask in self._asks:
-            if self._asks.bookmarks_of(ask):
+            if self._asks.bookmarks_of(ask) or self._activities.retries.is_waiting(ask):
                 continue
             try:
                 opened = bookmarks.opened(ask, self._asks.asked_at(ask))
@@ -335,19 +364,36 @@ class LiveInstance:
         Commands among ``arrivals`` are used up by it: those that were to resume it and did not come to a
         persistence point, or the one that asks for it.
         """
+        is_known = self._answer_known()
         for arrival in arrivals:
             command = arrival.command
             if command is not None and command.command == "resume":
                 self.resume(arrival, command)
             elif command is not None:
                 self._writer.take(arrival)
-        await self._writer.suspend(suspended)
+        if is_known:
+            await self._writer.persist("suspended", self._asks.machine, suspended)
+        else:
+            await self._writer.suspend(suspended)
+
+    async def keep_known(self) -> None:
+        """Commit, at the last persistence point, what is known of calls that must not run twice."""
+        if self._answer_known():
+            await self._writer.persist("activity_completed", self._asks.machine)
+
+    def _answer_known(self) -> bool:
+        if self.unresolvable is not None or not self._doubt.knows:
+            return False
+        self.restore()
+        return self._doubt.answer_known()
 
     async def drop(self) -> list[Arrival]:
         """Forget everything since the last persistence point; return the messages that it had taken."""
         given_back = self.given_back()
         self._asks.drop()
         self._scopes.drop()
+        self._doubt.drop()
+        self._activities.retries.drop()
         taken = await self._writer.drop()
         self._sending.reply_to = self.state.reply_to
         return [*given_back, *taken]

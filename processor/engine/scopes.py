@@ -21,6 +21,7 @@ from holdfast.processor.engine.persistence_point import encode_value
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.writer import Writer
 from holdfast.processor.language.awaitables import (
+    ActivityCall,
     Checkpoint,
     ContinueAsNew,
     Delay,
@@ -47,6 +48,9 @@ _WAITS = {
     Suspend: "suspend()",
     ContinueAsNew: "continue_as_new()",
 }
+
+_OF_ITS_OWN = ("checkpoint()", "continue_as_new()", "transacted_receive()", "start()", "spawn()")
+"""What needs a transaction of its own."""
 
 
 @dataclass(slots=True)
@@ -93,6 +97,10 @@ class Scopes:
         """Whether a persistence point may be taken on behalf of an ask."""
         return not self._open and not self.is_inner(ask)
 
+    def may_idle(self, ask: Ask) -> bool:
+        """Whether an ask may wait at a bookmark: it is neither in an open scope nor in the transactions of another."""
+        return not any(_is_within(ask.path, opened.frame) for opened in self._open) and not self.is_inner(ask)
+
     def commits_each(self, ask: Ask) -> bool:
         """Whether this call of an activity has a transaction of its own."""
         return self._is_regular and self.may_persist(ask)
@@ -109,11 +117,11 @@ class Scopes:
             name = "transacted_receive()"
         elif isinstance(awaited, SubflowCall) and awaited.mode != "run":
             name = f"{awaited.mode}()"
+        elif isinstance(awaited, ActivityCall) and not self._is_repeatable(awaited):
+            name = f"{awaited.activity}(), which is not repeatable,"
         if self._open:
             return self._objection_in_scope(ask, name)
-        if name in ("checkpoint()", "continue_as_new()", "transacted_receive()", "start()", "spawn()") and (
-            self.is_inner(ask)
-        ):
+        if (name in _OF_ITS_OWN or (isinstance(awaited, ActivityCall) and name is not None)) and self.is_inner(ask):
             return ScopeError(
                 what=f"{name} inside a subflow that was called by run()",
                 mend="Such a subflow has no transactions of its own: use start() to call it.",
@@ -126,7 +134,7 @@ class Scopes:
         if name is not None:
             return ScopeError(
                 what=f"{name} inside {around}",
-                mend="Nothing is persisted in there, so nothing can be waited for: put it before or after.",
+                mend="Nothing is persisted in there, so nothing can be waited for or intended: put it before or after.",
                 line=ask.line,
             )
         entered = ask.awaited.scope if isinstance(ask.awaited, Enter) else None
@@ -137,6 +145,10 @@ class Scopes:
                 line=ask.line,
             )
         return None
+
+    def _is_repeatable(self, call: ActivityCall[Any]) -> bool:
+        activity = self._runtime.app.activities.get(call.activity)
+        return activity is None or activity.repeatable
 
     # Entering and leaving.
 
