@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import orjson
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
@@ -27,11 +28,10 @@ from holdfast.schemas.values import Types, encode
 class InDoubt(Exception):
     """The instance stands at calls that may have run; it is to be suspended."""
 
-    def __init__(self, calls: Sequence[str], where: Where) -> None:
-        what = ", ".join(calls)
+    def __init__(self, instance_id: UUID, calls: Sequence[str], where: Where) -> None:
         super().__init__(
-            f"nobody knows whether {what} has run, and it must not run twice. Say what became of it: "
-            "holdfast resolve INSTANCE with --done RESULT, --retry or --fail"
+            f"{' and '.join(calls)} may have run, and must not run twice. Say what became of it: "
+            f"holdfast resolve {instance_id} with --done RESULT, --retry or --fail"
         )
         self.where = where
 
@@ -75,7 +75,7 @@ class Doubt:
         asks = self.found()
         if asks:
             names = [f"activity {call_of(a).activity} at line {a.line} (call {self._asks.key(a)})" for a in asks]
-            raise InDoubt(names, where(asks[0]))
+            raise InDoubt(self._writer.instance_id, names, where(asks[0]))
 
     # What is known.
 

@@ -148,8 +148,9 @@ class LiveInstance:
     def fire(self, bookmark: str) -> None:
         """Resume a bookmark whose timer is due."""
         ask = self._asks.at(bookmark)
-        if self._activities.retries.is_waiting(ask):
-            self._activities.retries.fire(ask)
+        retry_due = self._activities.retries.due(ask)
+        if retry_due is not None:
+            self._activities.retries.fire(ask, retry_due)
             return
         self._writer.record(
             TimerFired(
@@ -254,7 +255,7 @@ class LiveInstance:
         if served:
             return False
         retries = self._activities.retries
-        calls = [ask for ask in asks if isinstance(ask.awaited, ActivityCall) and not retries.is_waiting(ask)]
+        calls = [ask for ask in asks if isinstance(ask.awaited, ActivityCall) and retries.due(ask) is None]
         if not calls:
             return await self._idle()
         await self._activities.serve(calls)
@@ -298,7 +299,7 @@ class LiveInstance:
                 BookmarkClosed(where=Where(mark.frame, self._step_of(mark.frame), mark.line), bookmark=name)
             )
         for ask in self._asks:
-            if self._asks.bookmarks_of(ask) or self._activities.retries.is_waiting(ask):
+            if self._asks.bookmarks_of(ask) or self._activities.retries.due(ask) is not None:
                 continue
             try:
                 opened = bookmarks.opened(ask, self._asks.asked_at(ask))

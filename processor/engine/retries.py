@@ -6,6 +6,7 @@ As long as other activities of the instance run, it cannot be idle, and the next
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from holdfast.events.types import ActivityDelayed, BookmarkClosed, BookmarkOpened, TimerFired
@@ -17,24 +18,27 @@ from holdfast.processor.engine.persistence_point import encode_value
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.writer import Writer
 
-SUFFIX = ":retry"
-"""What the name of such a timer ends with."""
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """A call that had so many attempts; ``due`` is when the next one is, if it is waited for."""
+
+    attempts: int
+    due: datetime | None
 
 
 class Retries:
-    """The calls of one instance that had an attempt, by the names of their timers."""
+    """The calls of one instance that had an attempt, by what the names of their bookmarks begin with."""
 
     def __init__(self, runtime: Runtime, asks: Asks, writer: Writer) -> None:
         self._runtime = runtime
         self._asks = asks
         self._writer = writer
-        self._attempts: dict[str, int] = {}
-        self._due: dict[str, datetime] = {}
+        self._tried: dict[str, _Tried] = {}
 
     def drop(self) -> None:
         """Forget everything."""
-        self._attempts.clear()
-        self._due.clear()
+        self._tried.clear()
 
     def restore(self) -> None:
         """Know again what the state knows."""
@@ -42,24 +46,24 @@ class Retries:
         for ask in self._asks.calls() if state.calls else ():
             call = state.calls.get(self._asks.key(ask))
             if call is not None and call.status == "delayed":
-                self._attempts[_timer(ask)] = call.attempts
-                bookmark = state.bookmarks.get(_timer(ask))
-                if bookmark is not None and bookmark.due is not None:
-                    self._due[_timer(ask)] = datetime.fromisoformat(bookmark.due)
+                bookmark = state.bookmarks.get(_timer(ask, call.attempts))
+                due = None if bookmark is None or bookmark.due is None else datetime.fromisoformat(bookmark.due)
+                self._tried[prefix(ask)] = _Tried(call.attempts, due)
 
     def attempts(self, ask: Ask) -> int:
         """Return how many attempts a call has had."""
-        return self._attempts.get(_timer(ask), 0)
+        tried = self._tried.get(prefix(ask))
+        return 0 if tried is None else tried.attempts
 
-    def is_waiting(self, ask: Ask) -> bool:
-        """Whether the next attempt of a call is not due yet."""
-        return _timer(ask) in self._due
+    def due(self, ask: Ask) -> datetime | None:
+        """Return when the next attempt of a call is due; None if it is not waited for."""
+        tried = self._tried.get(prefix(ask)) if self._tried else None
+        return None if tried is None else tried.due
 
     def seconds(self) -> float | None:
         """Return how long it takes until an attempt is due; None if none is waited for."""
-        if not self._due:
-            return None
-        return (min(self._due.values()) - self._runtime.now()).total_seconds()
+        due = [tried.due for tried in self._tried.values() if tried.due is not None]
+        return (min(due) - self._runtime.now()).total_seconds() if due else None
 
     def begin(self, ask: Ask, failed: Postponed, attempts: int) -> None:
         """Open the timer of the next attempt."""
@@ -67,9 +71,7 @@ class Retries:
             due = self._runtime.now() + timedelta(seconds=failed.seconds)
         except OverflowError:
             due = datetime.max.replace(tzinfo=UTC)
-        name, moment = _timer(ask), due.isoformat()
-        self._attempts[name] = attempts
-        self._due[name] = due
+        self._tried[prefix(ask)] = _Tried(attempts, due)
         self._writer.record(
             ActivityDelayed(
                 where=where(ask),
@@ -77,30 +79,34 @@ class Retries:
                 idempotency_key=self._asks.key(ask),
                 attempts=attempts,
                 error=encode_value(failed.error, self._runtime.app.types),
-                due=moment,
+                due=due.isoformat(),
             )
         )
-        self._writer.record(BookmarkOpened(where=where(ask), bookmark=name, kind="timer", due=moment))
+        name = _timer(ask, attempts)
+        self._writer.record(BookmarkOpened(where=where(ask), bookmark=name, kind="timer", due=due.isoformat()))
 
-    def fire(self, ask: Ask) -> None:
+    def fire(self, ask: Ask, due: datetime) -> None:
         """Have a call tried again: the timer of its next attempt was due."""
-        due = self._due.pop(_timer(ask))
-        name = _timer(ask)
+        attempts = self.attempts(ask)
+        name = _timer(ask, attempts)
+        self._tried[prefix(ask)] = _Tried(attempts, None)
         self._writer.record(TimerFired(where=where(ask), bookmark=name, closes=(name,), due=due.isoformat()))
 
     def fire_due(self) -> None:
         """Have the calls tried again whose timers are due by now, in the middle of a burst."""
         now = self._runtime.now()
         for ask in self._asks.calls():
-            if self.is_waiting(ask) and self._due[_timer(ask)] <= now:
-                self.fire(ask)
+            due = self.due(ask)
+            if due is not None and due <= now:
+                self.fire(ask, due)
 
     def close(self, ask: Ask) -> None:
         """Forget a call that has ended, or was taken back."""
-        self._attempts.pop(_timer(ask), None)
-        if self._due.pop(_timer(ask), None) is not None:
-            self._writer.record(BookmarkClosed(where=where(ask), bookmark=_timer(ask)))
+        tried = self._tried.pop(prefix(ask), None)
+        if tried is not None and tried.due is not None:
+            self._writer.record(BookmarkClosed(where=where(ask), bookmark=_timer(ask, tried.attempts)))
 
 
-def _timer(ask: Ask) -> str:
-    return f"{prefix(ask)}{SUFFIX}"
+def _timer(ask: Ask, attempts: int) -> str:
+    """Return the name of the timer after so many attempts: no name is closed and opened again in one batch."""
+    return f"{prefix(ask)}:retry-{attempts}"
