@@ -28,6 +28,7 @@ from holdfast.processor.core.gathers import branches_of, end_branch, gathers, op
 from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.language.awaitables import (
     Awaitable,
+    CompensableScope,
     Compensating,
     Ended,
     Enter,
@@ -39,7 +40,6 @@ from holdfast.processor.language.awaitables import (
     SubflowCall,
 )
 from holdfast.processor.language.program import Program
-from holdfast.processor.language.scopes import CompensableScope
 from holdfast.schemas.errors import AppError, Cancelled, CompensationFailed
 
 __all__ = ["MAX_DEPTH", "ROOT", "Ask", "Left", "Machine", "Routines", "place"]
