@@ -146,6 +146,21 @@ def test_in_the_handler_too_and_what_is_inside_of_a_failed_scope_is_undone(drive
     assert run.log == ["do fail", "cancel failing again", "cancel failing", "undo inner", "undo outer", "do handle"]
 
 
+async def failing_around_others() -> None:
+    try:
+        async with compensable():
+            async with compensable() as inner:
+                register(inner, "inner")
+            await do("fail")
+    except Broken:
+        await do("caught")
+
+
+def test_a_failed_scope_without_actions_undoes_what_completed_inside(drives: Drive) -> None:
+    run = drives(failing_around_others, failing={"do fail"})
+    assert run.log == ["do fail", "undo inner", "do caught"]
+
+
 async def passing_through_finally() -> None:
     try:
         try:
