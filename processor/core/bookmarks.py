@@ -21,15 +21,16 @@ from holdfast.processor.language.awaitables import (
     FirstOf,
     Outcome,
     Receive,
+    SubflowCall,
     TransactedReceive,
 )
 from holdfast.schemas.message import Message
 
 
 def waits(ask: Ask) -> bool:
-    """Whether an ask waits at bookmarks for a message or a timer."""
+    """Whether an ask waits at bookmarks for a message, a timer or a subflow."""
     match ask.awaited:
-        case Receive() | Delay() | FirstOf() | Enter(scope=TransactedReceive()):
+        case Receive() | Delay() | FirstOf() | Enter(scope=TransactedReceive()) | SubflowCall(mode="start"):
             return True
     return False
 

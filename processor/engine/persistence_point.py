@@ -104,3 +104,18 @@ def encode_value(value: object, types: Types) -> Json:
         return encode({"value": value}, types)["value"]
     except NotPersistable:
         return encode({"value": repr(value)}, types)["value"]
+
+
+def encode_result(value: object, types: Types, line: int) -> Json:
+    """Return the result of a workflow for who waits for it; ``NotPersistable`` if it has no stored form."""
+    try:
+        return encode({"value": value}, types)["value"]
+    except NotPersistable as error:
+        raise NotPersistable(
+            variable="result", path=error.path, type_name=error.type_name, mend=error.mend, line=line
+        ) from None
+
+
+def decode_value(tree: Json, types: Types) -> Any:
+    """Return the value that ``encode_value`` gave as a tree; raises ``UnreadableValue``."""
+    return decode({"value": tree}, types)["value"]
