@@ -136,7 +136,7 @@ class Machine:
         else:
             frame.answer(result)
 
-    def settle(self, kind: str) -> bool:
+    def settle(self, kind: str) -> bool:  # noqa: ARG002 - There is nothing to settle yet.
         return False
 
     def cancel(self) -> None:

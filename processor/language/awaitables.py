@@ -124,6 +124,14 @@ class Scope(Generic[T]):
 
     __slots__ = ()
 
+    def entering(self) -> Enter[T]:
+        """Return what begins this scope; compiled code calls it."""
+        return Enter(self)
+
+    def leaving(self, pending: object) -> Leave:
+        """Return what ends this scope, given the exception that leaves it, or anything else; compiled code calls it."""
+        return Leave(self, pending if isinstance(pending, BaseException) else None)
+
     async def __aenter__(self) -> T:
         return await Enter(self)
 

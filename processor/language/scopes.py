@@ -78,7 +78,3 @@ def compensable() -> Scope[Compensable]:
     or its ``undo`` actions if it has none of those.
     """
     return CompensableScope()
-
-
-SCOPES = (transaction, transacted_receive, no_persist, compensable)
-"""The functions that ``async with`` takes."""

@@ -226,6 +226,11 @@ class Simulation:
         return None if found is None else ": ".join(part for part in found if part is not None)
 
     @property
+    def activity_calls(self) -> list[ActivityRun]:
+        """The last attempt of each activity call, in the order in which the calls began."""
+        return list({run.idempotency_key: run for run in self.activity_runs}.values())
+
+    @property
     def tables(self) -> Tables:
         """The rows of the store, as they are."""
         return self._world.store.tables
