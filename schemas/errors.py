@@ -45,6 +45,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 
@@ -321,7 +322,7 @@ class ContinuedAsNew(BaseException):
     It passes ``except Exception``, so that ``finally`` clauses run. ``input`` is what the new instance starts from.
     """
 
-    def __init__(self, input: object) -> None:
+    def __init__(self, input: Any) -> None:
         super().__init__(input)
         self.input = input
 

@@ -21,16 +21,15 @@ from holdfast.processor.language.awaitables import (
     FirstOf,
     Outcome,
     Receive,
-    SubflowCall,
     TransactedReceive,
 )
 from holdfast.schemas.message import Message
 
 
 def waits(ask: Ask) -> bool:
-    """Whether an ask waits at bookmarks for a message, a timer or a subflow."""
+    """Whether an ask waits at bookmarks for a message or a timer."""
     match ask.awaited:
-        case Receive() | Delay() | FirstOf() | Enter(scope=TransactedReceive()) | SubflowCall(mode="start"):
+        case Receive() | Delay() | FirstOf() | Enter(scope=TransactedReceive()):
             return True
     return False
 

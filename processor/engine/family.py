@@ -11,10 +11,11 @@ import orjson
 from holdfast.events.types import BookmarkClosed, Event, InstanceContinued, Outcome, SubflowEnded
 from holdfast.processor.engine.provider import Deposit
 from holdfast.projections.instance import InstanceState
+from holdfast.schemas.control import Command
 from holdfast.schemas.message import Envelope
 from holdfast.schemas.results import SubflowResult
 
-Command = Literal["suspend", "resume", "cancel", "terminate"]
+Name = Literal["suspend", "resume", "cancel", "terminate"]
 
 
 def awaited(state: InstanceState, events: Sequence[Event] = ()) -> list[str]:
@@ -28,19 +29,16 @@ def awaited(state: InstanceState, events: Sequence[Event] = ()) -> list[str]:
     ]
 
 
-def commanded(instance_id: UUID, version: int, child: str, command: Command) -> Deposit:
+def commanded(instance_id: UUID, version: int, child: str, name: Name) -> Deposit:
     """Return the command that an instance, at ``version``, gives a subflow that it waits for."""
-    body = {"command": command, "by": str(instance_id), "why": "its parent was told to, or needs it no longer"}
-    envelope = Envelope(
-        message_id=f"{child}:{command}:{version}", type="control", key=child, body=orjson.dumps(body)
-    )
-    return Deposit(envelope=envelope, kind="control", instance_id=UUID(child))
+    command = Command(command=name, by=str(instance_id), why="so does its parent, or waits for it no longer")
+    return Deposit(envelope=command.envelope(f"{child}:{name}:{version}"), kind="control", instance_id=UUID(child))
 
 
 def at_close(instance_id: UUID, before: InstanceState, state: InstanceState, events: Sequence[Event]) -> list[Deposit]:
     """Return what a closing instance leaves: its end for who waits for that, the news for those it waited for."""
-    command: Command = "terminate" if state.outcome == "terminated" else "cancel"
-    deposits = [commanded(instance_id, before.version, child, command) for child in awaited(before, events)]
+    name: Name = "terminate" if state.outcome == "terminated" else "cancel"
+    deposits = [commanded(instance_id, before.version, child, name) for child in awaited(before, events)]
     goes_on = any(isinstance(event, InstanceContinued) for event in events)
     if state.awaited_as is not None and not goes_on:
         deposits.append(Deposit(envelope=_result(state.awaited_as, state)))

@@ -68,6 +68,9 @@ class InnerStreams:
     _all: dict[UUID, Inner] = field(default_factory=dict)
     _committed: dict[UUID, Inner] = field(default_factory=dict)
 
+    def __contains__(self, instance_id: UUID) -> bool:
+        return instance_id in self._all
+
     @property
     def running(self) -> list[Inner]:
         """Those that have not ended."""
@@ -111,10 +114,10 @@ class InnerStreams:
         persisted = next(event for event in reversed(own) if isinstance(event, Persisted))
         is_closed = fold(own, state).execution_status == "closed"
         batches = []
-        for inner in list(self._all.values()):
-            if is_closed and inner.ended is None:
-                inner = self.end(inner.instance_id, InstanceTerminated(by=str(self.root), why="its parent ended"))
-            batches += _batch(inner, theirs[inner.instance_id], persisted, metadata)
+        for instance_id, events_of in theirs.items():
+            if is_closed and self._all[instance_id].ended is None:
+                self.end(instance_id, InstanceTerminated(by=str(self.root), why="its parent ended"))
+            batches += _batch(self._all[instance_id], events_of, persisted, metadata)
         return own, batches
 
     def committed(self, batches: Iterable[InnerBatch]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 from uuid import UUID
 
@@ -23,7 +23,7 @@ from holdfast.events.types import (
     Where,
 )
 from holdfast.processor.core import bookmarks
-from holdfast.processor.core.machine import Ask, Left, Machine
+from holdfast.processor.core.machine import Ask
 from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.engine import family
 from holdfast.processor.engine.asks import Asks, where
@@ -60,12 +60,7 @@ class Subflows:
         instance_id = self._runtime.environment.new_id()
         try:
             workflow, start, message = self._prepare(call.workflow, call.input, instance_id)
-            if workflow.persistence != "in_memory":
-                raise ScopeError(
-                    what=f"run() of {workflow.name}, which has transactions of its own",
-                    mend="Use start() to call it, or make it persistence='in_memory'.",
-                    line=ask.line,
-                )
+            _check_fits(workflow, ask)
             holder = self._writer.inner.around(ask.path)
             path = self._asks.enter(ask, workflow.program, {workflow.parameter: message}, str(instance_id))
         except Exception as error:  # noqa: BLE001  Whatever keeps it from beginning is the caller's to handle.
@@ -85,9 +80,9 @@ class Subflows:
         self._writer.inner.add(Inner(instance_id=instance_id, holder=parent, path=path, started=started))
         self._record_start(ask, instance_id, workflow, start, "run")
 
-    def leave(self, ended: Iterable[Left]) -> None:
+    def leave(self) -> None:
         """Record how subflows ended that ran within the instance's transactions."""
-        for left in ended:
+        for left in self._asks.machine.left:
             ending = self._ending(left.outcome)
             inner = self._writer.inner.end(UUID(left.child), ending)
             self._writer.record(
@@ -101,10 +96,12 @@ class Subflows:
                 )
             )
 
-    def restore(self, machine: Machine, states: States) -> None:
+    def restore(self, states: States) -> None:
         """Take up the subflows whose frames were stored, in these states."""
-        for path, child in sorted(machine.children.items(), key=lambda item: len(item[0])):
+        for path, child in self._asks.machine.children.items():
             instance_id = UUID(child)
+            if instance_id in self._writer.inner:
+                continue
             state = states[instance_id]
             holder = UUID(state.parent) if state.parent is not None else self._writer.instance_id
             self._writer.inner.add(Inner(instance_id=instance_id, holder=holder, path=path, state=state))
@@ -158,10 +155,10 @@ class Subflows:
                     self._writer.record(BookmarkClosed(where=where(ask), bookmark=name))
                     self._command(mark.correlation_key, "cancel")
 
-    def command_all(self, command: family.Command) -> None:
+    def command_all(self, name: family.Name) -> None:
         """Give a command to all subflows that the instance waits for."""
         for child in family.awaited(self._writer.state, self._writer.unwritten.events):
-            self._command(child, command)
+            self._command(child, name)
 
     # In the instance's place.
 
@@ -237,11 +234,9 @@ class Subflows:
             )
         )
 
-    def _command(self, child: str, command: family.Command) -> None:
+    def _command(self, child: str, name: family.Name) -> None:
         writer = self._writer
-        writer.unwritten.deposits.append(
-            family.commanded(writer.instance_id, writer.state.version, child, command)
-        )
+        writer.unwritten.deposits.append(family.commanded(writer.instance_id, writer.state.version, child, name))
 
     def _caller(self, path: str) -> Where:
         """Return the place of the ask that the frame at ``path`` answers."""
@@ -269,6 +264,15 @@ class Subflows:
             # A BaseException tells of the subflow's own end, and is not to end its caller too.
             raised = SubflowFailed(result.workflow, result.outcome)
         return Raised(raised)
+
+
+def _check_fits(workflow: Workflow, ask: Ask) -> None:
+    if workflow.persistence != "in_memory":
+        raise ScopeError(
+            what=f"run() of {workflow.name}, which has transactions of its own",
+            mend="Use start() to call it, or make it persistence='in_memory'.",
+            line=ask.line,
+        )
 
 
 _OUTCOMES: Mapping[type[Ending], Outcome] = {

@@ -22,6 +22,9 @@ from holdfast.processor.language.awaitables import ActivityCall
 from holdfast.projections.instance import fold, initial
 from holdfast.schemas.errors import CommitRefused
 
+Mark = tuple[int, int]
+"""How many events and children a batch has."""
+
 BeforeCommit = Callable[[], Awaitable[None]]
 
 
@@ -37,11 +40,11 @@ class Unwritten:
     deposits: list[Deposit] = field(default_factory=list)
     has_activity: bool = False
 
-    def mark(self) -> tuple[int, int]:
+    def mark(self) -> Mark:
         """Return how far the batch has come."""
         return len(self.events), len(self.children)
 
-    def back_to(self, mark: tuple[int, int]) -> None:
+    def back_to(self, mark: Mark) -> None:
         """Drop the events and children since then."""
         del self.events[mark[0] :], self.children[mark[1] :]
 
