@@ -33,7 +33,8 @@
     │   ├── NotMigrated              the database lacks the schema, or a part of it
     │   └── CommitOutcomeUnknown     the connection broke while a commit was on its way
     ├── BrokerError                  RabbitMQ refused or cannot be reached
-    └── SettingsError                a setting is missing or out of bounds
+    ├── SettingsError                a setting is missing or out of bounds
+    └── NotDeterministic             a scenario under test does not do the same each time
 
 Two stand outside the tree: ``RemoteError``, in place of a user's exception whose class is gone, and
 ``Cancelled``, a ``BaseException``, which tells a routine to end early.
@@ -299,6 +300,10 @@ class BrokerError(HoldfastError):
 
 class SettingsError(HoldfastError):
     """A setting is missing or out of bounds."""
+
+
+class NotDeterministic(HoldfastError):
+    """A scenario does not do the same each time, so that its runs cannot be compared."""
 
 
 class Cancelled(BaseException):

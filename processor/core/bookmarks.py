@@ -53,8 +53,7 @@ def opened(ask: Ask, now: datetime) -> list[BookmarkOpened]:
 
 def _opened(name: str, awaited: Awaitable[Any], where: Where, now: datetime) -> Iterator[BookmarkOpened]:
     match awaited:
-        case Receive() | Enter(scope=TransactedReceive()):
-            wait = awaited if isinstance(awaited, Receive) else awaited.scope
+        case Receive() as wait | Enter(scope=TransactedReceive() as wait):
             yield BookmarkOpened(
                 where=where,
                 bookmark=name,
@@ -67,8 +66,8 @@ def _opened(name: str, awaited: Awaitable[Any], where: Where, now: datetime) -> 
         case Delay():
             yield BookmarkOpened(where=where, bookmark=name, kind="timer", due=_due(awaited.until, now))
         case FirstOf():
-            for branch, wait in awaited.branches.items():
-                yield from _opened(f"{name}/{branch}", wait, where, now)
+            for branch, each in awaited.branches.items():
+                yield from _opened(f"{name}/{branch}", each, where, now)
 
 
 def _due(until: timedelta | datetime, now: datetime) -> str:

@@ -248,6 +248,11 @@ class Batch:
     deposits: Sequence[Deposit] = ()
     release: bool = False
 
+    @property
+    def streams(self) -> list[Batch | InnerBatch]:
+        """All that appends to a stream, the instance itself last."""
+        return [*self.inner, self]
+
 
 @dataclass(frozen=True, slots=True)
 class Committed:
@@ -363,7 +368,8 @@ class PersistenceProvider(Protocol):
     async def load(self, host_id: UUID, instance_ids: Sequence[UUID]) -> Sequence[Loaded | HoldfastError]:
         """Lock and load instances; ``InstanceLocked``, ``InstanceCompleted`` or ``InstanceNotFound`` instead.
 
-        ``InstanceUnreadable`` for one that is locked now but whose state cannot be read.
+        ``InstanceUnreadable`` for one that is locked now but whose state cannot be read. A subflow that runs within
+        its parent is not found: only the parent can be loaded.
 
         An instance that this host holds already is given again with its token unchanged.
         """

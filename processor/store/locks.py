@@ -111,6 +111,7 @@ async def _suspend(connection: Connection, suspension: Suspension) -> None:
             "body": envelope.body if envelope else None,
             "digest": digest(envelope.type, envelope.key, envelope.body) if envelope else None,
             "traceparent": envelope.traceparent if envelope else None,
+            "reply_to": envelope.reply_to if envelope else None,
         },
     )
     if await cursor.fetchone() is None:
@@ -149,9 +150,11 @@ def _loaded(
     if row is None:
         return InstanceNotFound(instance_id)
     (_, workflow, program_hash, key, partition, start_message_id, token, is_initialized, is_suspended) = row[:9]
-    (is_completed, version, state, owner, machine, expiration, is_held) = row[9:16]
+    (is_completed, version, state, owner, machine, expiration, is_held, parent_id, subflow) = row[9:18]
     if is_completed:
         return InstanceCompleted(instance_id)
+    if subflow == "run":
+        return InstanceNotFound(instance_id)
     if is_taken_over is None or owner != host_id or not is_held:
         if is_held and owner != host_id:
             return InstanceLocked(instance_id, owner=owner, machine=machine, expiration=expiration.astimezone(UTC))
@@ -173,6 +176,8 @@ def _loaded(
         is_initialized=is_initialized,
         is_suspended=is_suspended,
         state=folded,
-        start_message=None if row[16] is None else stored_message(row[16:]),
+        start_message=None if row[18] is None else stored_message(row[18:]),
+        parent_id=parent_id,
+        subflow=subflow,
         is_taken_over=is_taken_over,
     )

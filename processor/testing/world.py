@@ -13,13 +13,14 @@ from uuid import UUID
 
 from holdfast.events.recorded import RecordedEvent
 from holdfast.events.types import Persisted
-from holdfast.processor.engine.provider import Outgoing
+from holdfast.processor.engine.provider import Outgoing, PersistenceProvider
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.language.app import App
-from holdfast.processor.store.memory import MemoryProvider
+from holdfast.processor.store.memory import MemoryProvider, UserSql
 from holdfast.processor.store.memory_tables import InstanceRow
 from holdfast.processor.testing.clock import Clock
 from holdfast.processor.testing.host import SimulatedHost
+from holdfast.processor.testing.rows import Rows
 from holdfast.projections.instance import InstanceState
 from holdfast.projections.snapshot import loads
 from holdfast.schemas.errors import AppError
@@ -44,16 +45,18 @@ class World(Clock):
         self.settings = Settings(**{"lease": 1e6, "host_lock_renewal": 1e5, **settings})
         self.store = MemoryProvider(app.name, self.now, sql=self._sql)
         self.sql: list[tuple[str, Any]] = []
+        self.answer: UserSql = lambda _query, _params: Rows()
         self.published: list[Outgoing] = []
 
-    def _sql(self, query: Any, params: Any) -> None:
+    def _sql(self, query: Any, params: Any) -> Any:
         self.sql.append((str(query), params))
+        return self.answer(query, params)
 
     # What a test does to it.
 
-    async def host(self) -> SimulatedHost:
-        """Start a host."""
-        runtime = Runtime(self.app, self.store, self, self.settings, machine="simulated", process_id=1)
+    async def host(self, store: PersistenceProvider | None = None) -> SimulatedHost:
+        """Start a host, which sees the world's store or another one."""
+        runtime = Runtime(self.app, store or self.store, self, self.settings, machine="simulated", process_id=1)
         runtime.publish = self._publish
         await runtime.open()
         return SimulatedHost(self, runtime)

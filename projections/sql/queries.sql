@@ -4,7 +4,7 @@ select
     instance_id, app, workflow, program_hash, correlation_key, partition, start_message_id,
     execution_status, outcome, is_initialized, is_suspended, suspension_reason, suspension_exception_name,
     creation_time, last_updated_time, pending_timer, active_bookmarks,
-    current_machine, last_machine, lock_owner, lock_token, lock_expiration, version
+    current_machine, last_machine, lock_owner, lock_token, lock_expiration, version, parent_id, subflow
 from holdfast.instances
 where (%(instance_id)s::uuid is null or instance_id = %(instance_id)s::uuid)
     and (%(app)s::text is null or app = %(app)s::text)

@@ -127,6 +127,7 @@ SECOND_RELEASE: tuple[Event, ...] = (
         promoted={"city": "Ulm", "amount": {"$decimal": "12.50"}},
     ),
     InstanceSuspended(reason="in_doubt", detail="charge", where=HERE),
+    InstanceSuspended(reason="requested", detail="stock-taking", by="ops"),
     ActivityResolved(
         where=HERE,
         activity="charge",
