@@ -53,7 +53,7 @@ def opened(ask: Ask, now: datetime) -> list[BookmarkOpened]:
 
 def _opened(name: str, awaited: Awaitable[Any], where: Where, now: datetime) -> Iterator[BookmarkOpened]:
     match awaited:
-        case Receive() as wait | Enter(scope=TransactedReceive() as wait):
+        case (Receive() as wait) | Enter(scope=TransactedReceive() as wait):
             yield BookmarkOpened(
                 where=where,
                 bookmark=name,
