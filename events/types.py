@@ -65,7 +65,11 @@ class Where:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceStarted:
-    """The instance began, with the message that started it; ``parent`` is the instance that asked for it."""
+    """The instance began, with the message that started it.
+
+    ``parent`` is the instance that asked for it. ``awaited_as`` is the id under which another instance waits for
+    its end: its own, or that of the one in whose place it goes on.
+    """
 
     workflow: str
     program_hash: str
@@ -76,6 +80,7 @@ class InstanceStarted:
     reply_to: str | None = None
     parent: str | None = None
     subflow: SubflowMode | None = None
+    awaited_as: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
