@@ -4,12 +4,11 @@ The query is the one that the page gives to users. Each row says what the page s
 """
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args
 from uuid import UUID
 
 import pytest
@@ -26,20 +25,24 @@ Commits = list[tuple[str, str]]
 """The reason of each transaction of a stream, and the other events in it."""
 
 BEGUN, DONE, COMPLETED = "InstanceStarted", "ActivityCompleted", "InstanceCompleted"
+AT_ONCE: Commits = [("completed", " ".join((BEGUN, DONE, DONE, COMPLETED)))]
+ONE_BY_ONE: Commits = [("activity_completed", f"{BEGUN} {DONE}"), ("completed", f"{DONE} {COMPLETED}")]
 
 
 @dataclass(frozen=True)
 class Row:
     """A workflow by the name of its start message, what is done to it, and what its log shows in each mode.
 
-    ``shown`` is how often each activity ran, by the note that it leaves.
+    ``child`` is what the log of its subflow shows, in each mode. ``again`` are the notes of activities that run
+    more than once.
     """
 
     begun: str
     in_memory: Commits
     regular: Commits
+    child: tuple[Commits, Commits] = ([], [])
     then: str = ""
-    twice: tuple[str, ...] = ()
+    again: tuple[str, ...] = ()
 
 
 def events(*names: str) -> str:
@@ -73,6 +76,7 @@ ROWS = {
             ("activity_completed", events("SubflowStarted", "SubflowEnded")),
             ("completed", events(DONE, COMPLETED)),
         ],
+        child=(AT_ONCE, AT_ONCE),
     ),
     "start": Row(
         "StarterBegun",
@@ -84,6 +88,7 @@ ROWS = {
             ("subflow", events(BEGUN, DONE, "SubflowStarted", "BookmarkOpened")),
             ("completed", events("SubflowEnded", DONE, COMPLETED)),
         ],
+        child=(AT_ONCE, ONE_BY_ONE),
     ),
     "spawn": Row(
         "SpawnerBegun",
@@ -95,6 +100,7 @@ ROWS = {
             ("subflow", events(BEGUN, DONE, "SubflowStarted")),
             ("completed", events(DONE, COMPLETED)),
         ],
+        child=(AT_ONCE, ONE_BY_ONE),
     ),
     "suspend": Row(
         "Halted",
@@ -134,7 +140,7 @@ ROWS = {
             ("suspended", "InstanceSuspended"),
         ],
         then="wait for the retries",
-        twice=("2", "3"),
+        again=("2", "3"),
     ),
     "an error, under abandon_and_suspend": Row(
         "Stopped",
@@ -244,7 +250,7 @@ ROWS = {
     ),
 }
 
-MODES: tuple[Persistence, ...] = get_args(Persistence)
+MODES: tuple[Persistence, ...] = ("in_memory", "regular")
 
 
 @asynccontextmanager
@@ -274,8 +280,22 @@ async def test_the_log_shows_the_transactions_of_the_table(name: str, mode: Pers
         elif row.then:
             await host.until(lambda: _is_suspended(host, instance_id))
         assert await commits(host, instance_id) == (row.in_memory if mode == "in_memory" else row.regular)
-        once = [note for note in module.ran if note not in row.twice]
+        children = await host.ask("select instance_id from holdfast.instances where parent_id = %s", instance_id)
+        shown = row.child[MODES.index(mode)]
+        assert [await commits(host, child) for (child,) in children] == ([shown] if shown else [])
+        once = [note for note in module.ran if note not in row.again]
         assert len(once) == len(set(once))
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_subflow_that_is_run_commits_in_a_transaction_of_its_parent(
+    mode: Persistence, database_url: str
+) -> None:
+    async with prepared(mode, database_url) as (host, module):
+        instance_id = await host.deliver(module.OuterBegun(key="k"))
+        ((child,),) = await host.ask("select instance_id from holdfast.instances where parent_id = %s", instance_id)
+        (xid,) = await host.xids(child)
+        assert xid in await host.xids(instance_id)
 
 
 async def _is_suspended(host: Host, instance_id: UUID) -> bool:

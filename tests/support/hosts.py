@@ -46,7 +46,8 @@ class Host:
         await settled.wait()
         await self.rest()
         (row,) = await self.ask(
-            "select instance_id from holdfast.instances where correlation_key = %s", message.correlation_key
+            "select instance_id from holdfast.instances where correlation_key = %s and parent_id is null",
+            message.correlation_key,
         )
         instance_id: UUID = row[0]
         return instance_id
