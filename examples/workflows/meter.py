@@ -1,4 +1,4 @@
-"""A meter is read for ever: after each quarter the instance ends and a new one, with a short history, takes its place."""
+"""A meter is read for ever: each quarter ends an instance, and a new one with a short history takes its place."""
 
 from holdfast import App, Message, continue_as_new, receive, send
 from holdfast.testing import Simulation

@@ -1,4 +1,4 @@
-"""A new colleague is set up: one workflow runs another in its own transaction, starts a second and sends off a third."""
+"""A new colleague is set up: one workflow runs another as a part of itself, starts a second, and sends off a third."""
 
 from datetime import timedelta
 from uuid import UUID
