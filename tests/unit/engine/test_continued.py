@@ -92,6 +92,7 @@ async def wait_for(key: str) -> None:
 
 @routine
 async def renew(key: str) -> None:
+    await receive(Note, key)
     await continue_as_new(Gathered(key=key, is_last=True))
 
 
@@ -204,6 +205,7 @@ async def test_what_can_be_undone_is_confirmed_before_the_next_one_begins() -> N
 async def test_the_other_branches_of_a_gather_end_first() -> None:
     async with Simulation(app) as world:
         await world.deliver(Gathered(key="g"))
+        await world.deliver(Note(key="g"))
         assert said == ["n 3", "cleaned up", "finally"]
         assert [(each.workflow, each.outcome) for each in world.instances] == [
             ("gatherer", "completed"),
@@ -236,6 +238,7 @@ async def count_to_three(world: Simulation) -> None:
 
 async def gather_and_renew(world: Simulation) -> None:
     await world.deliver(Gathered(key="g"))
+    await world.deliver(Note(key="g"))
 
 
 # Protocol: D14, I12.
