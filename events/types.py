@@ -85,13 +85,17 @@ class InstanceStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivityCompleted:
-    """An activity returned; ``attempts`` counts the calls it took."""
+    """An activity returned; ``attempts`` counts the calls it took.
+
+    What the SQL of a record activity (``is_record``) wrote commits with this event.
+    """
 
     where: Where
     activity: str
     idempotency_key: str
     attempts: int
     result: Json
+    is_record: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
