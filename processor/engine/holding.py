@@ -27,6 +27,7 @@ from holdfast.schemas.errors import (
     ProgramUnknown,
     ProgramUnresolvable,
     StorageError,
+    TransactionConflict,
     WrongExpectedVersion,
 )
 from holdfast.schemas.message import Message
@@ -44,7 +45,7 @@ LOST = (InstanceError, WrongExpectedVersion, AlreadyConsumed, StorageError)
 
 FIRST_RETRY = 0.1
 LAST_RETRY = 5.0
-"""Seconds before an abandoned message is tried again: doubled each time between these two."""
+"""Seconds before an abandoned message, or a burst that met a conflict, is tried again: doubled each time."""
 
 
 class Holding:
@@ -58,6 +59,7 @@ class Holding:
         self.idle_since = self.runtime.environment.monotonic()
         self.is_taken_over = instance.loaded.is_taken_over
         self._tries = 0
+        self._conflicts = 0
         self._mailbox: deque[Arrival] = deque()
         self._stored: deque[Arrival] = deque()
         self._due: list[str] = []
@@ -113,6 +115,8 @@ class Holding:
                     going = await self._attempted(
                         self._suspend("program_unresolvable", type(error).__name__, str(error))
                     )
+                except TransactionConflict as error:
+                    going = await self._attempted(self._try_again(error))
                 except LOST as error:
                     going = await self._reload(error)
         except Exception:
@@ -170,6 +174,7 @@ class Holding:
 
     async def _run(self) -> None:
         await self.instance.run()
+        self._conflicts = 0
         self._look = bool(self.instance.state.bookmarks)
         for arrival in self.instance.given_back():
             await self._offer_again(arrival)
@@ -374,7 +379,7 @@ class Holding:
             for arrival in taken:
                 await self._keep(arrival, "unhandled_exception", error.detail)
             return await self._let_go(release=True)
-        pause = min(LAST_RETRY, FIRST_RETRY * 2 ** (attempts - 1))
+        pause = _pause(attempts)
         if not self._mailbox:
             self.engine.wake_later(instance.instance_id, pause)
         return await self._let_go(release=True, pause=pause)
@@ -390,7 +395,20 @@ class Holding:
                 if arrival.stored is None:
                     self._leave(arrival)
                     self.engine.retry([arrival], 0)
-        return await self._load_again(pause=isinstance(error, StorageError))
+        return await self._load_again(STORAGE_PAUSE if isinstance(error, StorageError) else 0)
+
+    async def _try_again(self, error: TransactionConflict) -> bool:
+        """Go back and run the burst again: only the end of the whole transaction frees what others wait for.
+
+        What meets a conflict so often that it is no accident is an exception of the user's SQL like any other.
+        """
+        self._conflicts += 1
+        if self._conflicts >= self.runtime.settings.max_attempts:
+            self._conflicts = 0
+            return await self._unhandled(UnhandledError(error.__cause__ or error, self.instance.place))
+        log.warning("conflict", instance_id=str(self.instance.instance_id), error=str(error))
+        await self._go_back()
+        return await self._load_again(_pause(self._conflicts))
 
     async def _go_back(self) -> list[Arrival]:
         """Drop all since the last persistence point; what it had taken from RabbitMQ is in the mailbox again."""
@@ -407,14 +425,14 @@ class Holding:
         self.engine.wake_later(self.instance.instance_id, LAST_RETRY)
         await self._let_go(release=True, pause=STORAGE_PAUSE)
 
-    async def _load_again(self, *, pause: bool = False) -> bool:
+    async def _load_again(self, pause: float = 0) -> bool:
         while True:
             if pause:
-                await self.runtime.environment.sleep(STORAGE_PAUSE)
+                await self.runtime.environment.sleep(pause)
             try:
                 self.instance = await self.engine.load(self.instance.instance_id)
             except StorageError:
-                pause = True
+                pause = STORAGE_PAUSE
             except (InstanceError, ProgramUnknown):
                 return await self._let_go(release=False)
             else:
@@ -434,3 +452,8 @@ class Holding:
 
 def _is_command(arrival: Arrival) -> bool:
     return arrival.stored is not None and arrival.stored.kind == "control"
+
+
+def _pause(attempts: int) -> float:
+    """Return the seconds to wait after so many attempts."""
+    return min(LAST_RETRY, FIRST_RETRY * 2.0 ** (attempts - 1))

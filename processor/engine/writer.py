@@ -11,6 +11,7 @@ import orjson
 from holdfast.events.types import Event, InstanceSuspended, MessageSent, Persisted, Reason, Where
 from holdfast.processor.core.machine import Ask, Machine
 from holdfast.processor.engine.arrival import Arrival
+from holdfast.processor.engine.participants import Participants
 from holdfast.processor.engine.persistence_point import Encoder
 from holdfast.processor.engine.provider import Batch, Child, Deposit, Loaded, Outgoing
 from holdfast.processor.engine.runtime import Runtime
@@ -50,6 +51,7 @@ class Writer:
         self.unwritten = Unwritten()
         self.sql = UserSql(runtime)
         self.before_commit: list[BeforeCommit] = []
+        self.participants = Participants(runtime, loaded)
         self._encoder = Encoder.of(self.state, runtime.app.types)
         self._line = line
 
@@ -80,11 +82,18 @@ class Writer:
         ``idle`` says that all frames wait at bookmarks. Raises ``UnhandledError`` for what the database will
         never take, ``NotPersistable``, and what the provider answers.
         """
+        await self.load_participants()
         for prepare in self.before_commit:
             await prepare()
         persisted, texts = self._encoder.persisted(reason, machine, self.state, idle=idle)
-        await self._commit([*self.unwritten.events, *events, persisted], release=reason == "suspended")
+        persisted = self.participants.collect(persisted, self.state, self._place())
+        batch = [*self.unwritten.events, *events, persisted]
+        await self._commit(batch, release=reason == "suspended", save=reason)
         self._encoder.texts = texts
+
+    async def load_participants(self) -> None:
+        """See to it that the participants are there, with what was persisted of them."""
+        await self.participants.load(self.state, self._place())
 
     async def suspend(self, suspended: InstanceSuspended) -> None:
         """Suspend at the last persistence point; what came after it must have been dropped before."""
@@ -98,12 +107,16 @@ class Writer:
     async def drop(self) -> list[Arrival]:
         """Forget everything since the last persistence point; return the messages that it had taken."""
         taken, self.unwritten = self.unwritten.taken, Unwritten()
+        self.participants.drop()
         await self.sql.drop()
         return taken
 
-    async def _commit(self, events: list[Event], *, release: bool) -> None:
+    async def _commit(self, events: list[Event], *, release: bool, save: Reason | None = None) -> None:
+        """Commit; ``save`` is the reason for which participants are to write too."""
         runtime, unwritten, before = self.runtime, self.unwritten, self.state
         state = fold(events, before)
+        if save is not None:
+            await self.participants.save(self.sql, state, save, self._place())
         opened = tuple(name for name in state.bookmarks if name not in before.bookmarks)
         batch = Batch(
             instance_id=self.instance_id,
