@@ -47,6 +47,9 @@ FIRST_RETRY = 0.1
 LAST_RETRY = 5.0
 """Seconds before an abandoned message, or a burst that met a conflict, is tried again: doubled each time."""
 
+CONFLICTS = 20
+"""How often in a row a burst may meet other transactions; two dozen that all want the same rows took eight."""
+
 
 class Holding:
     """One instance in the hands of this host."""
@@ -403,7 +406,7 @@ class Holding:
         What meets a conflict so often that it is no accident is an exception of the user's SQL like any other.
         """
         self._conflicts += 1
-        if self._conflicts >= self.runtime.settings.max_attempts:
+        if self._conflicts >= CONFLICTS:
             self._conflicts = 0
             return await self._unhandled(UnhandledError(error.__cause__ or error, self.instance.place))
         log.warning("conflict", instance_id=str(self.instance.instance_id), error=str(error))
