@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -66,7 +67,7 @@ async def run(
     idempotency_key: str,
     unit: UnitOfWork | None,
     environment: Environment,
-    participants: Mapping[type[Participant], Participant],
+    participants: Mapping[type[Participant], Participant] = MappingProxyType({}),
 ) -> tuple[Returned | Raised, int]:
     """Run one activity call to its end and return its outcome and the number of attempts.
 

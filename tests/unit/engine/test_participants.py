@@ -82,7 +82,7 @@ class Ledger(Participant):
     rows: list[str] = field(default_factory=list)
 
     def collect(self) -> Values:
-        return wrong.get("ledger", Values())
+        return Values(**wrong.get("ledger", {}))
 
     async def on_save(self, tx: Transaction, instance: InstanceView) -> None:
         if "on_save" in wrong:
@@ -289,8 +289,8 @@ async def test_what_was_kept_in_a_scope_that_failed_stays_as_variables_do(world:
 @pytest.mark.parametrize(
     ("given", "said_of_it"),
     [
-        ({"ledger": Values(read_write={"lines": 1})}, "two values are named 'lines', given by Cart and Ledger"),
-        ({"ledger": Values(write_only={"lines": 1})}, "two values are named 'lines', given by Cart and Ledger"),
+        ({"ledger": {"read_write": {"lines": 1}}}, "two values are named 'lines', given by Cart and Ledger"),
+        ({"ledger": {"write_only": {"lines": 1}}}, "two values are named 'lines', given by Cart and Ledger"),
         ({"write_only": {"same": 1}}, "two values are named 'same', given by Cart: rename one"),
         ({"write_only": {"a\x00": 1}}, r"participant Cart names a value 'a\x00'"),
         ({"write_only": {"": 1}}, "participant Cart names a value ''"),
@@ -317,7 +317,7 @@ async def test_values_whose_names_do_not_go_together_are_refused(
     ("given", "said_of_it"),
     [
         ({"lines": [{"b": open}]}, "'lines' (in 0/b) holds a builtin_function_or_method"),
-        ({"lines": (item for item in ())}, "'lines' holds a generator"),
+        ({"lines": (item for item in "ab")}, "'lines' holds a generator"),
         ({"write_only": {"big": {"a": [1, 1 << 63]}}}, "'big' (in a/1) holds a int"),
         ({"write_only": {"nan": float("nan")}}, "'nan' holds a float"),
         ({"write_only": {"text": "a\x00"}}, "'text' holds a str"),
