@@ -288,6 +288,7 @@ class LiveInstance:
                 self._asks.answer(ask, Returned())
                 await self._writer.persist("checkpoint", self._asks.machine)
             case SubflowCall(mode="run"):
+                await self._activities.commit_earlier(ask)
                 self._subflows.run(ask)
             case SubflowCall():
                 await self._spawn(ask)

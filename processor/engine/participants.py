@@ -1,5 +1,7 @@
 """The participants of one loaded instance: what they give at a persistence point, and get back on load.
 
+The variables that the workflow promotes go the same way as values for queries.
+
 On a save all are asked for their values first, and then write in the transaction of the persistence point, once
 everything else of the batch is known. On a load it is the other way round: all read in a transaction of their own, and
 then get the values back. Whatever one of them raises is treated like an exception that the workflow let out.
@@ -15,6 +17,7 @@ from typing import Any
 import orjson
 
 from holdfast.events.types import Json, Persisted, Reason, Where
+from holdfast.processor.core.machine import ROOT, Machine
 from holdfast.processor.engine.activities import is_cancelled
 from holdfast.processor.engine.deadline import OutOfTime, within
 from holdfast.processor.engine.promotion import plain
@@ -39,6 +42,8 @@ class Participants:
         self._runtime = runtime
         self._loaded = loaded
         self._kinds = runtime.app.participants_of(loaded.workflow)
+        workflow = runtime.app.workflows.get(loaded.workflow)
+        self._promote = () if workflow is None else workflow.promote
         self._collected: Mapping[str, Any] = {}
         self.objects: dict[type[Participant], Participant] = {}
 
@@ -61,21 +66,22 @@ class Participants:
                     each.publish(values)
         self.objects = objects
 
-    def collect(self, persisted: Persisted, state: InstanceState, where: Where) -> Persisted:
+    def collect(self, persisted: Persisted, machine: Machine, state: InstanceState, where: Where) -> Persisted:
         """Return the event that closes a batch with the values that changed since ``state``.
 
-        Raises ``NotPersistable`` with the value's name and the participant's.
+        Raises ``NotPersistable`` with the value's name and who gave it.
         """
-        if not self._kinds:
+        if not self._kinds and not self._promote:
             return persisted
-        givers: dict[str, type[Participant]] = {}
+        givers = dict.fromkeys(self._promote, f"workflow {self._loaded.workflow}")
+        variables = machine.frames[ROOT].variables
+        write_only = {name: variables[name] for name in self._promote if name in variables}
         read_write: dict[str, Any] = {}
-        write_only: dict[str, Any] = {}
         with _unhandled(where):
             for kind, each in self.objects.items():
                 values = each.collect()
                 for name in (*values.read_write, *values.write_only):
-                    _claim(name, kind, givers)
+                    _claim(name, f"participant {kind.__name__}", givers)
                 read_write.update(values.read_write)
                 write_only.update(values.write_only)
         try:
@@ -86,7 +92,7 @@ class Participants:
         self._collected = read_write
         return replace(
             persisted,
-            values=None if _same(trees, state.values) else trees,
+            values=None if not self._kinds or _same(trees, state.values) else trees,
             promoted=None if _same(promoted, state.promoted) else promoted,
         )
 
@@ -140,22 +146,22 @@ def _unhandled(where: Where) -> Iterator[None]:
         raise UnhandledError(error, where) from error
 
 
-def _claim(name: object, kind: type[Participant], givers: dict[str, type[Participant]]) -> None:
+def _claim(name: object, giver: str, givers: dict[str, str]) -> None:
     if not isinstance(name, str) or not name or storable(name) != name:
-        raise ParticipantError(f"participant {kind.__name__} names a value {name!r}: use text without NUL characters")
+        raise ParticipantError(f"{giver} names a value {name!r}: use text without NUL characters")
     if name in givers:
-        who = " and ".join(dict.fromkeys((givers[name].__name__, kind.__name__)))
+        who = " and ".join(dict.fromkeys((givers[name], giver)))
         raise ParticipantError(f"two values are named {name!r}, given by {who}: rename one")
-    givers[name] = kind
+    givers[name] = giver
 
 
-def _named(error: NotPersistable, giver: type[Participant]) -> NotPersistable:
-    """Return an error that says which participant gave the value."""
+def _named(error: NotPersistable, giver: str) -> NotPersistable:
+    """Return an error that says who gave the value."""
     return NotPersistable(
         variable=error.variable,
         path=error.path,
         type_name=error.type_name,
-        mend=f"It is a value of participant {giver.__name__}. {error.mend}".removesuffix(". "),
+        mend=f"It is a value of {giver}. {error.mend}".removesuffix(". "),
     )
 
 

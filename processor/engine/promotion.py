@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
 from typing import Any
 from uuid import UUID
+
+from pydantic import BaseModel
 
 from holdfast.events.types import Json
 from holdfast.schemas.errors import NotPersistable
@@ -20,7 +23,7 @@ _BITS = 64
 def plain(value: Any, name: str, path: str = "") -> Json:
     """Return a value as JSON that Postgres can index; ``NotPersistable`` with its name if it has no such form.
 
-    Times become ISO 8601, ``UUID`` and ``Decimal`` text, an enum what it stands for.
+    Times become ISO 8601, ``UUID`` and ``Decimal`` text, an enum what it stands for, a model or dataclass an object.
     """
     match value:
         case Enum():
@@ -39,6 +42,10 @@ def plain(value: Any, name: str, path: str = "") -> Json:
             return str(value)
         case list() | tuple():
             return [plain(item, name, f"{path}/{index}") for index, item in enumerate(value)]
+        case BaseModel():
+            return plain(value.model_dump(mode="json"), name, path)
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            return {each.name: plain(getattr(value, each.name), name, f"{path}/{each.name}") for each in fields(value)}
         case Mapping() if all(isinstance(key, str) and storable(key) == key for key in value):
             return {str(key): plain(item, name, f"{path}/{key}") for key, item in value.items()}
     kind = type(value)

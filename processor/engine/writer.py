@@ -100,7 +100,7 @@ class Writer:
         for prepare in self.before_commit:
             await prepare()
         persisted, texts = self._encoder.persisted(reason, machine, self.state, idle=idle)
-        persisted = self.participants.collect(persisted, self.state, self._place())
+        persisted = self.participants.collect(persisted, machine, self.state, self._place())
         batch = [*self.unwritten.events, *events, persisted]
         await self._commit(batch, release=reason == "suspended", save=reason)
         self._encoder.texts = texts

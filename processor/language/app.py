@@ -17,10 +17,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, get_args, overload
 from holdfast.processor.language import awaitables, compensable, compensating
 from holdfast.processor.language.activity import ONCE, Activity, ActivityDecorator, Retry
 from holdfast.processor.language.compiler import compile_workflow
-from holdfast.processor.language.definition import Definition
+from holdfast.processor.language.definition import Definition, Title, entitle, title_of
 from holdfast.processor.language.participant import Participant, Registered
 from holdfast.processor.language.routine import RESERVED, Routine, reachable
-from holdfast.processor.language.subflows import NOT_IN_RUN, Title, entitle, run, title_of
+from holdfast.processor.language.subflows import NOT_IN_RUN, run
 from holdfast.processor.language.transaction import Transaction
 from holdfast.processor.language.workflow import OnUnhandled, Persistence, Workflow
 from holdfast.schemas.errors import AppError, CompileError, InvalidMessage
@@ -129,6 +129,7 @@ class App:
         persistence: Persistence = "regular",
         on_unhandled: OnUnhandled = "abandon_and_suspend",
         expected_lifetime: timedelta | None = None,
+        promote: Sequence[str] = (),
     ) -> Callable[[Callable[[M], Awaitable[R]]], Callable[[M], Awaitable[R]]]:
         """Register and compile a workflow that messages of type ``start`` start.
 
@@ -136,7 +137,8 @@ class App:
         ``in_memory`` commits a whole burst at once. ``on_unhandled`` says what an unhandled exception
         does: ``abandon_and_suspend`` goes back to the last persistence point and suspends, ``abandon``
         goes back and retries the message, ``cancel`` undoes what is compensable and ends the instance as
-        cancelled, ``terminate`` ends it as faulted at once. Raises ``CompileError`` with file, line and mend.
+        cancelled, ``terminate`` ends it as faulted at once. ``promote`` names variables that queries are to find,
+        in the column ``promoted``. Raises ``CompileError`` with file, line and mend.
         """
         if persistence not in get_args(Persistence):
             raise AppError(f"persistence={persistence!r}: use one of {', '.join(get_args(Persistence))}")
@@ -172,8 +174,9 @@ class App:
                 persistence=persistence,
                 on_unhandled=on_unhandled,
                 expected_lifetime=expected_lifetime,
+                promote=tuple(promote),
             )
-            entitle(function, Title(title, start))
+            entitle(function, Title(definition=self.workflows[title], start=start))
             return function
 
         return register
@@ -258,7 +261,7 @@ class App:
                     f"{definition.place_of(call)}: {definition.kind} {definition.name} runs {child.name}, which "
                     "persists by itself: start() it instead, or make it persistence='in_memory'"
                 )
-            for inner in child.with_routines():
+            for inner in child.reached():
                 for other, used in inner.calls():
                     if any(used is forbidden for forbidden in NOT_IN_RUN):
                         raise AppError(

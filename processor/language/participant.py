@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 from uuid import UUID
 
 from holdfast.events.types import Reason
-from holdfast.processor.language.subflows import title_of
+from holdfast.processor.language.definition import title_of
 from holdfast.processor.language.transaction import Transaction
 from holdfast.projections.instance import ExecutionStatus
 from holdfast.schemas.errors import AppError
@@ -29,8 +29,8 @@ class Values:
     """What a participant gives to be persisted, by names that no other value of the instance has.
 
     ``read_write`` values come back on load with their exact types; whatever may stand in a variable may stand here.
-    ``write_only`` values are for queries: JSON, and ``datetime``, ``date``, ``time``, ``UUID``, ``Decimal`` and
-    enums, which become text or what they stand for. They are never read back.
+    ``write_only`` values are for queries, and never read back: JSON, and what becomes JSON, which are ``datetime``,
+    ``date``, ``time``, ``UUID``, ``Decimal``, enums, models and dataclasses.
     """
 
     read_write: Mapping[str, Any] = field(default_factory=dict)
@@ -121,4 +121,4 @@ class Registered:
 
 def _name(workflow: str | Callable[..., Any]) -> str:
     title = title_of(workflow)
-    return title.name if title is not None else str(workflow)
+    return title.definition.name if title is not None else str(workflow)
