@@ -22,7 +22,7 @@ import structlog
 
 from holdfast.processor.broker.connection import Connection
 from holdfast.processor.broker.consumer import Consumer
-from holdfast.processor.broker.delivery import Delivery
+from holdfast.processor.broker.delivery import Delivery, check_size
 from holdfast.processor.broker.publisher import MAX_BODY_BYTES, Fate, Publisher
 from holdfast.processor.broker.topology import Topology, declare_activities
 from holdfast.processor.engine.environment import Environment, RealEnvironment
@@ -67,7 +67,8 @@ async def serve(
         incoming = await stack.enter_async_context(connect(name=f"{name} in"))
         publisher = Publisher(await stack.enter_async_context(connect(name=f"{name} out")))
         await declare_activities(incoming, Topology(app.name, activities=tuple(queues)))
-        workers = [ActivityWorker(app, queue, incoming, publisher, environment, settings, random) for queue in queues]
+        worker_of = partial(ActivityWorker, environment=environment, settings=settings, random=random)
+        workers = [worker_of(app, queue, incoming, publisher) for queue in queues]
         for worker in workers:
             await stack.enter_async_context(worker)
         log.info("started", app=app.name, queues=queues)
@@ -110,6 +111,7 @@ class ActivityWorker:
         queue: str,
         connection: Connection,
         publisher: Publisher,
+        *,
         environment: Environment,
         settings: Settings,
         random: Random,
@@ -179,9 +181,7 @@ class ActivityWorker:
         """Return a result as a message that the app takes in."""
         envelope = self._envelope(result)
         try:
-            if len(envelope.body) > self._max_body_bytes:
-                size = f"the result has {len(envelope.body)} bytes, at most {self._max_body_bytes} are allowed"
-                raise InvalidMessage("too_large", size)
+            check_size(envelope.body, self._max_body_bytes)
             ActivityResult.parse(envelope)
         except InvalidMessage as error:
             return self._envelope(failed(result.request, error, self._app.types))
