@@ -18,7 +18,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
-import orjson
 import psycopg
 from psycopg import errors
 
@@ -33,6 +32,7 @@ from holdfast.projections.history import Entry
 from holdfast.projections.instance import ExecutionStatus, InstanceState
 from holdfast.projections.queries import DeadLetter, Instance, NonPersisted, OpenBookmark, OpenedDeadLetter, Tally
 from holdfast.projections.verify import Checked
+from holdfast.schemas.control import Command
 from holdfast.schemas.errors import (
     DeadLetterNotFound,
     InstanceCompleted,
@@ -188,7 +188,6 @@ class Client:
         or ``NotSuspended``.
         """
         command = str(self._new_id())
-        body = orjson.dumps({"command": "resume", "by": by, "why": why})
 
         async def work(connection: Connection) -> str:
             async with connection.transaction():
@@ -203,7 +202,7 @@ class Client:
                     raise NotSuspended(instance_id, "is not suspended")
                 if await _one(connection, "is_commanded", instance_id=instance_id):
                     raise NotSuspended(instance_id, "was resumed already: no worker has taken it up yet")
-                envelope = Envelope(message_id=command, type="control", key=key, body=body)
+                envelope = Command(command="resume", by=by, why=why).envelope(command, key)
                 intake = Intake(envelope=envelope, verdict="buffered", kind="control", instance_id=instance_id)
                 await inbox.take_in(connection, app, [intake])
             return command

@@ -8,9 +8,9 @@ decides what becomes of it and of the messages that it had taken.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, cast
 
 import orjson
 
@@ -56,6 +56,7 @@ from holdfast.processor.language.awaitables import (
 from holdfast.processor.language.program import Program
 from holdfast.processor.language.workflow import Workflow
 from holdfast.projections.instance import InstanceState
+from holdfast.schemas.control import Command
 from holdfast.schemas.errors import CompensationFailed, KeyInUse, ProgramUnresolvable
 from holdfast.schemas.message import Message
 
@@ -155,26 +156,24 @@ class LiveInstance:
         )
         self._asks.answer(ask, bookmarks.by_timer(ask, bookmark))
 
-    def resume(self, command: Arrival) -> None:
+    def resume(self, arrival: Arrival, command: Command) -> None:
         """Let a suspended instance go on; it is durable with the next persistence point."""
-        by, why = by_whom(command)
-        self._writer.take(command)
-        self._writer.record(InstanceResumed(by=by, why=why))
+        self._writer.take(arrival)
+        self._writer.record(InstanceResumed(by=command.by, why=command.why))
 
-    def cancel(self, command: Arrival) -> None:
+    def cancel(self, arrival: Arrival, command: Command) -> None:
         """Let the instance unwind from where it stands."""
-        by, why = by_whom(command)
-        self._writer.take(command)
+        self._writer.take(arrival)
         if self.state.is_suspended:
-            self._writer.record(InstanceResumed(by=by, why=why))
-        self._writer.record(CancelRequested(by=by, why=why))
+            self._writer.record(InstanceResumed(by=command.by, why=command.why))
+        self._writer.record(CancelRequested(by=command.by, why=command.why))
         self._asks.machine.cancel()
 
-    async def end(self, command: Arrival) -> None:
+    async def end(self, arrival: Arrival, command: Command) -> None:
         """End the instance at once, without unwinding: it is to be terminated, or cancelled before it ran."""
-        by, why = by_whom(command)
-        self._writer.take(command)
-        if command_of(command) == "terminate":
+        by, why = command.by, command.why
+        self._writer.take(arrival)
+        if command.command == "terminate":
             await self._writer.close("terminated", InstanceTerminated(by=by, why=why))
         else:
             await self._writer.close("cancelled", CancelRequested(by=by, why=why), InstanceCancelled())
@@ -330,17 +329,18 @@ class LiveInstance:
         """Take a persistence point because somebody outside asked for it."""
         await self._writer.persist("requested", self._asks.machine)
 
-    async def suspend(self, suspended: InstanceSuspended, commands: tuple[Arrival, ...] = ()) -> None:
+    async def suspend(self, suspended: InstanceSuspended, arrivals: Sequence[Arrival] = ()) -> None:
         """Suspend at the last persistence point; what came after it must have been dropped before.
 
-        ``commands`` are used up by it: those that were to resume it and did not come to a persistence
-        point, or the one that asks for it.
+        Commands among ``arrivals`` are used up by it: those that were to resume it and did not come to a
+        persistence point, or the one that asks for it.
         """
-        for command in commands:
-            if command_of(command) == "resume":
-                self.resume(command)
-            else:
-                self._writer.take(command)
+        for arrival in arrivals:
+            command = arrival.command
+            if command is not None and command.command == "resume":
+                self.resume(arrival, command)
+            elif command is not None:
+                self._writer.take(arrival)
         await self._writer.suspend(suspended)
 
     async def drop(self) -> list[Arrival]:
@@ -391,14 +391,3 @@ class LiveInstance:
 
 _AT_ONCE = (Send, Reply, Defer, Enter, Leave, Suspend, Checkpoint)
 """What is served without waiting for anything outside."""
-
-
-def command_of(arrival: Arrival) -> str:
-    """Return what a control row commands."""
-    return cast("str", orjson.loads(arrival.envelope.body).get("command"))
-
-
-def by_whom(command: Arrival) -> tuple[str, str | None]:
-    """Return who gave a command, and why."""
-    body: dict[str, Any] = orjson.loads(command.envelope.body)
-    return body.get("by") or "unknown", body.get("why")

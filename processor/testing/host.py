@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-import orjson
-
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.engine import Engine
 from holdfast.processor.engine.provider import Intake
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.services.detection import Detection
+from holdfast.schemas.control import Command
 from holdfast.schemas.errors import AppError
 from holdfast.schemas.message import Envelope, Message
 
@@ -54,8 +53,8 @@ class SimulatedHost:
 
     async def command(self, instance_id: UUID, command: str) -> None:
         """Address a control command to an instance and look for it."""
-        body = orjson.dumps({"command": command, "by": "tester", "why": "because"})
-        envelope = Envelope(message_id=f"{command}-{self.world.new_id()}", type="control", key="", body=body)
+        commanded = Command(command=command, by="tester", why="because")
+        envelope = commanded.envelope(f"{command}-{self.world.new_id()}")
         await self.runtime.provider.take_in(
             [Intake(envelope=envelope, verdict="buffered", kind="control", instance_id=instance_id)]
         )

@@ -130,7 +130,7 @@ class Simulation:
 
         Nothing goes on until ``start`` unless other hosts live.
         """
-        for dying in [host] if host is not None else [*self._hosts]:
+        for dying in [host] if host is not None else self.hosts:
             await self._bury(dying)
             self._lapse(dying)
         self._hand_out()
@@ -169,6 +169,11 @@ class Simulation:
     def now(self) -> datetime:
         """The time in the simulation, in UTC."""
         return self._world.time
+
+    @property
+    def hosts(self) -> list[SimulatedHost]:
+        """The hosts that live; the first of them is given the messages."""
+        return list(self._hosts)
 
     @property
     def instances(self) -> list[SimulatedInstance]:
