@@ -5,6 +5,7 @@ else.
 """
 
 from holdfast.processor.testing.door import Statement
+from holdfast.processor.testing.execution import Execution, execute
 from holdfast.processor.testing.host import SimulatedHost
 from holdfast.processor.testing.instance import SimulatedInstance
 from holdfast.processor.testing.prover import crash_prover
@@ -18,10 +19,12 @@ __all__ = [
     "CrashReport",
     "CrashRun",
     "Delivery",
+    "Execution",
     "Rows",
     "SimulatedHost",
     "SimulatedInstance",
     "Simulation",
     "Statement",
     "crash_prover",
+    "execute",
 ]

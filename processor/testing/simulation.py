@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
+import orjson
+
 from holdfast.events.recorded import RecordedEvent
 from holdfast.processor.engine.arrival import Arrival
-from holdfast.processor.engine.provider import Outgoing, PersistenceProvider
+from holdfast.processor.engine.provider import Intake, Outgoing, PersistenceProvider
 from holdfast.processor.language.app import App
 from holdfast.processor.store.memory import MemoryProvider, UserSql
 from holdfast.processor.store.memory_tables import Tables
@@ -82,6 +84,7 @@ class Simulation:
         self._watch = watch or Watch()
         self._wrap = store
         self._hosts: dict[SimulatedHost, Door] = {}
+        self._commands = 0
         self._published: dict[str, Outgoing] = {}
         self.app = app
         self.deliveries: list[Delivery] = []
@@ -101,14 +104,17 @@ class Simulation:
 
     # What a test does.
 
-    async def deliver(self, message: Message, *, message_id: str | None = None, rest: bool = True) -> Delivery:
+    async def deliver(
+        self, message: Message, *, message_id: str | None = None, reply_to: str | None = None, rest: bool = True
+    ) -> Delivery:
         """Publish a message to the app, and let everything happen that follows.
 
         ``message_id`` is ``message-1``, ``message-2`` and so on unless it is given; one that was there before makes a
-        duplicate. With ``rest=False`` return at once. Without a living host the message waits for one.
+        duplicate. ``reply_to`` is the queue in which its sender waits for an answer. With ``rest=False`` return at
+        once. Without a living host the message waits for one.
         """
         envelope = message.envelope(message_id or f"message-{len(self.deliveries) + 1}")
-        delivery = Delivery(envelope)
+        delivery = Delivery(replace(envelope, reply_to=reply_to))
         self.deliveries.append(delivery)
         self._hand_out()
         if rest:
@@ -145,9 +151,14 @@ class Simulation:
         await self.rest()
         return host
 
-    async def command(self, instance: SimulatedInstance, command: str) -> None:
-        """Give an instance a control command, such as ``resume``."""
-        await self._host.command(instance.instance_id, command)
+    async def command(self, instance: SimulatedInstance, command: str, **about: Any) -> None:
+        """Give an instance a control command, such as ``resume``; ``about`` is what else the command says."""
+        self._commands += 1
+        body = orjson.dumps({"command": command, "by": "test", **about})
+        envelope = Envelope(message_id=f"command-{self._commands}", type="control", key="", body=body)
+        intake = Intake(envelope=envelope, verdict="buffered", kind="control", instance_id=instance.instance_id)
+        # It is a client that writes this, so no host can die of it.
+        await self._world.store.take_in([intake])
         await self.rest()
 
     async def rest(self) -> None:
@@ -221,20 +232,11 @@ class Simulation:
 
     # Hosts and the broker.
 
-    @property
-    def _host(self) -> SimulatedHost:
-        """The host that is given messages: the one that lives longest."""
-        if not self._hosts:
-            raise AppError("no host lives: start() one")
-        return next(iter(self._hosts))
-
     def _hand_out(self) -> None:
         """Give what nobody has to the host that is given messages, in the order in which it was published."""
-        if not self._hosts:
-            return
-        host = self._host
+        host = next(iter(self._hosts), None)
         for delivery in self.deliveries:
-            if not delivery.is_acked and delivery.holder is None:
+            if host is not None and not delivery.is_acked and delivery.holder is None:
                 self._hand_over(delivery, host)
 
     def _hand_over(self, delivery: Delivery, host: SimulatedHost) -> None:

@@ -19,7 +19,7 @@ def store_url(request: pytest.FixtureRequest) -> str | None:
 @pytest.fixture
 async def store(store_url: str | None) -> AsyncIterator[Store]:
     if store_url is None:
-        memory = MemoryProvider(APP, lambda: datetime.now(UTC))
+        memory = MemoryProvider(APP, lambda: datetime.now(UTC), sql=lambda _query, _parameters: None)
         yield Store(memory, BehindMemory(memory))
     else:
         postgres = PostgresProvider(store_url, APP)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import psycopg
 
 from holdfast.events.types import (
+    BookmarkKind,
     BookmarkOpened,
     Event,
     FrameChange,
@@ -19,12 +20,16 @@ from holdfast.events.types import (
     InstanceStarted,
     Persisted,
     Reason,
+    SubflowMode,
     Where,
 )
 from holdfast.processor.engine.provider import (
     Batch,
+    Child,
     Consumed,
+    Deposit,
     Host,
+    InnerBatch,
     Intake,
     Outgoing,
     PersistenceProvider,
@@ -75,6 +80,7 @@ class Behind(Protocol):
     async def age_messages(self, seconds: float) -> None: ...
     async def inbox(self) -> dict[str, InboxEntry]: ...
     async def versions(self, instance_id: UUID) -> list[int]: ...
+    async def notes(self) -> list[str]: ...
 
 
 class BehindMemory:
@@ -104,6 +110,9 @@ class BehindMemory:
     async def versions(self, instance_id: UUID) -> list[int]:
         async with self._provider.log.transaction() as transaction:
             return [event.version async for event in self._provider.log.read_stream(transaction, instance_id)]
+
+    async def notes(self) -> list[str]:
+        return [parameters[0] for _, parameters in self._provider.statements]
 
 
 class BehindPostgres:
@@ -139,6 +148,9 @@ class BehindPostgres:
             "select version from holdfast.events where instance_id = %s order by version", instance_id
         )
         return [version for (version,) in rows]
+
+    async def notes(self) -> list[str]:
+        return [note for (note,) in await self.ask("select note from notes order by number")]
 
 
 @dataclass
@@ -231,6 +243,8 @@ class Case:
     program: StoredProgram = ORDER
     token: int = 1
     state: InstanceState = field(default=initial)
+    mode: SubflowMode | None = None
+    parent: Case | None = None
 
     @property
     def key(self) -> str:
@@ -256,6 +270,9 @@ class Case:
             message_id=self.start.message_id,
             message_type=self.start.type,
             body={},
+            reply_to=self.start.reply_to,
+            parent=str(self.parent.instance_id) if self.parent else None,
+            subflow=self.mode,
         )
         options.setdefault("consumed", [Consumed(envelope=self.start, stored=False)])
         return self.move(started, *events, **options)
@@ -266,6 +283,9 @@ class Case:
         reason: Reason = "idle",
         consumed: Sequence[Consumed] = (),
         outgoing: Sequence[Outgoing] = (),
+        children: Sequence[Child] = (),
+        inner: Sequence[InnerBatch] = (),
+        deposits: Sequence[Deposit] = (),
         release: bool = False,
     ) -> Move:
         """Return a batch of events and the persistence point after them."""
@@ -284,20 +304,58 @@ class Case:
             closed=tuple(name for name in self.state.bookmarks if name not in state.bookmarks),
             consumed=consumed,
             outgoing=outgoing,
+            children=children,
+            inner=inner,
+            deposits=deposits,
             release=release,
         )
         return Move(self, batch)
+
+    def child(self, key: str, mode: SubflowMode = "start", program: StoredProgram = AUDIT) -> Case:
+        """Return a child as the host sees it that is the first to load it."""
+        start = replace(message(program.starts_with or "", key), reply_to="answers")
+        return Case(uuid4(), self.host_id, start, program, mode=mode, parent=self)
+
+    @property
+    def newborn(self) -> Child:
+        """What the parent's batch says of it."""
+        return Child(
+            instance_id=self.instance_id,
+            workflow=self.program.workflow,
+            program_hash=self.program.program_hash,
+            correlation_key=self.key,
+            partition=0,
+            mode=self.mode or "start",
+            start=self.start,
+        )
+
+    def inner(self, move: Move) -> InnerBatch:
+        """Return a move of this subflow as part of its parent's batch."""
+        batch = move.batch
+        return InnerBatch(
+            instance_id=self.instance_id,
+            workflow=self.program.workflow,
+            program_hash=self.program.program_hash,
+            correlation_key=self.key,
+            start_message_id=self.start.message_id,
+            expected_version=batch.expected_version,
+            events=batch.events,
+            metadata=batch.metadata,
+            state=batch.state,
+        )
 
     def end(self, **options: Any) -> Move:
         """Return the last batch."""
         return self.move(InstanceCompleted(result=None), reason="completed", **options)
 
-    def wait(self, message_type: str, key: str | None = None, name: str | None = None) -> BookmarkOpened:
+    def wait(
+        self, message_type: str, key: str | None = None, name: str | None = None, kind: BookmarkKind = "message"
+    ) -> BookmarkOpened:
         """Return the event that opens a bookmark for a message."""
         return BookmarkOpened(
             where=HERE,
             bookmark=name or f"wait-{message_type}-{next(_numbers)}",
-            kind="message",
+            kind=kind,
             message_type=message_type,
             correlation_key=self.key if key is None else key,
         )

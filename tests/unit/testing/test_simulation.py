@@ -289,9 +289,12 @@ async def test_an_instance_is_found_by_key_and_workflow_or_the_error_names_all()
             world.instance("7")
 
 
-async def test_nobody_can_be_told_anything_while_no_host_lives() -> None:
+async def test_a_command_waits_for_a_host() -> None:
     async with Simulation(app) as world:
-        await world.deliver(Ordered(number=7))
+        await world.deliver(Ordered(number=7, cakes=13))
+        await world.advance(10)
         await world.crash()
-        with pytest.raises(AppError, match="no host lives"):
-            await world.command(world.instance(), "resume")
+        await world.command(world.instance(), "resume")
+        assert world.instance().is_suspended
+        await world.start()
+        assert not world.instance().is_suspended
