@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from holdfast.processor.language.transaction import Transaction
     from holdfast.schemas.errors import (
         ActivityInDoubt,
+        ActivityLost,
         AppError,
         BrokerError,
         Cancelled,
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ActivityContext",
     "ActivityInDoubt",
+    "ActivityLost",
     "App",
     "AppError",
     "BrokerError",
@@ -140,6 +142,7 @@ __all__ = [
 _HOMES = {
     "ActivityContext": "holdfast.processor.engine.activities",
     "ActivityInDoubt": "holdfast.schemas.errors",
+    "ActivityLost": "holdfast.schemas.errors",
     "App": "holdfast.processor.language.app",
     "AppError": "holdfast.schemas.errors",
     "BrokerError": "holdfast.schemas.errors",

@@ -12,7 +12,9 @@ from uuid import UUID
 
 from pydantic import Field, model_validator
 
-from holdfast.schemas.message import Message
+from holdfast.schemas.errors import ActivityLost
+from holdfast.schemas.message import Envelope, Message
+from holdfast.schemas.values import Types, encode
 
 
 class ActivityRequest(Message, correlation="request", type="holdfast.ActivityRequest"):
@@ -60,3 +62,9 @@ class ActivityResult(Message, correlation="request", type="holdfast.ActivityResu
         if self.outcome == "failed" and not is_exception:
             raise ValueError('a failed activity has an error, such as {"$exception": "RuntimeError", "args": ["why"]}')
         return self
+
+
+def lost(request: str, why: str) -> Envelope:
+    """Return the result of a request that nobody will answer; always the same message for one request."""
+    error = encode({"error": ActivityLost(why)}, Types())["error"]
+    return ActivityResult(request=request, outcome="failed", error=error).envelope(f"{request}:lost")

@@ -33,7 +33,7 @@ def activities(
     what it is in the middle of; a second Ctrl-C does not wait.
 
         holdfast activities shop.workflows:app --queue mail
-        holdfast activities shop.workflows:app --queue mail --queue print --prefetch 50
+        holdfast activities shop.workflows:app --queue mail --queue sms
     """
     from functools import partial
 

@@ -72,7 +72,7 @@ async def run(
             # Whatever an activity raises goes on at its await, but a transaction that is gone takes the burst along.
             if unit is not None and isinstance(error, StorageError):
                 raise
-            if attempt >= activity.retry.attempts or not isinstance(error, activity.retry.on):
+            if not activity.retry.tries_again(attempt, error):
                 return Raised(error), attempt
             await environment.sleep(activity.retry.wait(attempt))
 

@@ -38,6 +38,7 @@ from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.asks import Asks, where
 from holdfast.processor.engine.persistence_point import encode_value, images_of
 from holdfast.processor.engine.provider import Loaded
+from holdfast.processor.engine.queued import QueuedCalls
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.scopes import Scopes
 from holdfast.processor.engine.sending import Sending
@@ -56,6 +57,7 @@ from holdfast.processor.language.awaitables import (
 from holdfast.processor.language.program import Program
 from holdfast.processor.language.workflow import Workflow
 from holdfast.projections.instance import InstanceState
+from holdfast.schemas.activity_messages import ActivityResult
 from holdfast.schemas.control import Command
 from holdfast.schemas.errors import CompensationFailed, KeyInUse, ProgramUnresolvable
 from holdfast.schemas.message import Message
@@ -86,6 +88,7 @@ class LiveInstance:
         self._asks = Asks(self._writer, runtime.now)
         self._scopes = Scopes(runtime, self._asks, self._writer, workflow.persistence)
         self._activities = ActivityCalls(runtime, self._asks, self._writer, self._scopes)
+        self._queued = QueuedCalls(runtime, self._asks, self._writer, self._activities)
         self._sending = Sending(runtime, self._asks, self._writer)
 
     @property
@@ -124,6 +127,9 @@ class LiveInstance:
     async def receive(self, bookmark: str, arrival: Arrival, message: Message) -> None:
         """Resume a bookmark with a message."""
         ask = self._asks.at(bookmark)
+        if isinstance(message, ActivityResult):
+            await self._queued.receive(ask, arrival, message)
+            return
         envelope = arrival.envelope
         self._writer.take(arrival)
         self._writer.record(
@@ -143,7 +149,7 @@ class LiveInstance:
             await self._scopes.receive(ask, arrival)
         self._asks.answer(ask, bookmarks.by_message(ask, bookmark, message))
 
-    def fire(self, bookmark: str) -> None:
+    async def fire(self, bookmark: str) -> None:
         """Resume a bookmark whose timer is due."""
         ask = self._asks.at(bookmark)
         self._writer.record(
@@ -154,7 +160,10 @@ class LiveInstance:
                 due=self.state.bookmarks[bookmark].due or "",
             )
         )
-        self._asks.answer(ask, bookmarks.by_timer(ask, bookmark))
+        if not isinstance(ask.awaited, ActivityCall):
+            self._asks.answer(ask, bookmarks.by_timer(ask, bookmark))
+        elif bookmark.endswith(":timeout"):
+            await self._queued.time_out(ask)
 
     def resume(self, arrival: Arrival, command: Command) -> None:
         """Let a suspended instance go on; it is durable with the next persistence point."""
@@ -211,7 +220,9 @@ class LiveInstance:
 
     async def _go_on(self) -> bool:
         """Run until all frames wait, and do something about it; True once the burst is over."""
-        await self._activities.withdraw(self._asks.advance())
+        withdrawn = self._asks.advance()
+        await self._activities.withdraw(withdrawn)
+        self._queued.withdraw(withdrawn)
         outcome = self._asks.machine.outcome
         if outcome is not None:
             return await self._end(outcome)
@@ -225,11 +236,21 @@ class LiveInstance:
                 return True
         if served:
             return False
-        calls = [ask for ask in asks if isinstance(ask.awaited, ActivityCall)]
-        if not calls:
+        calls = [ask for ask in asks if isinstance(ask.awaited, ActivityCall) and not self._asks.bookmarks_of(ask)]
+        queued = [ask for ask in calls if self._queued.serves(ask)]
+        if len(queued) == len(calls):
             return await self._idle()
-        await self._activities.serve(calls)
+        if not await self._request([ask for ask in queued if self._scopes.may_persist(ask)]):
+            await self._activities.serve([ask for ask in calls if ask not in queued])
         return False
+
+    async def _request(self, queued: list[Ask]) -> bool:
+        """Request activities at once, as others that run here may take their time; False if there are none."""
+        for ask in queued:
+            self._queued.request(ask)
+        if queued:
+            await self._writer.persist("activity_intent", self._asks.machine)
+        return bool(queued)
 
     def _refuse(self, ask: Ask) -> bool:
         """Answer an ask that makes no sense where it stands; False if it does make sense."""
@@ -262,30 +283,34 @@ class LiveInstance:
     async def _idle(self) -> bool:
         """Open the bookmarks of all asks, close those of asks withdrawn, and persist; False if one cannot be opened."""
         unwritten = self._writer.unwritten
-        before = len(unwritten.events)
+        before, sent = len(unwritten.events), len(unwritten.outgoing)
         for name in self._asks.abandoned():
             mark = self.state.bookmarks[name]
             self._writer.record(
                 BookmarkClosed(where=Where(mark.frame, self._step_of(mark.frame), mark.line), bookmark=name)
             )
+        reason: Reason = "idle"
         for ask in self._asks:
             if self._asks.bookmarks_of(ask):
                 continue
             try:
-                opened = bookmarks.opened(ask, self._asks.asked_at(ask))
+                if self._queued.serves(ask):
+                    self._queued.request(ask)
+                    reason = "activity_intent"
+                else:
+                    unwritten.events += bookmarks.opened(ask, self._asks.asked_at(ask))
             except OverflowError as error:
-                del unwritten.events[before:]
+                del unwritten.events[before:], unwritten.outgoing[sent:]
                 self._asks.answer(ask, Raised(error))
                 return False
-            unwritten.events += opened
         try:
-            await self._writer.persist("idle", self._asks.machine)
+            await self._writer.persist(reason, self._asks.machine, idle=reason != "idle")
         except KeyInUse as error:
             ask = next(a for a in self._asks if self._waits_for(a, error))
             if self._writer.sql.is_open:
                 # The user SQL is rolled back with the commit, so the burst cannot go on from here.
                 raise UnhandledError(error, where(ask)) from error
-            del unwritten.events[before:]
+            del unwritten.events[before:], unwritten.outgoing[sent:]
             self._asks.answer(ask, Raised(error))
             return False
         return True
