@@ -29,11 +29,12 @@ def activities(
     """Do the activities that an app has on queues, until Ctrl-C or SIGTERM.
 
     An activity that is declared with a queue is not run by the app's workers but by these. Start as many as
-    you like, anywhere: they need RabbitMQ and the app's code, but no database. Once told to stop, one ends
-    what it is in the middle of; a second Ctrl-C does not wait.
+    you like, anywhere: they need RabbitMQ and the app's code, but no database.
 
         holdfast activities shop.workflows:app --queue mail
         holdfast activities shop.workflows:app --queue mail --queue sms
+
+    Once told to stop, it ends what it is in the middle of; a second Ctrl-C does not wait.
     """
     from functools import partial
 
