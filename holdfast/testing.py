@@ -4,6 +4,7 @@
 else.
 """
 
+from holdfast.processor.testing.broker import Delivery
 from holdfast.processor.testing.door import Statement
 from holdfast.processor.testing.execution import Execution, execute
 from holdfast.processor.testing.host import SimulatedHost
@@ -11,7 +12,7 @@ from holdfast.processor.testing.instance import SimulatedInstance
 from holdfast.processor.testing.prover import crash_prover
 from holdfast.processor.testing.report import CrashReport, CrashRun
 from holdfast.processor.testing.rows import Rows
-from holdfast.processor.testing.simulation import Delivery, Simulation
+from holdfast.processor.testing.simulation import Simulation
 from holdfast.processor.testing.stand_ins import ActivityRun
 
 __all__ = [

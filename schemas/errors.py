@@ -38,13 +38,15 @@
     └── NotDeterministic             a scenario under test does not do the same each time
 
 Two stand outside the tree: ``RemoteError``, in place of a user's exception whose class is gone, and
-``Cancelled``, a ``BaseException``, which tells a routine to end early.
+``Cancelled``, a ``BaseException``, which tells a routine to end early. So does ``ContinuedAsNew``, a ``BaseException``
+too, tell a whole workflow.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 
@@ -320,6 +322,17 @@ class Cancelled(BaseException):
     Like ``asyncio.CancelledError`` it passes ``except Exception``, so that ``finally`` clauses run, and
     is delivered once: what a routine awaits while it cleans up is not cancelled again.
     """
+
+
+class ContinuedAsNew(BaseException):
+    """Raised at the ``await`` of ``continue_as_new``: the workflow unwinds, and ends where it leaves it.
+
+    It passes ``except Exception``, so that ``finally`` clauses run. ``input`` is what the new instance starts from.
+    """
+
+    def __init__(self, input: Any) -> None:
+        super().__init__(input)
+        self.input = input
 
 
 @dataclass(eq=False)

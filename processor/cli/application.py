@@ -24,6 +24,7 @@ from holdfast.processor.cli import (
     resume,
     show,
     state,
+    transactions,
     verify,
     worker,
 )
@@ -110,6 +111,7 @@ _add(
         "instances": instances.instances,
         "show": show.show,
         "history": history.history,
+        "transactions": transactions.transactions,
         "state": state.state,
         "resume": resume.resume,
         "nonpersisted": instances.nonpersisted,

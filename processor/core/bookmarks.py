@@ -53,16 +53,18 @@ def opened(ask: Ask, now: datetime) -> list[BookmarkOpened]:
 
 def _opened(name: str, awaited: Awaitable[Any], where: Where, now: datetime) -> Iterator[BookmarkOpened]:
     match awaited:
-        case (Receive() as wait) | Enter(scope=TransactedReceive() as wait):
+        case (Receive() as received) | Enter(scope=TransactedReceive() as received):
             yield BookmarkOpened(
                 where=where,
                 bookmark=name,
                 kind="message",
-                message_type=wait.type,
-                correlation_key=wait.key,
+                message_type=received.type,
+                correlation_key=received.key,
             )
-            if wait.timeout is not None:
-                yield BookmarkOpened(where=where, bookmark=f"{name}:timeout", kind="timer", due=_due(wait.timeout, now))
+            if received.timeout is not None:
+                yield BookmarkOpened(
+                    where=where, bookmark=f"{name}:timeout", kind="timer", due=_due(received.timeout, now)
+                )
         case Delay():
             yield BookmarkOpened(where=where, bookmark=name, kind="timer", due=_due(awaited.until, now))
         case FirstOf():

@@ -159,7 +159,10 @@ class ActivityCalls:
         }
         types = self._runtime.app.types
         if isinstance(outcome, Returned):
-            self._writer.record(ActivityCompleted(**about, result=encode_value(outcome.value, types)))
+            activity = self._runtime.app.activities.get(call.activity)
+            is_record = activity is not None and activity.is_record
+            result = encode_value(outcome.value, types)
+            self._writer.record(ActivityCompleted(**about, result=result, is_record=is_record))
         else:
             self._writer.record(ActivityFailed(**about, error=encode_value(outcome.error, types)))
 

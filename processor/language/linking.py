@@ -26,7 +26,6 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from holdfast.processor.language import trees
-from holdfast.processor.language.awaitables import Enter, Leave, Scope
 
 if TYPE_CHECKING:
     from holdfast.processor.language.program import Program
@@ -39,27 +38,10 @@ RUN, AWAIT, NEXT, JUMP, LEAVE, RESUME, RAISE, UNBIND, RETURN = range(9)
 VARIABLES = "$v"
 """The parameter of every block: the frame's variables. No Python identifier begins with ``$``."""
 
-
-def _enter(scope: Any) -> Enter[Any]:
-    """Return what begins a scope; the function that gave it may be another by now than the compiler saw."""
-    if not isinstance(scope, Scope):
-        raise TypeError(f"{type(scope).__name__!r} object is no scope of Holdfast's")
-    return Enter(scope)
-
-
-def _leave(scope: Scope[Any], pending: Any) -> Leave:
-    """Return what ends a scope, given how its ``finally`` clause goes on."""
-    return Leave(scope, pending if isinstance(pending, BaseException) else None)
-
-
-HELPERS = {
-    "$unbound": NameError,
-    "$type": type,
-    "$walked": frozenset((list, tuple, range)),
-    "$enter": _enter,
-    "$leave": _leave,
-}
+HELPERS = {"$unbound": NameError, "$type": type, "$walked": frozenset((list, tuple, range))}
 """What generated code needs, by parameters of its own that no global name of the user can hide."""
+
+_ALWAYS_KEPT = ("$await", "$answer", "$raised", "$cancel", "$child", "$ledger", "$cancelled", "$ended")
 
 
 class Code:
@@ -101,8 +83,7 @@ class Code:
         self.catches = tuple(tuple(step["catch"]) if "catch" in step else None for step in program.steps)
         self.lines = tuple(place[0] if place else program.line for place in self._places)
         self.kept = tuple(
-            ({*step.get("live", ()), "$await", "$answer", "$raised"}, frozenset(step.get("dead", ())))
-            for step in program.steps
+            ({*step.get("live", ()), *_ALWAYS_KEPT}, frozenset(step.get("dead", ()))) for step in program.steps
         )
 
     def thrower(self, step: int) -> Block:

@@ -133,6 +133,9 @@ async def deposit(connection: Connection, app: str, deposits: Sequence[Deposit])
     """
     if not deposits:
         return
+    addressed = [d.instance_id for d in deposits if d.instance_id is not None]
+    if addressed:
+        await connection.execute(_SQL["await_commits"], {"instance_ids": addressed}, binary=True)
     await connection.execute(
         _SQL["deposit"],
         {

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from holdfast.processor.language.compiler.expressions import awaits
 from holdfast.processor.language.compiler.scopes import ScopeRules
@@ -21,7 +20,7 @@ class Refusals(ast.NodeVisitor):
         self._file = file
         self._local = local
         self._rules = rules
-        self._around: list[Callable[..., Any]] = []
+        self._around: list[str] = []
         self._nested = 0
 
     def refuse(self, node: ast.AST, what: str, mend: str) -> NoReturn:

@@ -269,7 +269,7 @@ class Statements:
             value = expressions.lower(item.context_expr)
             assembler.add(ast.Assign(targets=[variable(scope, ast.Store())], value=value), at)
         with assembler.keeping(scope):
-            entered = expressions.ask(_call("$enter", variable(scope)), at)
+            entered = expressions.ask(_call(variable(scope), "entering"), at)
             clauses = (*assembler.context.clauses, Finally(pending, entry))
             with assembler.within(catch=(pending, entry), clauses=clauses):
                 if item.optional_vars is not None:
@@ -286,7 +286,7 @@ class Statements:
             assembler.mark(entry)
             handling = (pending, *assembler.context.handling)
             with assembler.within(handling=handling), assembler.keeping(pending):
-                expressions.ask(_call("$leave", variable(scope), variable(pending)), at)
+                expressions.ask(_call(variable(scope), "leaving", variable(pending)), at)
             assembler.emit("resume", pending=pending)
         assembler.mark(end)
 
@@ -326,8 +326,8 @@ class Statements:
         assembler.mark(none)
 
 
-def _call(helper: str, *arguments: ast.expr) -> ast.expr:
-    return ast.Call(func=ast.Name(helper, ast.Load()), args=list(arguments), keywords=[])
+def _call(owner: ast.expr, method: str, *arguments: ast.expr) -> ast.expr:
+    return ast.Call(func=ast.Attribute(owner, method, ast.Load()), args=list(arguments), keywords=[])
 
 
 def _walk(slot: str) -> ast.expr:

@@ -18,6 +18,7 @@ COMMANDS = (
     "instances",
     "show",
     "history",
+    "transactions",
     "state",
     "resume",
     "nonpersisted",

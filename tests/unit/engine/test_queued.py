@@ -142,12 +142,12 @@ async def timed(start: Timed) -> str:
 
 @app.workflow(start=Beside)
 async def beside(start: Beside) -> list[str]:
-    return await gather(here("one"), mail("two"), here("three"))
+    return list(await gather(here("one"), mail("two"), here("three")))
 
 
 @app.workflow(start=Both)
 async def both(start: Both) -> list[object]:
-    return await gather(receive(Nudge, start.key), mail("a"), mail("b"))
+    return list(await gather(receive(Nudge, start.key), mail("a"), mail("b")))
 
 
 @routine
@@ -454,5 +454,5 @@ async def test_a_call_inside_a_transaction_is_refused() -> None:
 
 async def test_arguments_that_have_no_stored_form_suspend_the_instance() -> None:
     world, _ = await begin(Unwritable)
-    assert world.row.suspension_reason == "not_persistable"
+    assert world.row.suspension_exception_name == "holdfast.schemas.errors.NotPersistable"
     assert requests(world) == []

@@ -80,9 +80,15 @@ def test_a_compensable_scope_cannot_be_opened_inside_of_a_transaction(scope: str
             compile_workflow(define(source, **NAMES), name="w")
 
 
+def test_a_transaction_cannot_be_opened_where_nothing_is_to_be_persisted() -> None:
+    with pytest.raises(CompileError, match=r"transaction\(\) inside no_persist\(\)\. Its end is a persistence point"):
+        compile_workflow(define(scoped("no_persist()", "async with transaction(): pass"), **NAMES), name="w")
+
+
 FINE = [
     scoped("transaction()", "await plain(); await run(x, x); await send(x); await defer(x)"),
-    scoped("no_persist()", "async with compensable() as c, transaction(): await plain()"),
+    scoped("no_persist()", "async with compensable() as c: await plain()"),
+    scoped("compensable()", "async with transaction(), transaction(), no_persist(): await plain()"),
     scoped("compensable() as c", "await receive(x, 1); await checkpoint(); await once()"),
     "async def w(x):\n    async with transaction(): await plain()\n    await delay(x)",
     scoped("transaction()", "delay = plain\n        await delay()"),
