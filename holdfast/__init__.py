@@ -24,13 +24,16 @@ if TYPE_CHECKING:
         suspend,
     )
     from holdfast.processor.language.compensable import Compensable
+    from holdfast.processor.language.compensating import compensate, confirm
     from holdfast.processor.language.gather import gather
+    from holdfast.processor.language.participant import InstanceView, Participant, Values
     from holdfast.processor.language.routine import routine
     from holdfast.processor.language.scopes import compensable, no_persist, transacted_receive, transaction
     from holdfast.processor.language.subflows import continue_as_new, run, spawn, start
     from holdfast.processor.language.transaction import Transaction
     from holdfast.schemas.errors import (
         ActivityInDoubt,
+        ActivityLost,
         AppError,
         BrokerError,
         Cancelled,
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
         NotMigrated,
         NotPersistable,
         NotSuspended,
+        ParticipantError,
         PersistenceRequired,
         ProgramUnknown,
         ProgramUnresolvable,
@@ -63,6 +67,7 @@ if TYPE_CHECKING:
         StaleTransaction,
         StorageError,
         SubflowFailed,
+        TransactionConflict,
         UnreadableEvent,
         UnreadableValue,
         VersionNotFound,
@@ -73,6 +78,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ActivityContext",
     "ActivityInDoubt",
+    "ActivityLost",
     "App",
     "AppError",
     "BrokerError",
@@ -92,6 +98,7 @@ __all__ = [
     "InstanceLocked",
     "InstanceNotFound",
     "InstanceUnreadable",
+    "InstanceView",
     "InvalidMessage",
     "KeyInUse",
     "Message",
@@ -100,6 +107,8 @@ __all__ = [
     "NotPersistable",
     "NotSuspended",
     "Outcome",
+    "Participant",
+    "ParticipantError",
     "PersistenceRequired",
     "ProgramUnknown",
     "ProgramUnresolvable",
@@ -112,13 +121,17 @@ __all__ = [
     "StorageError",
     "SubflowFailed",
     "Transaction",
+    "TransactionConflict",
     "UnreadableEvent",
     "UnreadableValue",
+    "Values",
     "VersionNotFound",
     "WrongExpectedVersion",
     "activity_context",
     "checkpoint",
     "compensable",
+    "compensate",
+    "confirm",
     "continue_as_new",
     "defer",
     "delay",
@@ -140,6 +153,7 @@ __all__ = [
 _HOMES = {
     "ActivityContext": "holdfast.processor.engine.activities",
     "ActivityInDoubt": "holdfast.schemas.errors",
+    "ActivityLost": "holdfast.schemas.errors",
     "App": "holdfast.processor.language.app",
     "AppError": "holdfast.schemas.errors",
     "BrokerError": "holdfast.schemas.errors",
@@ -159,6 +173,7 @@ _HOMES = {
     "InstanceLocked": "holdfast.schemas.errors",
     "InstanceNotFound": "holdfast.schemas.errors",
     "InstanceUnreadable": "holdfast.schemas.errors",
+    "InstanceView": "holdfast.processor.language.participant",
     "InvalidMessage": "holdfast.schemas.errors",
     "KeyInUse": "holdfast.schemas.errors",
     "Message": "holdfast.schemas.message",
@@ -167,6 +182,8 @@ _HOMES = {
     "NotPersistable": "holdfast.schemas.errors",
     "NotSuspended": "holdfast.schemas.errors",
     "Outcome": "holdfast.processor.language.awaitables",
+    "Participant": "holdfast.processor.language.participant",
+    "ParticipantError": "holdfast.schemas.errors",
     "PersistenceRequired": "holdfast.schemas.errors",
     "ProgramUnknown": "holdfast.schemas.errors",
     "ProgramUnresolvable": "holdfast.schemas.errors",
@@ -179,13 +196,17 @@ _HOMES = {
     "StorageError": "holdfast.schemas.errors",
     "SubflowFailed": "holdfast.schemas.errors",
     "Transaction": "holdfast.processor.language.transaction",
+    "TransactionConflict": "holdfast.schemas.errors",
     "UnreadableEvent": "holdfast.schemas.errors",
     "UnreadableValue": "holdfast.schemas.errors",
+    "Values": "holdfast.processor.language.participant",
     "VersionNotFound": "holdfast.schemas.errors",
     "WrongExpectedVersion": "holdfast.schemas.errors",
     "activity_context": "holdfast.processor.engine.activities",
     "checkpoint": "holdfast.processor.language.awaitables",
     "compensable": "holdfast.processor.language.scopes",
+    "compensate": "holdfast.processor.language.compensating",
+    "confirm": "holdfast.processor.language.compensating",
     "continue_as_new": "holdfast.processor.language.subflows",
     "defer": "holdfast.processor.language.awaitables",
     "delay": "holdfast.processor.language.awaitables",

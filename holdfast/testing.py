@@ -4,6 +4,8 @@
 else.
 """
 
+from holdfast.processor.testing import conformance as provider_conformance
+from holdfast.processor.testing.broker import Delivery
 from holdfast.processor.testing.door import Statement
 from holdfast.processor.testing.execution import Execution, execute
 from holdfast.processor.testing.host import SimulatedHost
@@ -11,7 +13,7 @@ from holdfast.processor.testing.instance import SimulatedInstance
 from holdfast.processor.testing.prover import crash_prover
 from holdfast.processor.testing.report import CrashReport, CrashRun
 from holdfast.processor.testing.rows import Rows
-from holdfast.processor.testing.simulation import Delivery, Simulation
+from holdfast.processor.testing.simulation import Simulation
 from holdfast.processor.testing.stand_ins import ActivityRun
 
 __all__ = [
@@ -27,4 +29,5 @@ __all__ = [
     "Statement",
     "crash_prover",
     "execute",
+    "provider_conformance",
 ]

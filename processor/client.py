@@ -27,10 +27,11 @@ from holdfast.processor.engine.provider import Intake
 from holdfast.processor.language.program import Program
 from holdfast.processor.store import hosts, inbox
 from holdfast.processor.store.connections import Connection, Connections, failure
-from holdfast.projections import history, queries, verify
+from holdfast.projections import history, queries, transactions, verify
 from holdfast.projections.history import Entry
 from holdfast.projections.instance import ExecutionStatus, InstanceState
 from holdfast.projections.queries import DeadLetter, Instance, NonPersisted, OpenBookmark, OpenedDeadLetter, Tally
+from holdfast.projections.transactions import Commit
 from holdfast.projections.verify import Checked
 from holdfast.schemas.control import Command
 from holdfast.schemas.errors import (
@@ -167,6 +168,12 @@ class Client:
         async with self._connection() as connection:
             async for entry in history.history(connection, instance_id, from_version, to_version):
                 yield entry
+
+    async def transactions(self, instance_id: UUID) -> AsyncIterator[Commit]:
+        """Yield the transactions in which an instance committed, oldest first, or raise ``InstanceNotFound``."""
+        async with self._connection() as connection:
+            async for commit in transactions.transactions(connection, instance_id):
+                yield commit
 
     async def state(self, instance_id: UUID, at: int | datetime | None = None) -> InstanceState:
         """Return an instance's state at a version or a moment, or as it is now.

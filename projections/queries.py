@@ -61,6 +61,13 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Relative(Instance):
+    """An instance that came out of another one, over ``depth`` generations; 0 is that one itself."""
+
+    depth: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OpenBookmark:
     """Where an instance waits: for a timer due at ``due``, or for a message of a type and key.
 
@@ -178,6 +185,14 @@ async def instance(connection: AsyncConnection[Any], instance_id: UUID) -> tuple
     if not found:
         raise InstanceNotFound(instance_id)
     return found[0], await _all(connection, OpenBookmark, "bookmarks", instance_id=instance_id)
+
+
+async def tree(connection: AsyncConnection[Any], instance_id: UUID, limit: int = 1000) -> list[Relative]:
+    """Return an instance and what came out of it by way of subflows, nearest first, or raise ``InstanceNotFound``."""
+    found = await _all(connection, Relative, "tree", instance_id=instance_id, limit=limit)
+    if not found:
+        raise InstanceNotFound(instance_id)
+    return found
 
 
 async def tally(connection: AsyncConnection[Any], app: str | None = None) -> list[Tally]:

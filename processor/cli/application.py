@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from holdfast.processor.cli import (
+    activities,
     dead_letters,
     history,
     instances,
@@ -23,6 +24,7 @@ from holdfast.processor.cli import (
     resume,
     show,
     state,
+    transactions,
     verify,
     worker,
 )
@@ -104,10 +106,12 @@ _add(
     {
         "migrate": migrate.migrate,
         "worker": worker.worker,
+        "activities": activities.activities,
         "publish": publish.publish,
         "instances": instances.instances,
         "show": show.show,
         "history": history.history,
+        "transactions": transactions.transactions,
         "state": state.state,
         "resume": resume.resume,
         "nonpersisted": instances.nonpersisted,

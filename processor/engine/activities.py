@@ -7,11 +7,12 @@ attempt is due, and calls again then.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextvars import Context, ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 from uuid import UUID
 
 from holdfast.processor.core.outcomes import Raised, Returned
@@ -20,7 +21,10 @@ from holdfast.processor.engine.environment import Environment
 from holdfast.processor.engine.provider import UnitOfWork
 from holdfast.processor.language.activity import Activity
 from holdfast.processor.language.awaitables import ActivityCall
-from holdfast.schemas.errors import StorageError
+from holdfast.processor.language.participant import Participant
+from holdfast.schemas.errors import ParticipantError, StorageError
+
+K = TypeVar("K", bound=Participant)
 
 SHORT = 5.0
 """Seconds that an instance stays in memory between two attempts; for a longer wait a timer is worth its commit."""
@@ -31,12 +35,23 @@ class ActivityContext:
     """What a running activity may know of its call.
 
     ``idempotency_key`` is the same on every attempt, also after a crash; ``attempt`` counts from 1. Attempts since the
-    last persistence point are counted anew after a crash.
+    last persistence point are counted anew after a crash. ``participants`` are the instance's, by class.
     """
 
     instance_id: UUID
     idempotency_key: str
     attempt: int
+    participants: Mapping[type[Participant], Participant] = field(default_factory=dict, repr=False)
+
+    def participant(self, kind: type[K]) -> K:
+        """Return the instance's participant of a class; ``ParticipantError`` if it has none."""
+        found = self.participants.get(kind)
+        if not isinstance(found, kind):
+            raise ParticipantError(
+                f"this instance has no participant {kind.__name__}: register it with @app.participant, for its "
+                "workflow; an activity that is done by an activity worker has none"
+            )
+        return found
 
 
 _current: ContextVar[ActivityContext] = ContextVar("holdfast_activity")
@@ -73,6 +88,7 @@ async def run(
     unit: UnitOfWork | None,
     environment: Environment,
     attempt: int,
+    participants: Mapping[type[Participant], Participant] = MappingProxyType({}),
 ) -> Result:
     """Run one activity call to its end, or to a failure after which a long wait is due.
 
@@ -81,16 +97,23 @@ async def run(
     """
     while True:
         attempt += 1
-        _current.set(ActivityContext(instance_id=instance_id, idempotency_key=idempotency_key, attempt=attempt))
+        context = ActivityContext(
+            instance_id=instance_id,
+            idempotency_key=idempotency_key,
+            attempt=attempt,
+            participants=participants,
+        )
+        _current.set(context)
+        trying = try_once(activity, call, context, unit=unit, environment=environment)
         try:
-            return Returned(await _bounded(activity, _attempt(activity, call, unit, environment), environment)), attempt
+            return Returned(await _bounded(activity, trying, environment)), attempt
         except BaseException as error:
-            if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)) or _is_cancelled(error):
+            if ends_the_task(error):
                 raise
             # Whatever an activity raises goes on at its await, but a transaction that is gone takes the burst along.
             if unit is not None and isinstance(error, StorageError):
                 raise
-            if attempt >= activity.retry.attempts or not isinstance(error, activity.retry.on):
+            if not activity.retry.tries_again(attempt, error):
                 return Raised(error), attempt
             seconds = activity.retry.wait(attempt)
             if seconds > SHORT:
@@ -98,8 +121,11 @@ async def run(
             await environment.sleep(seconds)
 
 
-def _is_cancelled(error: BaseException) -> bool:
-    """Whether this burst is being cancelled, rather than something that the activity waited for."""
+def ends_the_task(error: BaseException) -> bool:
+    """Whether an error is no outcome of an activity, but the end of who runs it."""
+    if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+        return True
+    # What an activity waits for may be cancelled too, which is the activity's own affair.
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
@@ -115,9 +141,16 @@ async def _bounded(
         raise TimeoutError(f"activity {activity.name} took longer than {activity.timeout}") from None
 
 
-async def _attempt(
-    activity: Activity[Any, Any], call: ActivityCall[Any], unit: UnitOfWork | None, environment: Environment
+async def try_once(
+    activity: Activity[Any, Any],
+    call: ActivityCall[Any],
+    context: ActivityContext,
+    *,
+    unit: UnitOfWork | None = None,
+    environment: Environment,
 ) -> object:
+    """Call an activity's function once and return what it returns; it can ask for ``context``."""
+    _current.set(context)
     if unit is not None:
         async with unit.savepoint() as transaction:
             return await activity.function(transaction, *call.args, **call.kwargs)

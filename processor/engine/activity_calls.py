@@ -69,18 +69,18 @@ class ActivityCalls:
     async def withdraw(self, asks: Sequence[Ask]) -> None:
         """Cancel the activities of asks that were taken back, and record how they ended."""
         for ended in await self._running.cancel([ask.path for ask in asks]):
-            await self._end(*ended)
+            await self.end(*ended)
         for ask in asks:
             attempts = self.retries.attempts(ask)
             if attempts:
-                await self._end(ask, Raised(Cancelled()), attempts)
+                await self.end(ask, Raised(Cancelled()), attempts)
 
     async def stop(self) -> None:
         """Cancel all: the burst is over."""
         await self._running.stop()
 
     async def _run_alone(self, ask: Ask) -> None:
-        await self._commit_earlier(ask)
+        await self.commit_earlier(ask)
         activity = self._activity(ask)
         if activity is None:
             self._asks.answer(ask, Raised(AppError(f"this app has no activity {call_of(ask).activity!r}")))
@@ -91,12 +91,12 @@ class ActivityCalls:
             outcome, attempts = await self._scopes.bound(ask, running)
         except TimeoutError as error:
             outcome, attempts = Raised(error), self.retries.attempts(ask) + 1
-        await self._end(ask, outcome, attempts)
+        await self.end(ask, outcome, attempts)
 
     async def _run_side_by_side(self, asks: Sequence[Ask]) -> None:
         """Start what does not run yet, and wait for the first to end; record activities run one at a time."""
         if asks:
-            await self._commit_earlier(asks[0])
+            await self.commit_earlier(asks[0])
             await self._doubt.intend(asks)
         records: list[Ask] = []
         for ask in asks:
@@ -117,7 +117,7 @@ class ActivityCalls:
             stopped = await self._running.cancel([ask.path for ask in self._running])
             ended = [(ask, Raised(error), attempts) for ask, _, attempts in stopped]
         for each in ended:
-            await self._end(*each)
+            await self.end(*each)
 
     async def _first(self) -> list[Ended]:
         """Wait for the first that ends, or until a call is to be tried again; return what has ended."""
@@ -130,7 +130,7 @@ class ActivityCalls:
             self.retries.fire_due()
             return []
 
-    async def _commit_earlier(self, ask: Ask) -> None:
+    async def commit_earlier(self, ask: Ask) -> None:
         """Commit an activity's result before the next one starts, where each has a transaction of its own."""
         if self._writer.unwritten.has_activity and self._scopes.commits_each(ask):
             await self._writer.persist("activity_completed", self._asks.machine)
@@ -145,7 +145,7 @@ class ActivityCalls:
             outcome, attempts = await self._writer.sql.bound(running, where(ask))
             if not isinstance(outcome, Returned):
                 raise UnhandledError(outcome.error, where(ask))
-            self._record(ask, call, outcome, attempts)
+            self.record(ask, outcome, attempts, call)
 
     async def _run(
         self, activity: Activity[Any, Any], ask: Ask, unit: UnitOfWork | None, call: ActivityCall[Any] | None = None
@@ -161,21 +161,22 @@ class ActivityCalls:
                 unit=unit,
                 environment=self._runtime.environment,
                 attempt=attempts,
+                participants=self._writer.participants.objects,
             )
             if not isinstance(outcome, Postponed) or (call is None and self._scopes.may_idle(ask)):
                 return outcome, attempts
             await self._runtime.environment.sleep(outcome.seconds)
 
-    async def _end(self, ask: Ask, outcome: Returned | Raised | Postponed, attempts: int) -> None:
+    async def end(self, ask: Ask, outcome: Returned | Raised | Postponed, attempts: int) -> None:
         """Record how an activity ended, and answer its ask if it has not been taken back meanwhile."""
         if isinstance(outcome, Postponed):
             if self._asks.is_pending(ask):
-                self.retries.begin(ask, outcome, attempts)
+                self.retries.begin(ask, outcome.error, outcome.seconds, attempts)
                 return
             outcome = Raised(outcome.error)
         self.retries.close(ask)
         self._writer.unwritten.has_activity = True
-        self._record(ask, call_of(ask), outcome, attempts)
+        self.record(ask, outcome, attempts)
         if not self._asks.is_pending(ask):
             return
         self._asks.answer(ask, outcome)
@@ -183,7 +184,11 @@ class ActivityCalls:
         if activity is not None and activity.persist_on_close and self._scopes.may_persist(ask):
             await self._writer.persist("persist_on_close", self._asks.machine)
 
-    def _record(self, ask: Ask, call: ActivityCall[Any], outcome: Returned | Raised, attempts: int) -> None:
+    def record(
+        self, ask: Ask, outcome: Returned | Raised, attempts: int, call: ActivityCall[Any] | None = None
+    ) -> None:
+        """Record how an activity ended: the one that the ask calls, or another ``call`` in its place."""
+        call = call or call_of(ask)
         about: dict[str, Any] = {
             "where": where(ask),
             "activity": call.activity,
@@ -192,7 +197,10 @@ class ActivityCalls:
         }
         types = self._runtime.app.types
         if isinstance(outcome, Returned):
-            completed = ActivityCompleted(**about, result=encode_value(outcome.value, types))
+            activity = self._runtime.app.activities.get(call.activity)
+            is_record = activity is not None and activity.is_record
+            result = encode_value(outcome.value, types)
+            completed = ActivityCompleted(**about, result=result, is_record=is_record)
             self._writer.record(completed)
             self._doubt.know(completed, outcome)
         else:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, cast
 
-from holdfast.events.types import BookmarkClosed, MessageReceived, SubflowEnded, TimerFired, Where
+from holdfast.events.types import BookmarkClosed, BookmarkOpened, MessageReceived, SubflowEnded, TimerFired, Where
 from holdfast.processor.core import bookmarks
 from holdfast.processor.core.machine import ROOT, Ask, Machine
 from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.engine.writer import Writer
 from holdfast.processor.language.awaitables import ActivityCall, Defer
+from holdfast.processor.language.program import Program
 from holdfast.schemas.identifiers import idempotency_key
 
 
@@ -65,6 +66,16 @@ class Asks:
         del self._pending[ask.path]
         self.machine.answer(ask.path, outcome)
 
+    def retract(self, ask: Ask, error: Exception) -> None:
+        """Raise an exception in a frame instead of the answer that it was handed and has not taken yet."""
+        self.machine.frames[ask.path].interrupt(error)
+
+    def enter(self, ask: Ask, program: Program, arguments: Mapping[str, Any], child: str) -> str:
+        """Answer with a frame of a subflow's program, and return the frame's path; raises ``RecursionError``."""
+        path = self.machine.enter(ask.path, program, arguments, child)
+        del self._pending[ask.path]
+        return path
+
     def is_pending(self, ask: Ask) -> bool:
         """Whether an ask has been neither answered nor taken back."""
         return self._pending.get(ask.path) is ask
@@ -92,21 +103,26 @@ class Asks:
 
     def bookmarks_of(self, ask: Ask) -> tuple[str, ...]:
         """Return the open bookmarks of an ask."""
-        return tuple(name for name in self._writer.state.bookmarks if bookmarks.belongs(name, ask))
+        return tuple(name for name in self._open() if bookmarks.belongs(name, ask))
 
     def abandoned(self) -> list[str]:
         """Return the open bookmarks whose asks were taken back."""
-        closed: set[str] = set()
-        for event in self._writer.unwritten.events:
-            if isinstance(event, MessageReceived | TimerFired | SubflowEnded):
-                closed.update(event.closes)
-            elif isinstance(event, BookmarkClosed):
-                closed.add(event.bookmark)
         return [
-            name
-            for name in self._writer.state.bookmarks
-            if name not in closed and not any(bookmarks.belongs(name, ask) for ask in self._pending.values())
+            name for name in self._open() if not any(bookmarks.belongs(name, ask) for ask in self._pending.values())
         ]
+
+    def _open(self) -> Iterable[str]:
+        """Return the names of the bookmarks that are open now, with what the batch has changed so far."""
+        names = dict.fromkeys(self._writer.state.bookmarks)
+        for event in self._writer.unwritten.events:
+            if isinstance(event, BookmarkOpened):
+                names[event.bookmark] = None
+            elif isinstance(event, BookmarkClosed):
+                names.pop(event.bookmark, None)
+            elif isinstance(event, MessageReceived | TimerFired | SubflowEnded):
+                for name in event.closes:
+                    names.pop(name, None)
+        return names
 
     def place(self, default_line: int) -> Where:
         """Return where the root frame stands."""

@@ -22,6 +22,7 @@ from holdfast.processor.engine.lanes import ALONE, Lanes
 from holdfast.processor.engine.live_instance import LiveInstance
 from holdfast.processor.engine.provider import Loaded, Registration, Runnable
 from holdfast.processor.engine.runtime import Runtime
+from holdfast.processor.engine.subflows import inner_states
 from holdfast.schemas.errors import (
     InstanceError,
     InstanceLockLost,
@@ -175,6 +176,7 @@ class Engine:
         runtime = self.runtime
         try:
             loaded = await runtime.load.put(instance_id)
+            inner = await inner_states(runtime.provider, loaded.state)
         except InstanceLockLost:
             runtime.doubt_lease()
             raise
@@ -197,7 +199,7 @@ class Engine:
             log.warning("program unknown", instance_id=str(instance_id), error=str(error))
             await self.release([instance_id])
             raise
-        return LiveInstance(runtime, loaded, workflow, program)
+        return LiveInstance(runtime, loaded, workflow, program, inner=inner)
 
     async def register(self, arrival: Arrival) -> Holding:
         """Register a new instance for its start message; raises as ``PersistenceProvider.register`` answers."""

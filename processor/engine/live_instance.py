@@ -15,6 +15,7 @@ from datetime import datetime
 import orjson
 
 from holdfast.events.types import (
+    ActivityRequested,
     BookmarkClosed,
     BookmarkOpened,
     CancelRequested,
@@ -37,35 +38,42 @@ from holdfast.processor.engine.activity_calls import ActivityCalls
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.asks import Asks, where
 from holdfast.processor.engine.doubt import Doubt
-from holdfast.processor.engine.persistence_point import encode_value, images_of
+from holdfast.processor.engine.persistence_point import encode_result, encode_value, images_of
 from holdfast.processor.engine.provider import Loaded
+from holdfast.processor.engine.queued import QueuedCalls
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.scopes import Scopes
 from holdfast.processor.engine.sending import Sending
+from holdfast.processor.engine.subflows import States, Subflows
 from holdfast.processor.engine.unhandled import UnhandledError, line_of
-from holdfast.processor.engine.writer import Writer
+from holdfast.processor.engine.writer import Mark, Writer
 from holdfast.processor.language.awaitables import (
     ActivityCall,
     Checkpoint,
+    ContinueAsNew,
     Defer,
     Enter,
     Leave,
     Reply,
     Send,
+    SubflowCall,
     Suspend,
 )
 from holdfast.processor.language.program import Program
 from holdfast.processor.language.workflow import Workflow
 from holdfast.projections.instance import InstanceState
+from holdfast.schemas.activity_messages import ActivityResult
 from holdfast.schemas.control import Command
-from holdfast.schemas.errors import CompensationFailed, KeyInUse, ProgramUnresolvable
+from holdfast.schemas.errors import CompensationFailed, ContinuedAsNew, KeyInUse, ProgramUnresolvable
 from holdfast.schemas.message import Message
+from holdfast.schemas.results import SubflowResult
 
 
 class LiveInstance:
     """An instance that this host holds, between being loaded and being let go.
 
-    ``unresolvable`` says why its own program cannot run here; it can then only be suspended.
+    ``unresolvable`` says why its own program cannot run here; it can then only be suspended. ``inner`` are the states
+    of the subflows that run within it.
     """
 
     def __init__(
@@ -74,7 +82,9 @@ class LiveInstance:
         loaded: Loaded,
         workflow: Workflow,
         program: Program,
+        *,
         unresolvable: ProgramUnresolvable | None = None,
+        inner: States | None = None,
     ) -> None:
         self.runtime = runtime
         self.unresolvable = unresolvable
@@ -88,12 +98,20 @@ class LiveInstance:
         self._scopes = Scopes(runtime, self._asks, self._writer, workflow.persistence)
         self._doubt = Doubt(runtime, self._asks, self._writer)
         self._activities = ActivityCalls(runtime, self._asks, self._writer, self._scopes, self._doubt)
+        self._queued = QueuedCalls(runtime, self._asks, self._writer, self._activities)
         self._sending = Sending(runtime, self._asks, self._writer)
+        self._subflows = Subflows(runtime, self._asks, self._writer, workflow)
+        self._inner = inner or {}
 
     @property
     def state(self) -> InstanceState:
         """The state as of the last persistence point."""
         return self._writer.state
+
+    @property
+    def place(self) -> Where:
+        """Where the root frame stands."""
+        return self._asks.place(self.program.line)
 
     @property
     def closed(self) -> bool:
@@ -117,6 +135,7 @@ class LiveInstance:
                 reply_to=envelope.reply_to,
                 parent=None if loaded.parent_id is None else str(loaded.parent_id),
                 subflow=loaded.subflow,
+                awaited_as=None if loaded.awaited_as is None else str(loaded.awaited_as),
             )
         )
         self._sending.reply_to = envelope.reply_to
@@ -126,8 +145,14 @@ class LiveInstance:
     async def receive(self, bookmark: str, arrival: Arrival, message: Message) -> None:
         """Resume a bookmark with a message."""
         ask = self._asks.at(bookmark)
+        if isinstance(message, ActivityResult):
+            await self._queued.receive(ask, arrival, message)
+            return
         envelope = arrival.envelope
         self._writer.take(arrival)
+        if isinstance(message, SubflowResult):
+            self._subflows.end(ask, message)
+            return
         self._writer.record(
             MessageReceived(
                 where=where(ask),
@@ -145,7 +170,7 @@ class LiveInstance:
             await self._scopes.receive(ask, arrival)
         self._asks.answer(ask, bookmarks.by_message(ask, bookmark, message))
 
-    def fire(self, bookmark: str) -> None:
+    async def fire(self, bookmark: str) -> None:
         """Resume a bookmark whose timer is due."""
         ask = self._asks.at(bookmark)
         retry_due = self._activities.retries.due(ask)
@@ -160,12 +185,17 @@ class LiveInstance:
                 due=self.state.bookmarks[bookmark].due or "",
             )
         )
-        self._asks.answer(ask, bookmarks.by_timer(ask, bookmark))
+        if not isinstance(ask.awaited, ActivityCall):
+            self._asks.answer(ask, bookmarks.by_timer(ask, bookmark))
+        elif bookmark.endswith(":timeout"):
+            await self._queued.time_out(ask)
 
     def resume(self, arrival: Arrival, command: Command) -> None:
         """Let a suspended instance go on; it is durable with the next persistence point."""
         self._writer.take(arrival)
         self._writer.record(InstanceResumed(by=command.by, why=command.why))
+        if self.state.suspension_reason == "requested":
+            self._subflows.command_all("resume")
 
     def cancel(self, arrival: Arrival, command: Command) -> None:
         """Let the instance unwind from where it stands."""
@@ -204,8 +234,9 @@ class LiveInstance:
         """Make the stored frames live again, if they are not; asks that are pending are asked again."""
         if not self._asks.is_live:
             images = images_of(self.state, self._types)
-            programs = {**self.runtime.routine_programs, self.program.hash: self.program}
+            programs = {**self.runtime.frame_programs, self.program.hash: self.program}
             self._asks.machine = Machine.restore(programs, images, self.runtime.routine)
+            self._subflows.restore(self._inner)
             self._asks.advance()
             self._activities.retries.restore()
 
@@ -230,6 +261,7 @@ class LiveInstance:
         Raises ``UnhandledError``, ``NotPersistable`` and whatever a commit answers; nothing since the
         last persistence point is durable then, and the instance must be dropped or suspended.
         """
+        await self._writer.load_participants()
         try:
             while not await self._go_on():
                 pass
@@ -238,7 +270,11 @@ class LiveInstance:
 
     async def _go_on(self) -> bool:
         """Run until all frames wait, and do something about it; True once the burst is over."""
-        await self._activities.withdraw(self._asks.advance())
+        taken_back = self._asks.advance()
+        await self._activities.withdraw(taken_back)
+        self._subflows.withdraw(taken_back)
+        self._subflows.leave()
+        self._queued.withdraw(taken_back)
         outcome = self._asks.machine.outcome
         if outcome is not None:
             return await self._end(outcome)
@@ -248,18 +284,28 @@ class LiveInstance:
             return False
         if self._activities.must_end:
             asks = [ask for ask in asks if not isinstance(ask.awaited, Suspend)]
-        served = [ask for ask in asks if isinstance(ask.awaited, _AT_ONCE) and not bookmarks.waits(ask)]
+        served = [ask for ask in asks if _is_at_once(ask)]
         for ask in served:
             if self._scopes.serves(ask) and await self._serve(ask):
                 return True
         if served:
             return False
-        retries = self._activities.retries
-        calls = [ask for ask in asks if isinstance(ask.awaited, ActivityCall) and retries.due(ask) is None]
-        if not calls:
+        calls = [ask for ask in asks if isinstance(ask.awaited, ActivityCall) and not self._queued.serves(ask)]
+        run_here = [ask for ask in calls if self._activities.retries.due(ask) is None]
+        if not run_here:
             return await self._idle()
-        await self._activities.serve(calls)
+        early = [ask for ask in asks if self._begins_elsewhere(ask)]
+        if early:
+            await self._wait(early, idle=False)
+        else:
+            await self._activities.serve(run_here)
         return False
+
+    def _begins_elsewhere(self, ask: Ask) -> bool:
+        """Whether an ask has something begin elsewhere that need not wait for what runs here."""
+        if not isinstance(ask.awaited, SubflowCall) and not self._queued.serves(ask):
+            return False
+        return self._scopes.may_persist(ask) and not self._asks.bookmarks_of(ask)
 
     def _refuse(self, ask: Ask) -> bool:
         """Answer an ask that makes no sense where it stands; False if it does make sense."""
@@ -282,43 +328,81 @@ class LiveInstance:
             case Suspend(reason=reason):
                 self._asks.answer(ask, Returned())
                 suspended = InstanceSuspended(reason="requested", detail=reason, where=where(ask))
+                self._subflows.command_all("suspend")
                 await self._writer.persist("suspended", self._asks.machine, suspended)
                 return True
             case Checkpoint():
                 self._asks.answer(ask, Returned())
                 await self._writer.persist("checkpoint", self._asks.machine)
+            case SubflowCall(mode="run"):
+                await self._activities.commit_earlier(ask)
+                self._subflows.run(ask)
+            case SubflowCall():
+                await self._spawn(ask)
+            case ContinueAsNew():
+                self._subflows.unwind(ask)
         return False
+
+    async def _spawn(self, ask: Ask) -> None:
+        """Start a subflow that is not waited for, and commit."""
+        before = self._writer.unwritten.mark()
+        if self._subflows.spawn(ask):
+            try:
+                await self._writer.persist("subflow", self._asks.machine)
+            except KeyInUse as error:
+                self._take_back(before, ask, error)
+                self._asks.retract(ask, error)
 
     async def _idle(self) -> bool:
         """Open the bookmarks of all asks, close those of asks withdrawn, and persist; False if one cannot be opened."""
-        unwritten = self._writer.unwritten
-        before = len(unwritten.events)
         for name in self._asks.abandoned():
             mark = self.state.bookmarks[name]
             self._writer.record(
                 BookmarkClosed(where=Where(mark.frame, self._step_of(mark.frame), mark.line), bookmark=name)
             )
-        for ask in self._asks:
-            if self._asks.bookmarks_of(ask) or self._activities.retries.due(ask) is not None:
+        return await self._wait(list(self._asks), idle=True)
+
+    async def _wait(self, asks: Sequence[Ask], *, idle: bool) -> bool:
+        """Open the bookmarks of asks that have none, with the subflows that they start, and persist.
+
+        ``idle`` says that these are all asks. False if one of them cannot wait, and has an exception for an answer.
+        """
+        unwritten = self._writer.unwritten
+        before = unwritten.mark()
+        for ask in asks:
+            if self._asks.bookmarks_of(ask):
                 continue
             try:
-                opened = bookmarks.opened(ask, self._asks.asked_at(ask))
-            except OverflowError as error:
-                del unwritten.events[before:]
+                if isinstance(ask.awaited, SubflowCall):
+                    self._subflows.start(ask)
+                elif self._queued.serves(ask):
+                    self._queued.request(ask)
+                else:
+                    unwritten.events += bookmarks.opened(ask, self._asks.asked_at(ask))
+            except Exception as error:  # noqa: BLE001  What it is to wait for makes no sense, and that is the caller's.
+                unwritten.back_to(before)
                 self._asks.answer(ask, Raised(error))
                 return False
-            unwritten.events += opened
+        reason: Reason = "idle"
+        if unwritten.children:
+            reason = "subflow"
+        elif any(isinstance(event, ActivityRequested) for event in unwritten.events):
+            reason = "activity_intent"
         try:
-            await self._writer.persist("idle", self._asks.machine)
+            await self._writer.persist(reason, self._asks.machine, idle=idle)
         except KeyInUse as error:
-            ask = next(a for a in self._asks if self._waits_for(a, error))
-            if self._writer.sql.is_open:
-                # The user SQL is rolled back with the commit, so the burst cannot go on from here.
-                raise UnhandledError(error, where(ask)) from error
-            del unwritten.events[before:]
+            ask = self._refused(asks, error)
+            self._take_back(before, ask, error)
             self._asks.answer(ask, Raised(error))
             return False
         return True
+
+    def _take_back(self, before: Mark, ask: Ask, error: KeyInUse) -> None:
+        """Have a commit not tried that was refused for what an ask wants."""
+        if self._writer.sql.is_open:
+            # The user SQL is rolled back with the commit, so the burst cannot go on from here.
+            raise UnhandledError(error, where(ask)) from error
+        self._writer.unwritten.back_to(before)
 
     # The end.
 
@@ -328,8 +412,14 @@ class LiveInstance:
         if isinstance(outcome, Returned):
             if machine.settle("confirm"):
                 return False
-            result = encode_value(outcome.value, self._types)
+            encoded = encode_value if self.loaded.awaited_as is None else encode_result
+            result = encoded(outcome.value, self._types)
             await self._close("completed", InstanceCompleted(result=result))
+            return True
+        if isinstance(outcome.error, ContinuedAsNew):
+            if machine.settle("confirm"):
+                return False
+            await self._continue(outcome.error)
             return True
         policy = self.workflow.on_unhandled
         error = encode_value(outcome.error, self._types)
@@ -349,9 +439,15 @@ class LiveInstance:
         self._writer.record(event)
         await self._writer.persist(reason, self._asks.machine)
 
+    async def _continue(self, continued: ContinuedAsNew) -> None:
+        self._subflows.succeed(continued.input, self._sending.reply_to)
+        try:
+            await self._writer.persist("completed", self._asks.machine)
+        except KeyInUse as error:
+            raise UnhandledError(error, self._where_raised(continued)) from error
+
     def _where_raised(self, error: BaseException) -> Where:
-        place = self._asks.place(self.program.line)
-        return replace(place, line=line_of(error, self.program, place.line))
+        return replace(self.place, line=line_of(error, self.program, self.place.line))
 
     # What others ask for.
 
@@ -372,6 +468,8 @@ class LiveInstance:
                 self.resume(arrival, command)
             elif command is not None:
                 self._writer.take(arrival)
+        if suspended.reason == "requested":
+            self._subflows.command_all("suspend")
         if is_known:
             await self._writer.persist("suspended", self._asks.machine, suspended)
         else:
@@ -428,13 +526,24 @@ class LiveInstance:
             path = path.rpartition(".")[0]
         return self.state.frames[path].step
 
-    def _waits_for(self, ask: Ask, error: KeyInUse) -> bool:
-        return any(
-            event.message_type == error.message_type and event.correlation_key == error.correlation_key
-            for event in self._writer.unwritten.events
-            if isinstance(event, BookmarkOpened) and bookmarks.belongs(event.bookmark, ask)
-        )
+    def _refused(self, asks: Sequence[Ask], error: KeyInUse) -> Ask:
+        """Return the ask that wants a key which is in use."""
+        unwritten = self._writer.unwritten
+        for bookmark in [event for event in unwritten.events if isinstance(event, BookmarkOpened)]:
+            wanted = bookmark.message_type, bookmark.correlation_key
+            for child in unwritten.children:
+                if bookmark.correlation_key == str(child.instance_id):
+                    wanted = child.start.type, child.correlation_key
+            if wanted == (error.message_type, error.correlation_key):
+                return next(ask for ask in asks if bookmarks.belongs(bookmark.bookmark, ask))
+        raise error
 
 
-_AT_ONCE = (Send, Reply, Defer, Enter, Leave, Suspend, Checkpoint)
-"""What is served without waiting for anything outside."""
+def _is_at_once(ask: Ask) -> bool:
+    """Whether an ask is served without waiting for anything outside."""
+    match ask.awaited:
+        case SubflowCall(mode=mode):
+            return mode != "start"
+        case Send() | Reply() | Defer() | Enter() | Leave() | Suspend() | Checkpoint() | ContinueAsNew():
+            return not bookmarks.waits(ask)
+    return False

@@ -115,6 +115,7 @@ class Loaded:
     start_message: StoredMessage | None = None
     parent_id: UUID | None = None
     subflow: SubflowMode | None = None
+    awaited_as: UUID | None = None
     is_fresh: bool = False
     is_taken_over: bool = False
 
@@ -177,6 +178,8 @@ class Child:
     """An instance that a batch brings into being: non-persisted, held by nobody, for any host to take up.
 
     Its row names the batch's instance as its parent; ``start`` waits in the inbox, buffered and addressed to it.
+    ``awaited_as`` is the id under which another instance waits for its end. What is addressed to an instance is
+    handed on to the child that goes on in its place (``continued``).
     """
 
     instance_id: UUID
@@ -186,6 +189,7 @@ class Child:
     partition: int
     mode: SubflowMode
     start: Envelope
+    awaited_as: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +215,8 @@ class InnerBatch:
 class Deposit:
     """A message or control command that a batch puts into the inbox, buffered.
 
-    ``instance_id`` addresses a control command; a message finds its instance by type and key.
+    ``instance_id`` addresses a control command, or rather whoever is awaited as that instance by now; a message finds
+    its instance by type and key.
     """
 
     envelope: Envelope
@@ -303,7 +308,10 @@ class UnitOfWork(Protocol):
     """An open transaction for batches with user SQL, on a connection of its own."""
 
     def savepoint(self) -> AbstractAsyncContextManager[Transaction]:
-        """Give a transaction handle under a savepoint, rolled back if the body raises."""
+        """Give a transaction handle under a savepoint, rolled back if the body raises.
+
+        ``TransactionConflict`` for what the database gave up in favour of another transaction.
+        """
         ...
 
     async def mark(self) -> None:
@@ -375,6 +383,10 @@ class PersistenceProvider(Protocol):
         """
         ...
 
+    async def read_states(self, instance_ids: Sequence[UUID]) -> Sequence[InstanceState | HoldfastError]:
+        """Return the states of persisted instances, locked or not; ``InstanceNotFound``, ``InstanceUnreadable``."""
+        ...
+
     async def release(self, host_id: UUID, instance_ids: Sequence[UUID]) -> None:
         """Give locks of this host back."""
         ...
@@ -390,6 +402,10 @@ class PersistenceProvider(Protocol):
 
     def begin(self, host_id: UUID) -> AbstractAsyncContextManager[UnitOfWork]:
         """Open a transaction for user SQL from a bounded pool; rolled back unless committed."""
+        ...
+
+    def own_transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """Open a transaction for user SQL alone; committed at the end of the body, rolled back if that raises."""
         ...
 
     async def suspend(self, suspensions: Sequence[Suspension]) -> None:

@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from holdfast.events.types import ActivityDelayed, BookmarkClosed, BookmarkOpened, TimerFired
 from holdfast.processor.core.bookmarks import prefix
 from holdfast.processor.core.machine import Ask
-from holdfast.processor.engine.activities import Postponed
 from holdfast.processor.engine.asks import Asks, call_of, where
 from holdfast.processor.engine.persistence_point import encode_value
 from holdfast.processor.engine.runtime import Runtime
@@ -65,10 +64,10 @@ class Retries:
         due = [tried.due for tried in self._tried.values() if tried.due is not None]
         return (min(due) - self._runtime.now()).total_seconds() if due else None
 
-    def begin(self, ask: Ask, failed: Postponed, attempts: int) -> None:
-        """Open the timer of the next attempt."""
+    def begin(self, ask: Ask, error: BaseException, seconds: float, attempts: int) -> None:
+        """Open the timer of the next attempt, after so many ``attempts`` of which the last raised ``error``."""
         try:
-            due = self._runtime.now() + timedelta(seconds=failed.seconds)
+            due = self._runtime.now() + timedelta(seconds=seconds)
         except OverflowError:
             due = datetime.max.replace(tzinfo=UTC)
         self._tried[prefix(ask)] = _Tried(attempts, due)
@@ -78,7 +77,7 @@ class Retries:
                 activity=call_of(ask).activity,
                 idempotency_key=self._asks.key(ask),
                 attempts=attempts,
-                error=encode_value(failed.error, self._runtime.app.types),
+                error=encode_value(error, self._runtime.app.types),
                 due=due.isoformat(),
             )
         )

@@ -17,6 +17,7 @@ from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.asks import Asks, where
 from holdfast.processor.engine.deadline import OutOfTime, within
+from holdfast.processor.engine.inner_streams import is_within
 from holdfast.processor.engine.persistence_point import encode_value
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.writer import Writer
@@ -78,20 +79,18 @@ class Scopes:
         self._writer = writer
         self._is_regular = persistence == "regular"
         self._open: list[_Open] = []
-        self.inner: set[str] = set()
         self.returned: list[Arrival] = []
 
     def drop(self) -> None:
         """Forget everything."""
         self._open.clear()
-        self.inner.clear()
         self.returned.clear()
 
     # What is allowed.
 
     def serves(self, ask: Ask) -> bool:
         """Whether an ask may be served now, rather than when an open scope has been left."""
-        return not self._open or _is_within(ask.path, self._open[-1].frame)
+        return not self._open or is_within(ask.path, self._open[-1].frame)
 
     def may_persist(self, ask: Ask) -> bool:
         """Whether a persistence point may be taken on behalf of an ask."""
@@ -99,7 +98,7 @@ class Scopes:
 
     def may_idle(self, ask: Ask) -> bool:
         """Whether an ask may wait at a bookmark: it is neither in an open scope nor in the transactions of another."""
-        return not any(_is_within(ask.path, opened.frame) for opened in self._open) and not self.is_inner(ask)
+        return not any(is_within(ask.path, opened.frame) for opened in self._open) and not self.is_inner(ask)
 
     def commits_each(self, ask: Ask) -> bool:
         """Whether this call of an activity has a transaction of its own."""
@@ -107,7 +106,7 @@ class Scopes:
 
     def is_inner(self, ask: Ask) -> bool:
         """Whether an ask comes from a subflow that runs within the transactions of this instance."""
-        return any(_is_within(ask.path, path) for path in self.inner)
+        return self._writer.inner.around(ask.path) is not None
 
     def objection(self, ask: Ask) -> ScopeError | None:
         """Return why an ask makes no sense where it stands; None if it does."""
@@ -117,8 +116,8 @@ class Scopes:
             name = "transacted_receive()"
         elif isinstance(awaited, SubflowCall) and awaited.mode != "run":
             name = f"{awaited.mode}()"
-        elif isinstance(awaited, ActivityCall) and not self._is_repeatable(awaited):
-            name = f"{awaited.activity}(), which is not repeatable,"
+        elif isinstance(awaited, ActivityCall):
+            name = self._needs_a_commit(awaited)
         if self._open:
             return self._objection_in_scope(ask, name)
         if (name in _OF_ITS_OWN or (isinstance(awaited, ActivityCall) and name is not None)) and self.is_inner(ask):
@@ -146,9 +145,14 @@ class Scopes:
             )
         return None
 
-    def _is_repeatable(self, call: ActivityCall[Any]) -> bool:
+    def _needs_a_commit(self, call: ActivityCall[Any]) -> str | None:
+        """Return what is called, if it needs a persistence point before it begins."""
         activity = self._runtime.app.activities.get(call.activity)
-        return activity is None or activity.repeatable
+        if activity is not None and activity.queue is not None:
+            return f"{activity.name}(), which is on a queue,"
+        if activity is not None and not activity.repeatable:
+            return f"{activity.name}(), which is not repeatable,"
+        return None
 
     # Entering and leaving.
 
@@ -256,8 +260,3 @@ class Scopes:
         """Let the machine know where transactions are open, for scopes that it serves itself."""
         frames = (opened.frame for opened in self._open if not isinstance(opened.scope, NoPersist))
         self._asks.machine.transactions = frozenset(frames)
-
-
-def _is_within(path: str, frame: str) -> bool:
-    """Whether a path is that of a frame, or of a frame or branch below it."""
-    return path == frame or path.startswith(f"{frame}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -10,7 +10,10 @@ import orjson
 
 from holdfast.events.types import Event, InstanceSuspended, MessageSent, Persisted, Reason, Where
 from holdfast.processor.core.machine import Ask, Machine
+from holdfast.processor.engine import family
 from holdfast.processor.engine.arrival import Arrival
+from holdfast.processor.engine.inner_streams import InnerStreams
+from holdfast.processor.engine.participants import Participants
 from holdfast.processor.engine.persistence_point import Encoder
 from holdfast.processor.engine.provider import Batch, Child, Deposit, Loaded, Outgoing
 from holdfast.processor.engine.runtime import Runtime
@@ -19,6 +22,9 @@ from holdfast.processor.engine.user_sql import UserSql
 from holdfast.processor.language.awaitables import ActivityCall
 from holdfast.projections.instance import fold, initial
 from holdfast.schemas.errors import CommitRefused
+
+Mark = tuple[int, int, int]
+"""How many events and children a batch has."""
 
 BeforeCommit = Callable[[], Awaitable[None]]
 
@@ -35,6 +41,14 @@ class Unwritten:
     deposits: list[Deposit] = field(default_factory=list)
     has_activity: bool = False
 
+    def mark(self) -> Mark:
+        """Return how far the batch has come."""
+        return len(self.events), len(self.children), len(self.outgoing)
+
+    def back_to(self, mark: Mark) -> None:
+        """Drop the events, children and messages since then."""
+        del self.events[mark[0] :], self.children[mark[1] :], self.outgoing[mark[2] :]
+
 
 class Writer:
     """Collects what one instance decides, and commits it; ``state`` is as of the last persistence point.
@@ -48,8 +62,10 @@ class Writer:
         self.instance_id: UUID = loaded.instance_id
         self.state = loaded.state or initial
         self.unwritten = Unwritten()
+        self.inner = InnerStreams(loaded.instance_id)
         self.sql = UserSql(runtime)
         self.before_commit: list[BeforeCommit] = []
+        self.participants = Participants(runtime, loaded)
         self._encoder = Encoder.of(self.state, runtime.app.types)
         self._line = line
 
@@ -80,11 +96,18 @@ class Writer:
         ``idle`` says that all frames wait at bookmarks. Raises ``UnhandledError`` for what the database will
         never take, ``NotPersistable``, and what the provider answers.
         """
+        await self.load_participants()
         for prepare in self.before_commit:
             await prepare()
         persisted, texts = self._encoder.persisted(reason, machine, self.state, idle=idle)
-        await self._commit([*self.unwritten.events, *events, persisted], release=reason == "suspended")
+        persisted = self.participants.collect(persisted, machine, self.state, self._place())
+        batch = [*self.unwritten.events, *events, persisted]
+        await self._commit(batch, release=reason == "suspended", save=reason)
         self._encoder.texts = texts
+
+    async def load_participants(self) -> None:
+        """See to it that the participants are there, with what was persisted of them."""
+        await self.participants.load(self.state, self._place())
 
     async def suspend(self, suspended: InstanceSuspended) -> None:
         """Suspend at the last persistence point; what came after it must have been dropped before."""
@@ -98,28 +121,40 @@ class Writer:
     async def drop(self) -> list[Arrival]:
         """Forget everything since the last persistence point; return the messages that it had taken."""
         taken, self.unwritten = self.unwritten.taken, Unwritten()
+        self.inner.drop()
+        self.participants.drop()
         await self.sql.drop()
         return taken
 
-    async def _commit(self, events: list[Event], *, release: bool) -> None:
+    async def _commit(self, events: list[Event], *, release: bool, save: Reason | None = None) -> None:
+        """Commit; ``save`` is the reason for which participants are to write too."""
         runtime, unwritten, before = self.runtime, self.unwritten, self.state
+        metadata = {"app": runtime.app.name, "host": str(runtime.host_id)}
+        events, inner = self.inner.split(events, before, metadata)
         state = fold(events, before)
+        if save is not None:
+            await self.participants.save(self.sql, state, save, self._place())
         opened = tuple(name for name in state.bookmarks if name not in before.bookmarks)
+        is_closed = state.execution_status == "closed"
+        deposits = unwritten.deposits
+        if is_closed:
+            deposits = [*deposits, *family.at_close(self.instance_id, before, state, events)]
         batch = Batch(
             instance_id=self.instance_id,
             host_id=runtime.host_id,
             lock_token=self.loaded.lock_token,
             expected_version=before.version,
             events=events,
-            metadata={"app": runtime.app.name, "host": str(runtime.host_id)},
+            metadata=metadata,
             state=state,
             opened=opened,
             closed=tuple(name for name in before.bookmarks if name not in state.bookmarks),
             consumed=[arrival.consumed() for arrival in unwritten.taken],
             outgoing=unwritten.outgoing,
             children=unwritten.children,
-            deposits=unwritten.deposits,
-            release=release or state.execution_status == "closed",
+            inner=inner,
+            deposits=deposits,
+            release=release or is_closed,
         )
         try:
             await self.sql.commit(batch)
@@ -127,21 +162,24 @@ class Writer:
             raise UnhandledError(error.__cause__ or error, self._place()) from error
         self.state = state
         self.unwritten = Unwritten()
+        self.inner.committed(inner)
         for arrival in unwritten.taken:
             arrival.settle()
         if unwritten.outgoing:
             runtime.publish(self.instance_id, unwritten.outgoing, fresh=self.loaded.is_fresh)
         if any(state.bookmarks[name].kind == "timer" for name in opened):
             runtime.timer_opened()
-        self._wake(unwritten)
+        self._wake(unwritten.children, deposits)
 
-    def _wake(self, written: Unwritten) -> None:
+    def _wake(self, children: Sequence[Child], deposits: Sequence[Deposit]) -> None:
         """Have those looked at that this commit gave something to do."""
-        for child in written.children:
+        for child in children:
             self.runtime.wake(child.instance_id)
-        for deposit in written.deposits:
+        for deposit in deposits:
             if deposit.instance_id is not None:
                 self.runtime.wake(deposit.instance_id)
+            elif self.state.subflow == "start" and self.state.parent is not None:
+                self.runtime.wake(UUID(self.state.parent))
 
     def _place(self) -> Where:
         root = self.state.frames.get("0")

@@ -178,6 +178,11 @@ class NoPersist(Scope[None]):
 
 
 @dataclass(frozen=True, slots=True)
+class CompensableScope(Scope[Any]):
+    """Work that can be undone, confirmed or cancelled later."""
+
+
+@dataclass(frozen=True, slots=True)
 class RoutineCall(Awaitable[T]):
     """One call of a routine, by the routine's name; ``arguments`` are its parameters, bound and by name.
 
@@ -201,8 +206,15 @@ class Running(Awaitable[Any]):
 
 
 @dataclass(frozen=True, slots=True)
+class Compensating(Awaitable[Any]):
+    """Stands where something awaited stood that has to wait until compensable scopes are cancelled or confirmed."""
+
+    then: Awaitable[Any] | Ended
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
-    """Stands where a branch of a ``gather`` stood once it has ended; ``value`` is what it returned."""
+    """Stands where a branch of a ``gather``, or a workflow, stood once it has ended; ``value`` is what it returned."""
 
     value: Any = None
 
@@ -336,6 +348,7 @@ STORED = (
     RoutineCall,
     Gather,
     Running,
+    Compensating,
     Gathering,
     Ended,
     Reply,
@@ -348,6 +361,7 @@ STORED = (
     TransactionScope,
     TransactedReceive,
     NoPersist,
+    CompensableScope,
     Cancelled,
 )
 """The classes that Holdfast itself puts into the variables of a waiting instance."""

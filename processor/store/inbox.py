@@ -133,6 +133,9 @@ async def deposit(connection: Connection, app: str, deposits: Sequence[Deposit])
     """
     if not deposits:
         return
+    addressed = [d.instance_id for d in deposits if d.instance_id is not None]
+    if addressed:
+        await connection.execute(_SQL["await_commits"], {"instance_ids": addressed}, binary=True)
     await connection.execute(
         _SQL["deposit"],
         {
@@ -157,6 +160,11 @@ def columns(envelopes: Sequence[Envelope]) -> dict[str, list[Any]]:
         "traceparents": [e.traceparent for e in envelopes],
         "reply_tos": [e.reply_to for e in envelopes],
     }
+
+
+async def reject_late(connection: Connection, app: str, message_ids: Sequence[str]) -> None:
+    """Give stored results of activities that nobody waits for the verdict ``rejected: late``."""
+    await connection.execute(_SQL["reject_late"], {"app": app, "message_ids": list(message_ids)})
 
 
 def stored_message(row: Sequence[Any]) -> StoredMessage:

@@ -16,6 +16,7 @@ from uuid import UUID
 from holdfast.processor.engine.provider import AlreadyConsumed, Loaded, Registration, Suspension
 from holdfast.processor.store.connections import Connection
 from holdfast.processor.store.inbox import stored_message
+from holdfast.projections.instance import InstanceState
 from holdfast.projections.snapshot import loads
 from holdfast.schemas.errors import (
     HoldfastError,
@@ -150,7 +151,7 @@ def _loaded(
     if row is None:
         return InstanceNotFound(instance_id)
     (_, workflow, program_hash, key, partition, start_message_id, token, is_initialized, is_suspended) = row[:9]
-    (is_completed, version, state, owner, machine, expiration, is_held, parent_id, subflow) = row[9:18]
+    (is_completed, version, state, owner, machine, expiration, is_held, parent_id, subflow, awaited_as) = row[9:19]
     if is_completed:
         return InstanceCompleted(instance_id)
     if subflow == "run":
@@ -159,12 +160,9 @@ def _loaded(
         if is_held and owner != host_id:
             return InstanceLocked(instance_id, owner=owner, machine=machine, expiration=expiration.astimezone(UTC))
         return InstanceLockLost(instance_id)
-    try:
-        folded = loads(state) if is_initialized else None
-    except StorageError as error:
-        return InstanceUnreadable(instance_id, str(error))
-    if folded is not None and folded.version != version:
-        return InstanceUnreadable(instance_id, f"it is at version {folded.version}, the instance at {version}")
+    folded = readable(instance_id, version, state) if is_initialized else None
+    if isinstance(folded, InstanceUnreadable):
+        return folded
     return Loaded(
         instance_id=instance_id,
         workflow=workflow,
@@ -176,8 +174,20 @@ def _loaded(
         is_initialized=is_initialized,
         is_suspended=is_suspended,
         state=folded,
-        start_message=None if row[18] is None else stored_message(row[18:]),
+        start_message=None if row[19] is None else stored_message(row[19:]),
         parent_id=parent_id,
         subflow=subflow,
+        awaited_as=awaited_as,
         is_taken_over=is_taken_over,
     )
+
+
+def readable(instance_id: UUID, version: int, state: bytes) -> InstanceState | InstanceUnreadable:
+    """Return a stored state, unless it cannot be read or is not that of the instance's version."""
+    try:
+        folded = loads(state)
+    except StorageError as error:
+        return InstanceUnreadable(instance_id, str(error))
+    if folded.version != version:
+        return InstanceUnreadable(instance_id, f"it is at version {folded.version}, the instance at {version}")
+    return folded

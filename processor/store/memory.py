@@ -33,12 +33,13 @@ from holdfast.processor.engine.provider import (
     Wakeups,
 )
 from holdfast.processor.language.transaction import Transaction
-from holdfast.processor.store import memory_commit, memory_locks, memory_messages, memory_wakeups
+from holdfast.processor.store import memory_commit, memory_locks, memory_messages, memory_subflows, memory_wakeups
 from holdfast.processor.store.memory_tables import (
     HostRow,
     Tables,
     lease_end,
 )
+from holdfast.projections.instance import InstanceState
 from holdfast.schemas.errors import (
     HoldfastError,
     StorageError,
@@ -108,6 +109,9 @@ class MemoryProvider:
     async def load(self, host_id: UUID, instance_ids: Sequence[UUID]) -> Sequence[Loaded | HoldfastError]:
         return [memory_locks.load(self.tables, host_id, instance_id) for instance_id in instance_ids]
 
+    async def read_states(self, instance_ids: Sequence[UUID]) -> Sequence[InstanceState | HoldfastError]:
+        return [memory_subflows.read_state(self.tables, instance_id) for instance_id in instance_ids]
+
     async def release(self, host_id: UUID, instance_ids: Sequence[UUID]) -> None:
         for instance_id in instance_ids:
             row = self.tables.instances.get(instance_id)
@@ -141,6 +145,12 @@ class MemoryProvider:
     @asynccontextmanager
     async def begin(self, host_id: UUID) -> AsyncIterator[MemoryUnitOfWork]:  # noqa: ARG002 The commit knows the host.
         yield MemoryUnitOfWork(self, self._sql)
+
+    @asynccontextmanager
+    async def own_transaction(self) -> AsyncIterator[Transaction]:
+        statements: list[tuple[str, Any]] = []
+        yield _Handle(statements, self._sql)
+        self.statements += statements
 
     # Messages.
 

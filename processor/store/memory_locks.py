@@ -86,6 +86,7 @@ def load(tables: Tables, host_id: UUID, instance_id: UUID) -> Loaded | HoldfastE
         start_message=start.message if kept and start is not None else None,
         parent_id=row.parent_id,
         subflow=row.subflow,
+        awaited_as=row.awaited_as,
         is_taken_over=is_taken_over,
     )
 

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from holdfast.processor.engine.provider import Batch, Deposit, InnerBatch, Registration
 from holdfast.processor.store.memory_tables import InstanceRow, Tables, settle
-from holdfast.schemas.errors import HoldfastError, InstanceLockLost, KeyInUse, WrongExpectedVersion
+from holdfast.projections.instance import InstanceState
+from holdfast.projections.snapshot import loads
+from holdfast.schemas.errors import (
+    HoldfastError,
+    InstanceLockLost,
+    InstanceNotFound,
+    InstanceUnreadable,
+    KeyInUse,
+    StorageError,
+    WrongExpectedVersion,
+)
 
 
 def refusals(tables: Tables, members: Sequence[Batch]) -> dict[UUID, HoldfastError]:
@@ -59,7 +70,10 @@ def apply(tables: Tables, batch: Batch) -> None:
             token=0,
             parent_id=batch.instance_id,
             subflow=child.mode,
+            awaited_as=child.awaited_as,
         )
+        if child.mode == "continued":
+            _hand_on(tables, batch.instance_id, child.instance_id)
         tables.insert(child.start, "message", child.instance_id)
     for it in batch.inner:
         _advance(tables, batch, it)
@@ -87,8 +101,28 @@ def _advance(tables: Tables, batch: Batch, it: InnerBatch) -> None:
     row.last_machine = holder.last_machine
 
 
+def read_state(tables: Tables, instance_id: UUID) -> InstanceState | HoldfastError:
+    """Return the state of a persisted instance."""
+    row = tables.instances.get(instance_id)
+    if row is None or row.state is None:
+        return InstanceNotFound(instance_id)
+    try:
+        return loads(row.state)
+    except StorageError as error:
+        return InstanceUnreadable(instance_id, str(error))
+
+
+def _hand_on(tables: Tables, instance_id: UUID, successor_id: UUID) -> None:
+    for row in tables.buffered():
+        if row.instance_id == instance_id:
+            row.instance_id = successor_id
+            row.message = replace(row.message, instance_id=successor_id)
+
+
 def _deposit(tables: Tables, deposit: Deposit) -> None:
-    row = tables.insert(deposit.envelope, deposit.kind, deposit.instance_id)
-    addressee = tables.instances.get(deposit.instance_id) if deposit.instance_id else None
+    heirs = (i for i, row in tables.instances.items() if row.awaited_as == deposit.instance_id and not row.is_completed)
+    instance_id = next(heirs, deposit.instance_id) if deposit.instance_id is not None else None
+    row = tables.insert(deposit.envelope, deposit.kind, instance_id)
+    addressee = tables.instances.get(instance_id) if instance_id is not None else None
     if addressee is not None and addressee.is_completed:
         settle(row, "rejected", reason="completed")

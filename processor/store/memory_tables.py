@@ -51,6 +51,7 @@ class InstanceRow:
     last_machine: str | None = None
     parent_id: UUID | None = None
     subflow: SubflowMode | None = None
+    awaited_as: UUID | None = None
 
     @property
     def is_completed(self) -> bool:

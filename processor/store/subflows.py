@@ -12,9 +12,11 @@ from uuid import UUID
 from holdfast.processor.engine.provider import Batch
 from holdfast.processor.store import inbox
 from holdfast.processor.store.connections import Connection
+from holdfast.processor.store.locks import readable
+from holdfast.projections.instance import InstanceState
 from holdfast.projections.snapshot import dumps
 from holdfast.projections.store import promoted
-from holdfast.schemas.errors import HoldfastError, InstanceLockLost, KeyInUse
+from holdfast.schemas.errors import HoldfastError, InstanceLockLost, InstanceNotFound, KeyInUse
 from holdfast.schemas.postgres.statements import load
 
 _SQL = load(__package__)
@@ -30,6 +32,20 @@ async def write(connection: Connection, app: str, batches: Sequence[Batch]) -> d
     return spoilt
 
 
+async def read_states(
+    connection: Connection, app: str, instance_ids: Sequence[UUID]
+) -> list[InstanceState | HoldfastError]:
+    """Return the state of each instance, or ``InstanceNotFound`` or ``InstanceUnreadable``."""
+    cursor = await connection.execute(
+        _SQL["read_states"], {"app": app, "instance_ids": list(instance_ids)}, binary=True
+    )
+    rows = {instance_id: (version, state) for instance_id, version, state in await cursor.fetchall()}
+    return [
+        readable(instance_id, *rows[instance_id]) if instance_id in rows else InstanceNotFound(instance_id)
+        for instance_id in instance_ids
+    ]
+
+
 async def _bear(connection: Connection, app: str, batches: Sequence[Batch], spoilt: dict[UUID, HoldfastError]) -> None:
     children = [(b, child) for b in batches for child in b.children]
     if not children:
@@ -41,6 +57,7 @@ async def _bear(connection: Connection, app: str, batches: Sequence[Batch], spoi
             "instance_ids": [child.instance_id for _, child in children],
             "parent_ids": [b.instance_id for b, _ in children],
             "subflows": [child.mode for _, child in children],
+            "awaited_as": [child.awaited_as for _, child in children],
             "workflows": [child.workflow for _, child in children],
             "program_hashes": [child.program_hash for _, child in children],
             "correlation_keys": [child.correlation_key for _, child in children],
@@ -55,6 +72,10 @@ async def _bear(connection: Connection, app: str, batches: Sequence[Batch], spoi
             spoilt[batch.instance_id] = KeyInUse(
                 batch.instance_id, message_type=child.start.type, correlation_key=child.correlation_key
             )
+    continued = [(b.instance_id, child.instance_id) for b, child in children if child.mode == "continued"]
+    if continued:
+        olds, news = zip(*continued, strict=True)
+        await connection.execute(_SQL["hand_on"], {"instance_ids": [*olds], "successor_ids": [*news]}, binary=True)
 
 
 async def _advance_inner(connection: Connection, batches: Sequence[Batch], spoilt: dict[UUID, HoldfastError]) -> None:

@@ -9,7 +9,8 @@ from uuid import UUID
 import orjson
 
 from holdfast.processor.store.memory_tables import Tables
-from holdfast.processor.testing.simulation import Delivery, Simulation
+from holdfast.processor.testing.broker import Delivery
+from holdfast.processor.testing.simulation import Simulation
 from holdfast.processor.testing.stand_ins import ActivityRun
 
 Outcome = Mapping[str, str]

@@ -7,20 +7,20 @@ messages. Between two calls of a test everything has come to rest: whatever coul
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
 import orjson
 
 from holdfast.events.recorded import RecordedEvent
-from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.provider import Intake, Outgoing, PersistenceProvider
 from holdfast.processor.language.app import App
 from holdfast.processor.store.memory import MemoryProvider, UserSql
 from holdfast.processor.store.memory_tables import Tables
+from holdfast.processor.testing.broker import Delivery, SimulatedBroker
 from holdfast.processor.testing.door import Door, Statement, Watch
 from holdfast.processor.testing.host import SimulatedHost
 from holdfast.processor.testing.instance import SimulatedInstance
@@ -40,24 +40,8 @@ PATIENCE = 10.0
 LOOKS = 20
 """How often in a row hosts look for what can run, as long as each look leads to something."""
 
-LIMIT = 500
-"""How many messages of the outbox are published at once."""
-
 FOREVER = 1e9
 """Seconds that a host's lease lasts: it is a crash that ends it, no test of a clock."""
-
-
-@dataclass(slots=True, eq=False)
-class Delivery:
-    """A message that was published to the app, under ``envelope.message_id``.
-
-    ``is_acked`` says that the broker has forgotten it; ``times`` counts how often a host was given it.
-    """
-
-    envelope: Envelope
-    is_acked: bool = False
-    times: int = 0
-    holder: SimulatedHost | None = None
 
 
 class Simulation:
@@ -65,7 +49,8 @@ class Simulation:
 
     ``stand_ins`` are functions called in place of activities. ``sql`` answers the statements of record activities:
     it takes query and parameters and returns what ``Transaction.execute`` is to return; without it there are no
-    rows. ``store`` may wrap the store that hosts see. ``settings`` are those of ``Settings``.
+    rows. ``store`` may wrap the store that hosts see. ``settings`` are those of ``Settings``. ``hosts`` are those that
+    live; the first of them is given the messages.
     """
 
     def __init__(
@@ -83,11 +68,11 @@ class Simulation:
             self._world.answer = sql
         self._watch = watch or Watch()
         self._wrap = store
-        self._hosts: dict[SimulatedHost, Door] = {}
+        self._broker = SimulatedBroker()
+        self._delivered = 0
         self._commands = 0
-        self._published: dict[str, Outgoing] = {}
+        self.hosts: list[SimulatedHost] = []
         self.app = app
-        self.deliveries: list[Delivery] = []
         self.activity_runs: list[ActivityRun] = []
         self.survived: list[str] = []
         self._world.app = staged(app, stand_ins or {}, self._world.work, self.activity_runs)
@@ -99,7 +84,7 @@ class Simulation:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for host in list(self._hosts):
+        for host in list(self.hosts):
             await self._bury(host)
 
     # What a test does.
@@ -113,9 +98,9 @@ class Simulation:
         duplicate. ``reply_to`` is the queue in which its sender waits for an answer. With ``rest=False`` return at
         once. Without a living host the message waits for one.
         """
-        envelope = message.envelope(message_id or f"message-{len(self.deliveries) + 1}")
-        delivery = Delivery(replace(envelope, reply_to=reply_to))
-        self.deliveries.append(delivery)
+        self._delivered += 1
+        envelope = message.envelope(message_id or f"message-{self._delivered}")
+        delivery = self._broker.take(replace(envelope, reply_to=reply_to))
         self._hand_out()
         if rest:
             await self.rest()
@@ -136,7 +121,7 @@ class Simulation:
 
         Nothing goes on until ``start`` unless other hosts live.
         """
-        for dying in [host] if host is not None else self.hosts:
+        for dying in [host] if host is not None else list(self.hosts):
             await self._bury(dying)
             self._lapse(dying)
         self._hand_out()
@@ -144,9 +129,9 @@ class Simulation:
 
     async def start(self) -> SimulatedHost:
         """Start a host; it takes up what others left."""
-        door = Door(self._world.store if self._wrap is None else self._wrap(self._world.store), self._watch)
-        host = await self._world.host(cast("PersistenceProvider", door))
-        self._hosts[host] = door
+        store = self._world.store if self._wrap is None else self._wrap(self._world.store)
+        host = await self._world.host(Door(store, self._watch))
+        self.hosts.append(host)
         self._hand_out()
         await self.rest()
         return host
@@ -166,10 +151,10 @@ class Simulation:
         for _ in range(LOOKS):
             await self._come_to_rest()
             before = len(self._watch.calls)
-            for host, door in list(self._hosts.items()):
+            for host in list(self.hosts):
                 await self._as_host(host.detection.look())
                 await self._come_to_rest()
-                await self._as_host(self._publish(host, door))
+                await self._as_host(self._broker.relay(host))
             await self._come_to_rest()
             if len(self._watch.calls) == before:
                 return
@@ -180,11 +165,6 @@ class Simulation:
     def now(self) -> datetime:
         """The time in the simulation, in UTC."""
         return self._world.time
-
-    @property
-    def hosts(self) -> list[SimulatedHost]:
-        """The hosts that live; the first of them is given the messages."""
-        return list(self._hosts)
 
     @property
     def instances(self) -> list[SimulatedInstance]:
@@ -209,7 +189,7 @@ class Simulation:
     @property
     def outbox(self) -> list[Outgoing]:
         """The messages that were published by workflows, each id once, oldest first."""
-        return list(self._published.values())
+        return list(self._broker.published.values())
 
     def sent(self, kind: type[M]) -> list[M]:
         """Return the messages of one type that workflows sent, oldest first."""
@@ -226,54 +206,32 @@ class Simulation:
         return None if found is None else ": ".join(part for part in found if part is not None)
 
     @property
+    def deliveries(self) -> list[Delivery]:
+        """All messages that were published to the app, oldest first."""
+        return self._broker.deliveries
+
+    @property
+    def activity_calls(self) -> list[ActivityRun]:
+        """The last attempt of each activity call, in the order in which the calls began."""
+        return list({run.idempotency_key: run for run in self.activity_runs}.values())
+
+    @property
     def tables(self) -> Tables:
         """The rows of the store, as they are."""
         return self._world.store.tables
 
-    # Hosts and the broker.
+    # Hosts.
 
     def _hand_out(self) -> None:
-        """Give what nobody has to the host that is given messages, in the order in which it was published."""
-        host = next(iter(self._hosts), None)
-        for delivery in self.deliveries:
-            if host is not None and not delivery.is_acked and delivery.holder is None:
-                self._hand_over(delivery, host)
-
-    def _hand_over(self, delivery: Delivery, host: SimulatedHost) -> None:
-        def settle() -> None:
-            # The channel of a dead host is closed.
-            if delivery.holder is host and not door.is_dead:
-                delivery.is_acked = True
-
-        door = self._hosts[host]
-        delivery.holder = host
-        delivery.times += 1
-        host.engine.deliver(
-            Arrival(
-                envelope=delivery.envelope,
-                received_at=host.runtime.now(),
-                redelivered=delivery.times > 1,
-                settle=settle,
-            )
-        )
-
-    async def _publish(self, host: SimulatedHost, door: Door) -> None:
-        """Publish what the outbox holds for a host."""
-        messages: Sequence[Outgoing] = await door.outbox(host.runtime.host_id, LIMIT)
-        for message in messages:
-            before = self._published.setdefault(message.message_id, message)
-            if before != message:
-                raise AppError(f"{message.message_id} was published twice, as {before} and as {message}")
-        if messages:
-            await door.published([message.message_id for message in messages])
+        """Give messages to the host that lives longest, if there is one."""
+        if self.hosts:
+            self._broker.hand_out(self.hosts[0])
 
     async def _bury(self, host: SimulatedHost) -> None:
         """End all that a dead host had under way; what it had not acked is nobody's."""
-        self._hosts.pop(host).is_dead = True
+        self.hosts.remove(host)
         await host.die()
-        for delivery in self.deliveries:
-            if delivery.holder is host and not delivery.is_acked:
-                delivery.holder = None
+        self._broker.take_back(host)
 
     def _lapse(self, host: SimulatedHost) -> None:
         row = self.tables.hosts.get(host.runtime.host_id)
@@ -286,7 +244,7 @@ class Simulation:
         """Return once nothing goes on, with a successor in the place of each host that died of a call."""
         while True:
             await self._quiet()
-            dead = [host for host, door in self._hosts.items() if door.is_dead]
+            dead = [host for host in self.hosts if host.is_dead]
             if not dead:
                 return
             for host in dead:
@@ -338,6 +296,6 @@ class Simulation:
     async def _housekeeping(self) -> None:
         """Do what hosts do when time has passed: come to rest, and unload what has been idle for long."""
         await self.rest()
-        for host in list(self._hosts):
+        for host in list(self.hosts):
             await self._as_host(host.engine.unload_idle(host.runtime.settings.time_to_unload))
         await self._come_to_rest()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from holdfast.events.recorded import RecordedEvent
@@ -19,6 +19,7 @@ from holdfast.processor.language.app import App
 from holdfast.processor.store.memory import MemoryProvider, UserSql
 from holdfast.processor.store.memory_tables import InstanceRow
 from holdfast.processor.testing.clock import Clock
+from holdfast.processor.testing.door import Door
 from holdfast.processor.testing.host import SimulatedHost
 from holdfast.processor.testing.rows import Rows
 from holdfast.projections.instance import InstanceState
@@ -54,12 +55,13 @@ class World(Clock):
 
     # What a test does to it.
 
-    async def host(self, store: PersistenceProvider | None = None) -> SimulatedHost:
-        """Start a host, which sees the world's store or another one."""
-        runtime = Runtime(self.app, store or self.store, self, self.settings, machine="simulated", process_id=1)
+    async def host(self, door: Door | None = None) -> SimulatedHost:
+        """Start a host, which sees the store as it is or through a door."""
+        store = self.store if door is None else cast("PersistenceProvider", door)
+        runtime = Runtime(self.app, store, self, self.settings, machine="simulated", process_id=1)
         runtime.publish = self._publish
         await runtime.open()
-        return SimulatedHost(self, runtime)
+        return SimulatedHost(self, runtime, door)
 
     async def rest(self) -> None:
         """Let everything happen that needs no time."""

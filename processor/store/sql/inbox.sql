@@ -253,6 +253,11 @@ set verdict = 'rejected', reason = 'completed', body = null, instance_id = l.ins
 from left_over l
 where m.app = l.app and m.message_id = l.message_id and coalesce(m.verdict, '') = 'buffered';
 
+-- name: reject_late
+update holdfast.inbox
+set verdict = 'rejected', reason = 'late', body = null
+where app = %(app)s and message_id = any(%(message_ids)s::text[]) and verdict = 'buffered';
+
 -- name: attempt
 insert into holdfast.attempts (app, message_id, attempts)
 select %(app)b, m.message_id, 1
@@ -310,9 +315,18 @@ select
     count(*) = %(limit)b::int and max(received_at) < clock_timestamp() - make_interval(secs => %(ttl_seconds)b::float8)
 from page;
 
+-- name: await_commits
+-- Those who are about to be commanded may be closing, and others going on for them: what is committed by now is what
+-- the next statement sees.
+select r.instance_id
+from holdfast.instance_rows r
+where r.awaited_as = any(%(instance_ids)b::uuid[]) and not r.is_completed
+order by r.instance_id
+for share;
+
 -- name: deposit
--- What batches put into mailboxes. A command for an instance that is closed is too late; the lock makes the
--- instance's own last commit come before or after, and after, that finds the command.
+-- What batches put into mailboxes. A command goes to who is awaited as the instance by now. For one that is closed it is
+-- too late; the lock makes the instance's own last commit come before or after, and after, that finds the command.
 with given as materialized (
     select *
     from unnest(
@@ -325,11 +339,15 @@ with given as materialized (
         %(traceparents)b::text[],
         %(reply_tos)b::text[],
         %(instance_ids)b::uuid[]
-    ) as g (message_id, kind, type, key, body, digest, traceparent, reply_to, instance_id)
+    ) as g (message_id, kind, type, key, body, digest, traceparent, reply_to, named)
+), mailbox as materialized (
+    select a.named, coalesce(r.instance_id, a.named) as instance_id
+    from (select distinct named from given where named is not null) a
+    left join holdfast.instance_rows r on r.awaited_as = a.named and not r.is_completed
 ), addressed as materialized (
     select r.instance_id, r.is_completed
     from holdfast.instance_rows r
-    where r.instance_id = any(%(instance_ids)b::uuid[])
+    where r.instance_id in (select instance_id from mailbox)
     order by r.instance_id
     for share of r
 )
@@ -339,9 +357,10 @@ insert into holdfast.inbox (
 select
     %(app)b, g.message_id, g.kind, g.type, g.key, case when not coalesce(a.is_completed, false) then g.body end,
     g.digest, g.traceparent, g.reply_to, case when a.is_completed then 'rejected' else 'buffered' end,
-    case when a.is_completed then 'completed' end, g.instance_id
+    case when a.is_completed then 'completed' end, x.instance_id
 from given g
-left join addressed a on a.instance_id = g.instance_id
+left join mailbox x on x.named = g.named
+left join addressed a on a.instance_id = x.instance_id
 order by g.message_id
 on conflict (app, message_id) do nothing;
 

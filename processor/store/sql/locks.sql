@@ -114,6 +114,7 @@ select
     coalesce(h.lease_expiration > clock_timestamp(), false) as is_held,
     r.parent_id,
     r.subflow,
+    r.awaited_as,
     m.sequence,
     m.kind,
     m.message_id,

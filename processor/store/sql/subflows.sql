@@ -7,6 +7,7 @@ with given as materialized (
         %(instance_ids)b::uuid[],
         %(parent_ids)b::uuid[],
         %(subflows)b::text[],
+        %(awaited_as)b::uuid[],
         %(workflows)b::text[],
         %(program_hashes)b::text[],
         %(correlation_keys)b::text[],
@@ -19,17 +20,17 @@ with given as materialized (
         %(traceparents)b::text[],
         %(reply_tos)b::text[]
     ) as g (
-        instance_id, parent_id, subflow, workflow, program_hash, correlation_key, partition, message_id, type, key,
-        body, digest, traceparent, reply_to
+        instance_id, parent_id, subflow, awaited_as, workflow, program_hash, correlation_key, partition, message_id,
+        type, key, body, digest, traceparent, reply_to
     )
 ), born as (
     insert into holdfast.instance_rows (
         instance_id, app, workflow, program_hash, correlation_key, partition, start_message_id, lock_owner, parent_id,
-        subflow
+        subflow, awaited_as
     )
     select
         instance_id, %(app)b, workflow, program_hash, correlation_key, partition, message_id,
-        '00000000-0000-0000-0000-000000000000', parent_id, subflow
+        '00000000-0000-0000-0000-000000000000', parent_id, subflow, awaited_as
     from given
     order by workflow, correlation_key
     on conflict do nothing
@@ -46,6 +47,19 @@ with given as materialized (
     returning instance_id
 )
 select instance_id from mailed;
+
+-- name: hand_on
+-- What is addressed to instances that others go on for, to those others.
+update holdfast.inbox m
+set instance_id = s.successor_id
+from unnest(%(instance_ids)b::uuid[], %(successor_ids)b::uuid[]) as s (instance_id, successor_id)
+where m.instance_id = s.instance_id and m.verdict = 'buffered';
+
+-- name: read_states
+select r.instance_id, r.version, s.state
+from holdfast.instance_rows r
+join holdfast.instance_states s on s.instance_id = r.instance_id
+where r.instance_id = any(%(instance_ids)b::uuid[]) and r.app = %(app)b;
 
 -- name: advance_inner
 -- Subflows that run within their parents, whose rows this transaction has locked and fenced already.

@@ -3,9 +3,13 @@
 alter table holdfast.instance_rows
     add column parent_id uuid,
     add column subflow text check (subflow in ('run', 'start', 'spawn', 'continued')),
-    add check ((parent_id is null) = (subflow is null));
+    add column awaited_as uuid,
+    add check ((parent_id is null) = (subflow is null)),
+    add check (awaited_as is null or subflow in ('start', 'continued'));
 
 create index instance_children on holdfast.instance_rows (parent_id) where parent_id is not null;
+create unique index instance_awaited on holdfast.instance_rows (awaited_as)
+    where awaited_as is not null and not is_completed;
 
 -- What runs within its parent's transactions is the parent's own affair, whatever its key.
 drop index holdfast.instance_living_key;
@@ -14,6 +18,7 @@ create unique index instance_living_key on holdfast.instance_rows (app, workflow
 
 comment on column holdfast.instance_rows.parent_id is 'The instance that brought this one into being, if one did.';
 comment on column holdfast.instance_rows.subflow is 'How it did: run within its own transactions, start and wait, spawn and not wait, or continued by this one.';
+comment on column holdfast.instance_rows.awaited_as is 'The id under which another instance waits for its end: its own, or that of the one in whose place it goes on.';
 
 -- A child's end and an activity's result are messages too, each with a type and a key of its own.
 alter table holdfast.bookmarks

@@ -13,10 +13,12 @@ ID = "0199c1a2-0000-7000-8000-000000000000"
 COMMANDS = (
     "migrate",
     "worker",
+    "activities",
     "publish",
     "instances",
     "show",
     "history",
+    "transactions",
     "state",
     "resume",
     "nonpersisted",
