@@ -133,6 +133,7 @@ class ActivityCalls:
             idempotency_key=self._key(ask, call),
             unit=unit,
             environment=self._runtime.environment,
+            participants=self._writer.participants.objects,
         )
 
     async def _end(self, ask: Ask, outcome: Returned | Raised, attempts: int) -> None:
