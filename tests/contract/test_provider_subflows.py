@@ -396,7 +396,9 @@ async def test_a_child_s_end_and_an_activity_s_result_are_waited_for_like_messag
     await store.behind.age_messages(100)
     assert await store.provider.expire(50, 10) == 0
     other = await store.waiting(host, "l", "Paid")
-    (refusal,) = await store.provider.commit([other.move(other.wait("holdfast.SubflowResult", "c", kind="child")).batch])
+    (refusal,) = await store.provider.commit(
+        [other.move(other.wait("holdfast.SubflowResult", "c", kind="child")).batch]
+    )
     assert isinstance(refusal, KeyInUse)
 
 
