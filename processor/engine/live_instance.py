@@ -107,6 +107,11 @@ class LiveInstance:
         return self._writer.state
 
     @property
+    def place(self) -> Where:
+        """Where the root frame stands."""
+        return self._asks.place(self.program.line)
+
+    @property
     def closed(self) -> bool:
         """Whether the instance has ended."""
         return self.state.execution_status == "closed"
@@ -229,6 +234,7 @@ class LiveInstance:
         Raises ``UnhandledError``, ``NotPersistable`` and whatever a commit answers; nothing since the
         last persistence point is durable then, and the instance must be dropped or suspended.
         """
+        await self._writer.load_participants()
         try:
             while not await self._go_on():
                 pass
@@ -300,6 +306,7 @@ class LiveInstance:
                 self._asks.answer(ask, Returned())
                 await self._writer.persist("checkpoint", self._asks.machine)
             case SubflowCall(mode="run"):
+                await self._activities.commit_earlier(ask)
                 self._subflows.run(ask)
             case SubflowCall():
                 await self._spawn(ask)
@@ -411,8 +418,7 @@ class LiveInstance:
             raise UnhandledError(error, self._where_raised(continued)) from error
 
     def _where_raised(self, error: BaseException) -> Where:
-        place = self._asks.place(self.program.line)
-        return replace(place, line=line_of(error, self.program, place.line))
+        return replace(self.place, line=line_of(error, self.program, self.place.line))
 
     # What others ask for.
 

@@ -64,6 +64,7 @@ LOOK: dict[str, Any] = {"app": "shop", "host_id": HOST, "limit": 100}
 IDS = {"instance_ids": ["c4ca4238-a0b9-2382-0dcc-509a6f75849b"]}
 PARAMETERS: dict[str, dict[str, Any]] = {
     "attempt": {"app": "shop", "message_ids": ["m1"]},
+    "await_commits": IDS,
     "beat": {"app": "shop", "requests": ["k1", "k2"], "seconds": [1.0, 2.0], "result_type": "Paid"},
     "commanded_instances": LOOK,
     "compare": {"app": "shop", "message_ids": ["m1"]},
@@ -71,6 +72,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "expire": LOOK | {"after": 0, "ttl_seconds": 60.0},
     "find_takers": {"app": "shop", "message_ids": ["m1", "m3"]},
     "forget_heartbeats": {"app": "shop", "requests": ["k1", "k2"]},
+    "hand_on": IDS | {"successor_ids": IDS["instance_ids"]},
     "instances_with_mail": LOOK,
     "lapsed_instances": LOOK,
     "load": LOOK | IDS,
@@ -78,6 +80,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "look_through_inbox": LOOK | {"after": 0, "page": 100, "start_types": ["Placed"], "result_type": "Result"},
     "next_timer": LOOK,
     "published": {"message_ids": ["o1"]},
+    "read_states": LOOK | IDS,
     "reject_late": {"app": "shop", "message_ids": ["m1", "m3"]},
     "reject_left_over": IDS,
     "release": LOOK | IDS,

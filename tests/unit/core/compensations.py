@@ -10,9 +10,11 @@ from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.language import compensable as language
 from holdfast.processor.language.app import App
 from holdfast.processor.language.awaitables import ActivityCall
-from holdfast.processor.language.compensating import ROUTINES
+from holdfast.processor.language.compensable import Compensable
+from holdfast.processor.language.compensating import ROUTINES, compensate
 from holdfast.processor.language.compiler import compile_workflow
-from holdfast.processor.language.routine import reachable
+from holdfast.processor.language.routine import reachable, routine
+from holdfast.processor.language.scopes import compensable
 from holdfast.schemas.errors import CompensationFailed
 from tests.support.twin import codec_reload, stored
 
@@ -39,6 +41,12 @@ async def confirm(what: str) -> None: ...
 async def cancel(what: str) -> None: ...
 
 
+def register(scope: Compensable, what: str) -> None:
+    """Register what undoes and what confirms something."""
+    scope.undo(undo, what)
+    scope.confirm(confirm, what)
+
+
 @dataclass
 class Run:
     """What a run did: the activities in order, and how the workflow ended, before and after it was settled."""
@@ -52,6 +60,9 @@ class Run:
     def error(self) -> BaseException:
         assert isinstance(self.outcome, Raised)
         return self.outcome.error
+
+
+Drive = Callable[..., Run]
 
 
 def settling(outcome: Returned | Raised, policy: str) -> Literal["confirm", "undo"] | None:
@@ -122,3 +133,49 @@ def drive(
             run.places.append((ask.path, ask.visit))
             machine.answer(ask.path, Raised(Broken(text)) if text in failing else Returned())
         machine = reloaded()
+
+
+async def two_scopes() -> str:
+    async with compensable() as a:
+        await do("a")
+        register(a, "a")
+        async with compensable() as b:
+            await do("b")
+            register(b, "b")
+        a.undo(undo, "a again")
+        a.confirm(confirm, "a again")
+    async with compensable() as c:
+        await do("c")
+        register(c, "c")
+    await do("end")
+    return "done"
+
+
+async def caught() -> str:
+    try:
+        async with compensable() as a:
+            a.undo(undo, "a")
+            await do("first")
+            a.undo(undo, "a again")
+            await do("second")
+    except Broken:
+        pass
+    await do("caught")
+    await do("next")
+    return "done"
+
+
+async def around_a_routine() -> None:
+    async with compensable() as outer:
+        register(outer, "outer")
+        await book("inner")
+    await compensate(outer)
+    await do("end")
+
+
+@routine
+async def book(what: str) -> Compensable:
+    async with compensable() as scope:
+        register(scope, what)
+        await do(what)
+    return scope
