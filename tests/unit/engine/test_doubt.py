@@ -185,7 +185,7 @@ def resolve(decision: Any, result: Any = None, call: str | None = None) -> Comma
     return Command(command="resolve", by="ann", why="the bank said so", decision=decision, result=result, call=call)
 
 
-# Protocol: I12.
+# Protocol: I15.
 async def test_the_intent_commits_before_it_runs_and_what_came_of_it_before_the_next_activity() -> None:
     world = World(app)
     await (await world.host()).deliver(Begun(key="kay"), "m1")
@@ -201,7 +201,7 @@ async def test_in_memory_mode_the_intent_is_the_one_further_transaction() -> Non
     assert (await world.types())[:4] == ["InstanceStarted", "ActivityCompleted", "ActivityIntended", "Persisted"]
 
 
-# Protocol: D14.
+# Protocol: D16.
 @pytest.mark.parametrize("message", [Begun(key="kay"), Hurried(key="kay")])
 async def test_who_takes_over_from_a_host_that_fell_meanwhile_suspends_the_instance(message: Message) -> None:
     world, _ = await fallen(message, "kay")
@@ -407,7 +407,7 @@ class Mortal:
         return mortal
 
 
-# Protocol: D14, I12.
+# Protocol: D16, I15.
 @pytest.mark.parametrize("after", [False, True], ids=["before the work", "after the work"])
 @pytest.mark.parametrize("message", [Begun(key="kay"), Hurried(key="kay"), Paired(key="kay")])
 async def test_wherever_a_host_dies_it_runs_once_for_each_time_that_somebody_wants_it_to(
