@@ -22,6 +22,9 @@ from holdfast.processor.language.awaitables import (
     receive,
     send,
 )
+from holdfast.processor.language.gather import gather
+from holdfast.processor.language.routine import routine
+from holdfast.schemas.errors import Cancelled
 from holdfast.schemas.message import Message
 from tests.support.twin import Effects, Exhausted, note, tick
 
@@ -64,7 +67,7 @@ CLASSES = (Box, Ledger, Ping, Failure, SpecialFailure, Exhausted)
 """The classes whose instances generated functions keep in variables."""
 
 TURNS = 16
-"""How many turns all loops of a run may take together."""
+"""How many turns all loops of a run may take together, calls of routines included."""
 
 AWAITS = 1000
 """How many awaits are more than any run can have."""
@@ -136,8 +139,12 @@ def effects_of(failures: Mapping[int, str]) -> Effects:
             case FirstOf(branches=branches):
                 names = list(branches)
                 chosen = names[number % len(names)]
-                value = Ping(key="first", body=number) if isinstance(branches[chosen], Receive) else None
-                return Returned(Outcome(chosen, value))
+                branch = branches[chosen]
+                if not isinstance(branch, Receive):
+                    return Returned(Outcome(chosen))
+                if branch.timeout is not None and number % 3:
+                    return Raised(TimeoutError("no message came"))
+                return Returned(Outcome(chosen, Ping(key=branch.key, body=number)))
         return Returned(None)
 
     return effects
@@ -165,8 +172,27 @@ def activity(name: str) -> Callable[..., ActivityCall[Any]]:
     return call
 
 
+def given(names: str) -> list[Any]:
+    """Give what some variables of a routine are bound to at first."""
+    xs: list[Any] = [1, 2]
+    box = Box(xs, 1)
+    values = {
+        "xs": xs,
+        "ys": [xs],
+        "ds": {"a": xs},
+        "ss": {1, 2},
+        "b": box,
+        "c": Box(),
+        "m": Ledger(items=[box]),
+        "err": Failure(0, load=xs),
+        "exc": KeyError(1),
+        "s": "text",
+    }
+    return [values.get(name, 1) for name in names.split()]
+
+
 def turn() -> None:
-    """Begin a turn of a loop."""
+    """Begin a turn of a loop, or a routine."""
     tick(TURNS)
 
 
@@ -200,13 +226,18 @@ NAMES: dict[str, Any] = {
     **{cls.__name__: cls for cls in CLASSES},
     "apply": apply,
     "boom": boom,
+    "Cancelled": Cancelled,
     "checkpoint": checkpoint,
     "delay": delay,
     "first_of": first_of,
+    "gather": gather,
+    "given": given,
     "handled": handled,
     "note": note,
     "opened": opened,
+    "Outcome": Outcome,
     "receive": receive,
+    "routine": routine,
     "send": send,
     "suppress": contextlib.suppress,
     "timedelta": timedelta,

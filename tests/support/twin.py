@@ -10,12 +10,10 @@ import copy
 import functools
 import itertools
 import sys
-import traceback
-from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import CodeType, FrameType
-from typing import Any, Literal, NoReturn
-from unittest import mock
+from typing import Any, Literal
 
 import orjson
 
@@ -23,13 +21,13 @@ from holdfast.processor.core.frame import FrameImage
 from holdfast.processor.core.machine import ROOT, Ask, Machine
 from holdfast.processor.core.machine import place as place_of
 from holdfast.processor.core.outcomes import Raised, Returned
-from holdfast.processor.language.awaitables import STORED, ActivityCall, Awaitable, Gather, RoutineCall
+from holdfast.processor.language.awaitables import STORED, ActivityCall, Awaitable
 from holdfast.processor.language.compiler import compile_workflow
 from holdfast.processor.language.program import Program
 from holdfast.processor.language.routine import Routine, reachable
-from holdfast.schemas.errors import Cancelled
 from holdfast.schemas.values import Types, decode, encode
 from tests.support.graphs import difference, shown
+from tests.support.native import natively
 
 Effects = Callable[[int, Awaitable[Any]], Returned | Raised]
 Images = dict[str, FrameImage]
@@ -95,7 +93,7 @@ def run_native(
     _log.clear()
     coroutine = function(**copy.deepcopy(dict(arguments)))
     value, error = None, None
-    with _final_variables(function.__code__) as variables, natively():
+    with _final_variables(function.__code__) as variables, natively(reachable(function.__globals__.values())):
         try:
             pending = coroutine.send(None)
             for number in itertools.count():
@@ -119,7 +117,7 @@ def run_machine(
 ) -> Result:
     """Run the function's program, by default one that was stored and read, with a reload around each answer."""
     program = program or _stored(function)
-    routines = _routines(program)
+    routines = routines_of(program)
     programs = {p.hash: p for p in (program, *routines.values())}
     _log.clear()
     machine = Machine.start(program, copy.deepcopy(dict(arguments)), routines.__getitem__)
@@ -206,7 +204,7 @@ def _performed(effects: Effects, number: int, awaited: Awaitable[Any], line: int
     return effects(number, awaited)
 
 
-def _routines(program: Program) -> dict[str, Program]:
+def routines_of(program: Program) -> dict[str, Program]:
     """Return the programs of the routines that a program may call, as read from their stored form."""
     namespace = program.namespace or {}
     named = [namespace[name] for name in program.names if name in namespace]
@@ -223,113 +221,8 @@ def _next(order: Order, number: int, count: int) -> int:
     return 0 if order == "first" or (order == "alternate" and number % 2 == 0) else count - 1
 
 
-# How Python runs what a machine runs.
-
-
-Pending = list[tuple[Awaitable[Any], int]]
-"""What a coroutine waits for at once, each with the line of its await; it is sent an index and an answer."""
-
-
-@contextlib.contextmanager
-def natively() -> Iterator[None]:
-    """Let coroutines await what a workflow may."""
-
-    def call(routine: Routine[Any, Any], *args: Any, **kwargs: Any) -> RoutineCall[Any]:
-        return _NativeCall(routine, routine.function(*args, **kwargs))
-
-    def gather(gathered: Gather) -> Generator[Any, Any, Any]:
-        return _gathered(gathered, sys._getframe(1).f_lineno)
-
-    def answered(awaited: Awaitable[Any]) -> Generator[Any, Any, Any]:
-        return _answered(awaited, sys._getframe(1).f_lineno)
-
-    with (
-        mock.patch.object(Awaitable, "__await__", answered),
-        mock.patch.object(Gather, "__await__", gather),
-        mock.patch.object(Routine, "__call__", call),
-    ):
-        yield
-
-
-class _NativeCall(RoutineCall[Any]):
-    """A call of a routine that is a coroutine."""
-
-    def __init__(self, routine: Routine[Any, Any], coroutine: Coroutine[Any, Any, Any]) -> None:
-        super().__init__(routine.name, {})
-        object.__setattr__(self, "coroutine", coroutine)
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        coroutine: Coroutine[Any, Any, Any] = self.__dict__["coroutine"]
-        return coroutine.__await__()
-
-
-def _answered(awaited: Awaitable[Any], line: int) -> Generator[Pending, tuple[int, Returned | Raised], Any]:
-    """Await natively: an error comes from within the await, as that of a function that runs there."""
-    _, answer = yield [(awaited, line)]
-    if isinstance(answer, Returned):
-        return answer.value
-    return _raise_again(answer.error)
-
-
-def _gathered(gathered: Gather, line: int) -> Generator[Pending, tuple[int, Returned | Raised], list[Any]]:
-    """Run the branches of a ``gather`` by turns; on an error cancel the others, let them end, and raise it."""
-    runs = [
-        branch.__await__() if isinstance(branch, _NativeCall) else _answered(branch, line)
-        for branch in gathered.branches
-    ]
-    results: list[Any] = [None] * len(runs)
-    waiting: dict[int, Pending] = {}
-    errors: list[BaseException] = []
-
-    def step(index: int, go: Callable[[], Pending]) -> None:
-        waiting.pop(index, None)
-        try:
-            waiting[index] = go()
-        except StopIteration as stop:
-            results[index] = stop.value
-        except BaseException as error:  # noqa: BLE001 - the branch may raise anything
-            if not errors:
-                errors.append(error)
-            elif not isinstance(error, Cancelled):
-                said = "".join(traceback.format_exception_only(error)).strip()
-                errors[-1].add_note(f"Another branch of the gather then raised {said}")
-
-    for index, run in enumerate(runs):
-        step(index, functools.partial(next, run))
-    is_cancelling = False
-    while errors or waiting:
-        if errors and not is_cancelling:
-            is_cancelling = True
-            for index in sorted(waiting):
-                told = Cancelled()
-                # It is raised in place, while what the workflow handles is being handled.
-                told.__context__ = sys.exc_info()[1]
-                step(index, functools.partial(runs[index].throw, told))
-        if not waiting:
-            _raise_again(errors[-1])
-        branches = [(index, place) for index in sorted(waiting) for place in range(len(waiting[index]))]
-        sent: Cancelled | tuple[int, Returned | Raised]
-        try:
-            sent = yield [waiting[index][place] for index, place in branches]
-        except Cancelled as cancelled:
-            sent = cancelled
-        if isinstance(sent, Cancelled):
-            sent.__context__ = errors[-1] if errors else None
-            errors.append(sent)
-        else:
-            index, place = branches[sent[0]]
-            step(index, functools.partial(runs[index].send, (place, sent[1])))
-    return results
-
-
-def _raise_again(error: BaseException) -> NoReturn:
-    """Raise an error the way it came about: while its context was being handled."""
-    if error.__context__ is not None:
-        try:
-            _raise_again(error.__context__)
-        except BaseException:  # noqa: BLE001 - it is the one just raised
-            raise error  # noqa: B904 - its cause is decided already
-    raise error
+def _is_code(value: Any) -> bool:
+    return callable(value) or hasattr(value, "gi_frame")
 
 
 @contextlib.contextmanager
@@ -348,7 +241,3 @@ def _final_variables(code: CodeType) -> Iterator[dict[str, Any]]:
         yield variables
     finally:
         sys.setprofile(before)
-
-
-def _is_code(value: Any) -> bool:
-    return callable(value) or hasattr(value, "gi_frame")
