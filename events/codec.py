@@ -74,7 +74,7 @@ def _conversion(hint: Any) -> _Convert | None:
         return _for_each(_conversion(get_args(hint)[1]))
     if is_dataclass(hint) and isinstance(hint, type):
         return _maker(hint)
-    if hint in (str, int, Any) or origin is Literal:
+    if hint in (str, int, bool, Any) or origin is Literal:
         return None
     raise TypeError(f"the codec does not know how to read a field of type {hint!r}")
 

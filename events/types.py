@@ -239,12 +239,13 @@ class MessageSent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceSuspended:
-    """The instance stands still until it is resumed."""
+    """The instance stands still until it is resumed; ``by`` is who asked for it, if somebody did."""
 
     reason: SuspensionReason
     exception_name: str | None = None
     detail: str | None = None
     where: Where | None = None
+    by: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,6 +323,7 @@ class Persisted:
 
     ``frames`` holds the frames that changed, ``ended`` the paths of those that are no more. ``values`` are what
     the participants want back on load, ``promoted`` what they give for queries; None where nothing changed.
+    ``idle`` says that all frames wait at bookmarks, whatever the reason is.
     """
 
     reason: Reason
@@ -329,6 +331,7 @@ class Persisted:
     ended: tuple[str, ...] = ()
     values: Mapping[str, Json] | None = None
     promoted: Mapping[str, Json] | None = None
+    idle: bool = False
 
 
 Event = (

@@ -12,9 +12,22 @@ if TYPE_CHECKING:
     from holdfast.processor.engine.activities import ActivityContext, activity_context
     from holdfast.processor.language.activity import Retry
     from holdfast.processor.language.app import App
-    from holdfast.processor.language.awaitables import Outcome, checkpoint, delay, first_of, receive, send
+    from holdfast.processor.language.awaitables import (
+        Outcome,
+        checkpoint,
+        defer,
+        delay,
+        first_of,
+        receive,
+        reply,
+        send,
+        suspend,
+    )
+    from holdfast.processor.language.compensable import Compensable
     from holdfast.processor.language.gather import gather
     from holdfast.processor.language.routine import routine
+    from holdfast.processor.language.scopes import compensable, no_persist, transacted_receive, transaction
+    from holdfast.processor.language.subflows import continue_as_new, run, spawn, start
     from holdfast.processor.language.transaction import Transaction
     from holdfast.schemas.errors import (
         ActivityInDoubt,
@@ -66,6 +79,7 @@ __all__ = [
     "Client",
     "CommitOutcomeUnknown",
     "CommitRefused",
+    "Compensable",
     "CompensationError",
     "CompensationFailed",
     "CompileError",
@@ -102,12 +116,23 @@ __all__ = [
     "WrongExpectedVersion",
     "activity_context",
     "checkpoint",
+    "compensable",
+    "continue_as_new",
+    "defer",
     "delay",
     "first_of",
     "gather",
+    "no_persist",
     "receive",
+    "reply",
     "routine",
+    "run",
     "send",
+    "spawn",
+    "start",
+    "suspend",
+    "transacted_receive",
+    "transaction",
 ]
 
 _HOMES = {
@@ -120,6 +145,7 @@ _HOMES = {
     "Client": "holdfast.processor.client",
     "CommitOutcomeUnknown": "holdfast.schemas.errors",
     "CommitRefused": "holdfast.schemas.errors",
+    "Compensable": "holdfast.processor.language.compensable",
     "CompensationError": "holdfast.schemas.errors",
     "CompensationFailed": "holdfast.schemas.errors",
     "CompileError": "holdfast.schemas.errors",
@@ -156,12 +182,23 @@ _HOMES = {
     "WrongExpectedVersion": "holdfast.schemas.errors",
     "activity_context": "holdfast.processor.engine.activities",
     "checkpoint": "holdfast.processor.language.awaitables",
+    "compensable": "holdfast.processor.language.scopes",
+    "continue_as_new": "holdfast.processor.language.subflows",
+    "defer": "holdfast.processor.language.awaitables",
     "delay": "holdfast.processor.language.awaitables",
     "first_of": "holdfast.processor.language.awaitables",
     "gather": "holdfast.processor.language.gather",
+    "no_persist": "holdfast.processor.language.scopes",
     "receive": "holdfast.processor.language.awaitables",
+    "reply": "holdfast.processor.language.awaitables",
     "routine": "holdfast.processor.language.routine",
+    "run": "holdfast.processor.language.subflows",
     "send": "holdfast.processor.language.awaitables",
+    "spawn": "holdfast.processor.language.subflows",
+    "start": "holdfast.processor.language.subflows",
+    "suspend": "holdfast.processor.language.awaitables",
+    "transacted_receive": "holdfast.processor.language.scopes",
+    "transaction": "holdfast.processor.language.scopes",
 }
 
 

@@ -13,7 +13,16 @@ from psycopg.rows import scalar_row
 
 from holdfast.events.postgres import read_stream
 from holdfast.events.recorded import RecordedEvent
-from holdfast.events.types import Event, InstanceCompleted, InstanceResumed, InstanceStarted, Persisted
+from holdfast.events.types import (
+    CancelRequested,
+    Event,
+    InstanceCompleted,
+    InstanceContinued,
+    InstanceResumed,
+    InstanceStarted,
+    InstanceTerminated,
+    Persisted,
+)
 from holdfast.projections.instance import InstanceState, fold
 from holdfast.schemas.errors import InstanceNotFound, VersionNotFound
 from holdfast.schemas.postgres.statements import load
@@ -67,7 +76,9 @@ def place(event: Event) -> tuple[str | None, int | None]:
     A persistence point has the place of the innermost frame that it changed.
     """
     match event:
-        case InstanceStarted() | InstanceResumed() | InstanceCompleted():
+        case InstanceStarted() | InstanceResumed() | CancelRequested():
+            return None, None
+        case InstanceCompleted() | InstanceContinued() | InstanceTerminated():
             return None, None
         case Persisted():
             if not event.frames:

@@ -108,6 +108,7 @@ class InstanceState:
     suspension_reason: str | None = None
     suspension_exception_name: str | None = None
     suspension_detail: str | None = None
+    is_cancelling: bool = False
     frames: Mapping[str, FrameState] = field(default_factory=dict)
     bookmarks: Mapping[str, Bookmark] = field(default_factory=dict)
     result: Json = None
@@ -157,6 +158,7 @@ class _Draft:
     suspension_reason: str | None
     suspension_exception_name: str | None
     suspension_detail: str | None
+    is_cancelling: bool
     frames: Mapping[str, FrameState]
     bookmarks: Mapping[str, Bookmark]
     result: Json
@@ -186,7 +188,7 @@ def _apply(draft: _Draft, event: Event) -> None:
             if event.promoted is not None:
                 draft.promoted = event.promoted
             if draft.execution_status != "closed" and event.reason not in ("suspended", "unload", "requested"):
-                draft.execution_status = "idle" if event.reason == "idle" else "executing"
+                draft.execution_status = "idle" if event.reason == "idle" or event.idle else "executing"
         case ActivityCompleted() | ActivityFailed() | ActivityResolved():
             if event.idempotency_key in draft.calls:
                 draft.calls = _without(draft.calls, event.idempotency_key)
@@ -249,7 +251,9 @@ def _apply(draft: _Draft, event: Event) -> None:
             draft.error = event.error
         case InstanceTerminated():
             _close(draft, "terminated")
-        case MessageSent() | TransactionRolledBack() | CancelRequested():
+        case CancelRequested():
+            draft.is_cancelling = True
+        case MessageSent() | TransactionRolledBack():
             pass
         case _:
             assert_never(event)

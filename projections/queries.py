@@ -15,7 +15,7 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
-from holdfast.events.types import Outcome
+from holdfast.events.types import BookmarkKind, Outcome
 from holdfast.projections.instance import ExecutionStatus
 from holdfast.schemas.errors import InstanceNotFound
 from holdfast.schemas.postgres.statements import load
@@ -59,10 +59,13 @@ class Instance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenBookmark:
-    """Where an instance waits: for a message of a type and key, or for a timer due at ``due``."""
+    """Where an instance waits: for a timer due at ``due``, or for a message of a type and key.
+
+    A subflow's end and an activity's result are messages too.
+    """
 
     name: str
-    kind: Literal["message", "timer"]
+    kind: BookmarkKind
     message_type: str | None
     correlation_key: str | None
     due: datetime | None

@@ -1,8 +1,8 @@
 """Snapshots: an instance's state as the instance store keeps it.
 
 A snapshot is a JSON object with the format's version under ``format`` and the fields of
-``InstanceState`` beside it; some of them only where they are not empty. Equal histories give equal
-bytes, which is what ``verify`` relies on.
+``InstanceState`` beside it; those that are empty in most instances are left out while they are. Equal
+histories give equal bytes, which is what ``verify`` relies on.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from typing import Any
 
 import orjson
 
-from holdfast.projections.instance import Bookmark, Call, FrameState, InstanceState, Subflow
+from holdfast.projections.instance import Bookmark, Call, FrameState, InstanceState, Subflow, initial
 from holdfast.schemas.errors import StorageError
 
 FORMAT = 1
 
 _NAMES = tuple(field.name for field in fields(InstanceState))
-_LEFT_OUT = frozenset(
-    ("error", "parent", "subflow", "reply_to", "calls", "subflows", "values", "promoted")
-)  # When they are empty, as they are in most instances.
+_LEFT_OUT = {
+    name: getattr(initial, name)
+    for name in ("is_cancelling", "error", "parent", "subflow", "reply_to", "calls", "subflows", "values", "promoted")
+}
+"""Fields that are left out while they have these values."""
 
 
 def dumps(state: InstanceState) -> bytes:
@@ -28,7 +30,7 @@ def dumps(state: InstanceState) -> bytes:
     snapshot: dict[str, Any] = {"format": FORMAT}
     for name in _NAMES:
         value = getattr(state, name)
-        if value or name not in _LEFT_OUT:
+        if name not in _LEFT_OUT or value != _LEFT_OUT[name]:
             snapshot[name] = value
     return orjson.dumps(snapshot)
 

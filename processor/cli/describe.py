@@ -9,18 +9,30 @@ import orjson
 
 from holdfast.events.types import (
     ActivityCompleted,
+    ActivityDelayed,
     ActivityFailed,
+    ActivityIntended,
+    ActivityRequested,
+    ActivityResolved,
     BookmarkClosed,
     BookmarkOpened,
+    CancelRequested,
     Event,
+    InstanceCancelled,
     InstanceCompleted,
+    InstanceContinued,
+    InstanceFaulted,
     InstanceResumed,
     InstanceStarted,
     InstanceSuspended,
+    InstanceTerminated,
     MessageReceived,
     MessageSent,
     Persisted,
+    SubflowEnded,
+    SubflowStarted,
     TimerFired,
+    TransactionRolledBack,
 )
 from holdfast.processor.cli.output import local
 from holdfast.processor.cli.readable import readable, shortened
@@ -43,26 +55,50 @@ def reason(instance: Instance | NonPersisted) -> str | None:
     return instance.suspension_reason if name is None else name.rpartition(".")[2]
 
 
-def wait(bookmark: OpenBookmark | Bookmark) -> str:
+def wait(bookmark: OpenBookmark | Bookmark | BookmarkOpened) -> str:
     """Return what an instance waits for."""
-    if bookmark.kind == "timer":
-        return f"the timer at {local(_time(bookmark.due))}"
-    return f"{bookmark.message_type} with key {bookmark.correlation_key}"
+    match bookmark.kind:
+        case "timer":
+            return f"the timer at {local(_time(bookmark.due))}"
+        case "child":
+            return f"the end of subflow {bookmark.correlation_key}"
+        case "activity":
+            return f"the result of activity call {bookmark.correlation_key}"
+        case "message":
+            return f"{bookmark.message_type} with key {bookmark.correlation_key}"
 
 
 def what(event: Event) -> list[str]:
     """Return what happened, one thing a line."""
     match event:
         case InstanceStarted():
-            return [f"{event.workflow} with {event.message_type} {event.message_id}", _body(event.body)]
+            origin = [f"{event.subflow} by {event.parent}"] if event.parent else []
+            return [f"{event.workflow} with {event.message_type} {event.message_id}", *origin, _body(event.body)]
+        case ActivityIntended():
+            return [f"{event.activity} is about to run, once"]
+        case ActivityRequested():
+            return [f"{event.activity} asked of queue {event.queue} by {event.message_id}, attempt {event.attempt}"]
+        case ActivityDelayed():
+            tried = f"{event.activity}{_tries(event.attempts)} raised {shortened(readable(event.error))}"
+            return [tried, f"again at {local(_time(event.due))}"]
         case ActivityCompleted():
             return [f"{event.activity}{_tries(event.attempts)} gave {shortened(readable(event.result))}"]
         case ActivityFailed():
             return [f"{event.activity}{_tries(event.attempts)} raised {shortened(readable(event.error))}"]
+        case ActivityResolved():
+            result = f", result {shortened(readable(event.result))}" if event.decision == "done" else ""
+            return [f"{event.activity}: {event.decision}{result}", f"by {_who(event.by, event.why)}"]
+        case TransactionRolledBack():
+            return [f"because of {shortened(readable(event.error))}"]
+        case SubflowStarted():
+            return [f"{event.mode}: {event.workflow} {event.instance_id} with key {event.correlation_key}"]
+        case SubflowEnded():
+            outcome = event.result if event.error is None else event.error
+            return [f"{event.workflow} {event.instance_id} {event.outcome}: {shortened(readable(outcome))}"]
         case BookmarkOpened(kind="timer"):
             return [f"{event.bookmark}: due {local(_time(event.due))}"]
         case BookmarkOpened():
-            return [f"{event.bookmark}: waits for {event.message_type} with key {event.correlation_key}"]
+            return [f"{event.bookmark}: waits for {wait(event)}"]
         case BookmarkClosed():
             return [f"{event.bookmark}: no longer waited for"]
         case MessageReceived():
@@ -73,10 +109,16 @@ def what(event: Event) -> list[str]:
             return [f"{event.message_type} {event.message_id}", _body(event.body)]
         case InstanceSuspended():
             return [f"{event.reason}: {event.detail or event.exception_name or ''}".rstrip(": ")]
-        case InstanceResumed():
-            return [f"by {event.by}{f': {event.why}' if event.why else ''}"]
+        case InstanceResumed() | CancelRequested() | InstanceTerminated():
+            return [f"by {_who(event.by, event.why)}"]
         case InstanceCompleted():
             return [f"result {shortened(readable(event.result))}"]
+        case InstanceContinued():
+            return [f"goes on as {event.instance_id}"]
+        case InstanceFaulted():
+            return [f"because of {shortened(readable(event.error))}"]
+        case InstanceCancelled():
+            return ["as requested" if event.error is None else f"because of {shortened(readable(event.error))}"]
         case Persisted():
             return [f"because of {event.reason}", *_changes(event)]
         case _:
@@ -101,6 +143,10 @@ def _changes(event: Persisted) -> list[str]:
 
 def _body(body: Any) -> str:
     return shortened(orjson.dumps(body).decode())
+
+
+def _who(by: str, why: str | None) -> str:
+    return f"{by}: {why}" if why else by
 
 
 def _tries(attempts: int) -> str:

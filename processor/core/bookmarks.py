@@ -14,11 +14,24 @@ from typing import Any
 from holdfast.events.types import BookmarkOpened, Where
 from holdfast.processor.core.machine import Ask
 from holdfast.processor.core.outcomes import Raised, Returned
-from holdfast.processor.language.awaitables import Awaitable, Delay, FirstOf, Outcome, Receive
+from holdfast.processor.language.awaitables import (
+    Awaitable,
+    Delay,
+    Enter,
+    FirstOf,
+    Outcome,
+    Receive,
+    TransactedReceive,
+)
 from holdfast.schemas.message import Message
 
-WAITS = (Receive, Delay, FirstOf)
-"""What makes an instance wait at a bookmark."""
+
+def waits(ask: Ask) -> bool:
+    """Whether an ask waits at bookmarks for a message or a timer."""
+    match ask.awaited:
+        case Receive() | Delay() | FirstOf() | Enter(scope=TransactedReceive()):
+            return True
+    return False
 
 
 def prefix(ask: Ask) -> str:
@@ -40,17 +53,18 @@ def opened(ask: Ask, now: datetime) -> list[BookmarkOpened]:
 
 def _opened(name: str, awaited: Awaitable[Any], where: Where, now: datetime) -> Iterator[BookmarkOpened]:
     match awaited:
-        case Receive():
+        case Receive() | Enter(scope=TransactedReceive()):
+            received: Receive[Any] | Any = awaited if isinstance(awaited, Receive) else awaited.scope
             yield BookmarkOpened(
                 where=where,
                 bookmark=name,
                 kind="message",
-                message_type=awaited.type,
-                correlation_key=awaited.key,
+                message_type=received.type,
+                correlation_key=received.key,
             )
-            if awaited.timeout is not None:
+            if received.timeout is not None:
                 yield BookmarkOpened(
-                    where=where, bookmark=f"{name}:timeout", kind="timer", due=_due(awaited.timeout, now)
+                    where=where, bookmark=f"{name}:timeout", kind="timer", due=_due(received.timeout, now)
                 )
         case Delay():
             yield BookmarkOpened(where=where, bookmark=name, kind="timer", due=_due(awaited.until, now))
@@ -83,9 +97,11 @@ def _answer(ask: Ask, bookmark: str, value: object) -> Returned:
 
 
 def _wait(ask: Ask, bookmark: str) -> str:
-    awaited: Awaitable[Any] = ask.awaited
+    awaited: object = ask.awaited
     if isinstance(awaited, FirstOf):
         awaited = awaited.branches[bookmark.removeprefix(f"{prefix(ask)}/").removesuffix(":timeout")]
-    if isinstance(awaited, Receive):
+    elif isinstance(awaited, Enter):
+        awaited = awaited.scope
+    if isinstance(awaited, Receive | TransactedReceive):
         return f"{awaited.type} with key {awaited.key!r} within {awaited.timeout}"
     return repr(awaited)

@@ -11,6 +11,7 @@ their names, its own under names that begin with ``$``:
     $t…        values held while an expression waits
     $for…      a ``for`` loop's sequence and the index of its next item
     $match…    the subject of a ``match`` whose guard waits
+    $scope…    the scope of an ``async with``
     $caught…   the exception that an ``except`` clause handles
     $pending…  how a ``finally`` clause goes on: an exception, a step, or a step and a return value
 

@@ -64,11 +64,12 @@ class Machine:
     these must not be answered any more.
     """
 
-    __slots__ = ("_asked", "_routines", "frames", "withdrawn")
+    __slots__ = ("_asked", "_routines", "frames", "transactions", "withdrawn")
 
     def __init__(self, frames: dict[str, Frame], routines: Routines) -> None:
         self.frames = frames
         self.withdrawn: list[str] = []
+        self.transactions: frozenset[str] = frozenset()
         self._routines = routines
         self._asked: set[str] = set()
 
@@ -134,6 +135,12 @@ class Machine:
             raise RuntimeError("this frame waits for nothing but others")
         else:
             frame.answer(result)
+
+    def settle(self, kind: str) -> bool:  # noqa: ARG002 - There is nothing to settle yet.
+        return False
+
+    def cancel(self) -> None:
+        self._cancel(ROOT, [])
 
     def images(self) -> dict[str, FrameImage]:
         """Return every frame as data, by path.

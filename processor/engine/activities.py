@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextvars import Context, ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -61,9 +62,9 @@ async def run(
         _current.set(ActivityContext(instance_id=instance_id, idempotency_key=idempotency_key, attempt=attempt))
         try:
             if activity.timeout is None:
-                return Returned(await _attempt(activity, call, unit)), attempt
+                return Returned(await _attempt(activity, call, unit, environment)), attempt
             async with asyncio.timeout(activity.timeout.total_seconds()):
-                return Returned(await _attempt(activity, call, unit)), attempt
+                return Returned(await _attempt(activity, call, unit, environment)), attempt
         except BaseException as error:
             if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)) or _is_cancelled(error):
                 raise
@@ -81,10 +82,12 @@ def _is_cancelled(error: BaseException) -> bool:
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
-async def _attempt(activity: Activity[Any, Any], call: ActivityCall[Any], unit: UnitOfWork | None) -> object:
+async def _attempt(
+    activity: Activity[Any, Any], call: ActivityCall[Any], unit: UnitOfWork | None, environment: Environment
+) -> object:
     if unit is not None:
         async with unit.savepoint() as transaction:
             return await activity.function(transaction, *call.args, **call.kwargs)
     if activity.is_async:
         return await activity.function(*call.args, **call.kwargs)
-    return await asyncio.to_thread(activity.function, *call.args, **call.kwargs)
+    return await environment.in_thread(partial(activity.function, *call.args, **call.kwargs))

@@ -65,6 +65,7 @@ class Engine:
         self._alone = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self.stopping = False
+        runtime.wake = self._wake_soon
 
     # What comes in.
 
@@ -475,6 +476,9 @@ class Engine:
         if instance_id not in self._to_wake:
             self._to_wake.add(instance_id)
             self._spawn(self._wake_later(instance_id, seconds))
+
+    def _wake_soon(self, instance_id: UUID) -> None:
+        self._spawn(self.wake(instance_id))
 
     async def _wake_later(self, instance_id: UUID, seconds: float) -> None:
         await self.runtime.environment.sleep(seconds)

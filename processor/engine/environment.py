@@ -1,14 +1,17 @@
-"""The world outside: time and randomness, passed in so that a simulation can supply its own."""
+"""The world outside: time, randomness and threads, passed in so that a simulation can supply its own."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import time
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 from holdfast.schemas.identifiers import uuid7
+
+T = TypeVar("T")
 
 
 class Environment(Protocol):
@@ -26,6 +29,10 @@ class Environment(Protocol):
         """Return a fresh UUIDv7."""
         ...
 
+    async def in_thread(self, function: Callable[[], T]) -> T:
+        """Call a function that may block, in a thread of its own, with this task's context."""
+        ...
+
 
 class RealEnvironment:
     """The machine's clock and randomness."""
@@ -38,3 +45,6 @@ class RealEnvironment:
 
     def new_id(self) -> UUID:
         return uuid7(time.time_ns() // 1_000_000, os.urandom(10))
+
+    async def in_thread(self, function: Callable[[], T]) -> T:
+        return await asyncio.to_thread(function)

@@ -12,12 +12,11 @@ from collections import deque
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
-import orjson
 import structlog
 
-from holdfast.events.types import SuspensionReason, Where
+from holdfast.events.types import InstanceSuspended, SuspensionReason, Where
 from holdfast.processor.engine.arrival import Arrival
-from holdfast.processor.engine.live_instance import LiveInstance
+from holdfast.processor.engine.live_instance import LiveInstance, by_whom, command_of
 from holdfast.processor.engine.provider import AlreadyConsumed, Suspension
 from holdfast.processor.engine.unhandled import UnhandledError
 from holdfast.schemas.errors import (
@@ -132,6 +131,10 @@ class Holding:
             await self._look_at_store()
         if self.is_suspended:
             return await self._resume()
+        command = next((a for a in self._stored if _is_command(a)), None)
+        if command is not None and instance.state.version > 0:
+            self._stored.remove(command)
+            return await self._obey(command)
         if self._tries:
             detail = f"{self._tries} times the host fell that ran it alone"
             return await self._suspend("attempts_exhausted", None, detail)
@@ -152,7 +155,7 @@ class Holding:
                 queue.remove(arrival)
                 message = await self._parse(arrival)
                 if message is not None:
-                    instance.receive(bookmark, arrival, message)
+                    await instance.receive(bookmark, arrival, message)
                     await self._run()
                 return True
         if timer is not None:
@@ -168,6 +171,17 @@ class Holding:
     async def _run(self) -> None:
         await self.instance.run()
         self._look = bool(self.instance.state.bookmarks)
+        for arrival in self.instance.given_back():
+            await self._offer_again(arrival)
+
+    async def _offer_again(self, arrival: Arrival) -> None:
+        """Put back a message that a failed transaction did not consume, or give it up after so many of them."""
+        attempts = (await self.runtime.provider.attempt([arrival.envelope.message_id]))[0]
+        if arrival.stored is None:
+            self._mailbox.appendleft(arrival)
+        if attempts >= self.runtime.settings.max_attempts:
+            detail = f"{attempts} transactions that received it failed"
+            await self._keep(arrival, "attempts_exhausted", detail)
 
     async def _begin(self) -> bool:
         """Run a non-persisted instance from its start message, if that is at hand."""
@@ -186,13 +200,15 @@ class Holding:
         return True
 
     async def _resume(self) -> bool:
-        """Apply a command to resume, if there is one; else let go of the suspended instance."""
+        """Follow a command, if there is one that concerns a suspended instance; else let go of it."""
         instance = self.instance
         for arrival in self._stored:
-            body = orjson.loads(arrival.envelope.body)
-            if arrival.stored is None or arrival.stored.kind != "control" or body.get("command") != "resume":
+            command = command_of(arrival) if _is_command(arrival) else ""
+            if command not in ("resume", "cancel", "terminate"):
                 continue
             self._stored.remove(arrival)
+            if command != "resume":
+                return await self._obey(arrival)
             if instance.state.version == 0:
                 await self.runtime.provider.resume(
                     self.runtime.host_id, instance.instance_id, arrival.envelope.message_id
@@ -209,6 +225,35 @@ class Holding:
                 self._look = True
             return True
         return await self._let_go(release=True)
+
+    async def _obey(self, command: Arrival) -> bool:
+        """Cancel, terminate or suspend the instance as commanded; refuse any other command."""
+        instance, name = self.instance, command_of(command)
+        if name == "suspend" and not instance.state.is_suspended:
+            by, why = by_whom(command)
+            await instance.suspend(InstanceSuspended(reason="requested", detail=why, by=by), (command,))
+        elif name == "cancel" and instance.state.version > 0:
+            instance.restore()
+            instance.cancel(command)
+            await self._run()
+        elif name in ("cancel", "terminate"):
+            if instance.state.version == 0 and not await self._prepare_start():
+                return await self._let_go(release=True)
+            await instance.end(command)
+        else:
+            await self.engine.keep(command, "rejected", reason="not_applicable", detail=f"{name} is not possible now")
+        self._look = True
+        return True
+
+    async def _prepare_start(self) -> bool:
+        """Record that a non-persisted instance starts, without running it; False if its start message is gone."""
+        stored = self.instance.loaded.start_message
+        arrival = None if stored is None else Arrival.of(stored)
+        message = None if arrival is None else await self._parse(arrival)
+        if arrival is None or message is None:
+            return False
+        self.instance.begin(arrival, message)
+        return True
 
     @property
     def is_suspended(self) -> bool:
@@ -312,8 +357,9 @@ class Holding:
             for arrival in taken:
                 if arrival.stored is None:
                     await self._keep(arrival)
-            commands = [a for a in taken if a.stored is not None and a.stored.kind == "control"]
-            await instance.suspend(reason, exception_name, detail, where, commands)
+            commands = tuple(a for a in taken if _is_command(a))
+            suspended = InstanceSuspended(reason=reason, exception_name=exception_name, detail=detail, where=where)
+            await instance.suspend(suspended, commands)
         return await self._let_go(release=False)
 
     async def _abandon(self, error: UnhandledError) -> bool:
@@ -384,3 +430,7 @@ class Holding:
         if release:
             await self.engine.release([self.instance.instance_id])
         return False
+
+
+def _is_command(arrival: Arrival) -> bool:
+    return arrival.stored is not None and arrival.stored.kind == "control"

@@ -1,4 +1,4 @@
-"""What a persistence point writes: the batch so far, and an instance's variables.
+"""What a persistence point writes of an instance's variables.
 
 All variables of all frames are encoded in one pass, so that what they share stays shared, and compared
 with their last encoded form, so that changes made in place are found.
@@ -12,24 +12,12 @@ from typing import Any
 
 import orjson
 
-from holdfast.events.types import Event, FrameChange, Json, Persisted, Reason
+from holdfast.events.types import FrameChange, Json, Persisted, Reason
 from holdfast.processor.core.frame import FrameImage
 from holdfast.processor.core.machine import Machine
-from holdfast.processor.engine.arrival import Arrival
-from holdfast.processor.engine.provider import Outgoing
 from holdfast.projections.instance import InstanceState
 from holdfast.schemas.errors import NotPersistable
 from holdfast.schemas.values import Types, decode, encode
-
-
-@dataclass(slots=True)
-class Unwritten:
-    """The batch so far, and whom to tell once it has committed."""
-
-    events: list[Event] = field(default_factory=list)
-    taken: list[Arrival] = field(default_factory=list)
-    outgoing: list[Outgoing] = field(default_factory=list)
-    has_activity: bool = False
 
 
 @dataclass(slots=True)
@@ -46,12 +34,12 @@ class Encoder:
         return cls(types, {key: orjson.dumps(tree) for key, tree in trees.items()})
 
     def persisted(
-        self, reason: Reason, machine: Machine, state: InstanceState
+        self, reason: Reason, machine: Machine, state: InstanceState, *, idle: bool = False
     ) -> tuple[Persisted, Mapping[str, bytes]]:
         """Return the event that closes a batch, and the texts to keep once it has committed.
 
-        ``state`` is the state as of the previous persistence point. Raises ``NotPersistable`` with
-        the variable and the line at which its frame stands.
+        ``state`` is the state as of the previous persistence point, ``idle`` is as in ``Persisted``.
+        Raises ``NotPersistable`` with the variable and the line at which its frame stands.
         """
         if machine.outcome is not None:
             return Persisted(reason=reason, ended=tuple(state.frames)), {}
@@ -77,7 +65,7 @@ class Encoder:
                     unset=unset,
                 )
         ended = tuple(path for path in state.frames if path not in images)
-        return Persisted(reason=reason, frames=frames, ended=ended), texts
+        return Persisted(reason=reason, frames=frames, ended=ended, idle=idle), texts
 
     def _encode(self, images: Mapping[str, FrameImage]) -> dict[str, Json]:
         values = {f"{path}.{name}": value for path, i in images.items() for name, value in i.variables.items()}

@@ -50,10 +50,15 @@ def _hint_nobody() -> None:
     """Leave timers to the next regular look."""
 
 
+def _wake_nobody(instance_id: UUID) -> None:
+    """Leave an instance to the next regular look."""
+
+
 class Runtime:
     """One host's means; ``open`` gives it a lease, under an id that is new each time.
 
-    ``publish`` and ``timer_opened`` are told after commits; a worker sets them to its relay and detection.
+    ``publish``, ``timer_opened`` and ``wake`` are told after commits; a worker sets them to its relay and detection,
+    and its engine takes the last.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class Runtime:
         self.settings = settings
         self.publish: Publish = _publish_nothing
         self.timer_opened: Callable[[], None] = _hint_nobody
+        self.wake: Callable[[UUID], None] = _wake_nobody
         self.lease_in_doubt = asyncio.Event()
         self.host_id = environment.new_id()
         self.out_exchange = f"holdfast.{app.name}.out"

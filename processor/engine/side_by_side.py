@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Iterator
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +39,9 @@ class SideBySide:
 
     def __contains__(self, ask: Ask) -> bool:
         return ask.path in self._runs
+
+    def __iter__(self) -> Iterator[Ask]:
+        return iter([run.ask for run in self._runs.values()])
 
     def start(
         self, ask: Ask, running: Coroutine[Any, Any, tuple[Returned | Raised, int]], *, can_be_cancelled: bool

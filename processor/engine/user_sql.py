@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from typing import TypeVar
 
 from holdfast.events.types import Where
+from holdfast.processor.engine.deadline import OutOfTime, within
 from holdfast.processor.engine.provider import Batch, UnitOfWork
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.unhandled import UnhandledError
@@ -22,6 +22,7 @@ class UserSql:
         self._runtime = runtime
         self._unit: UnitOfWork | None = None
         self._stack = AsyncExitStack()
+        self._marks: list[bool] = []
         self._deadline = 0.0
 
     @property
@@ -37,6 +38,24 @@ class UserSql:
             self._deadline = runtime.environment.monotonic() + runtime.settings.transaction_timeout
         return self._unit
 
+    async def mark(self) -> None:
+        """Remember how far the user's SQL has come; marks nest."""
+        if self._unit is not None:
+            await self._unit.mark()
+        self._marks.append(self._unit is not None)
+
+    async def back_to_mark(self) -> None:
+        """Roll back to the latest mark, and forget it."""
+        if not self._marks.pop():
+            await self._roll_back()
+        elif self._unit is not None:
+            await self._unit.back_to_mark()
+
+    async def drop_mark(self) -> None:
+        """Forget the latest mark."""
+        if self._marks.pop() and self._unit is not None:
+            await self._unit.drop_mark()
+
     async def bound(self, running: Awaitable[T], where: Where) -> T:
         """Await something, for as long as the transaction may still last if one is open.
 
@@ -44,11 +63,10 @@ class UserSql:
         """
         if self._unit is None:
             return await running
-        remaining = max(0.0, self._deadline - self._runtime.environment.monotonic())
+        environment = self._runtime.environment
         try:
-            async with asyncio.timeout(remaining):
-                return await running
-        except TimeoutError:
+            return await within(environment, self._deadline - environment.monotonic(), running)
+        except OutOfTime:
             limit = self._runtime.settings.transaction_timeout
             error = TimeoutError(f"a transaction with user SQL was open for more than {limit:g} seconds")
             raise UnhandledError(error, where) from None
@@ -63,7 +81,11 @@ class UserSql:
         await self._stack.aclose()
 
     async def drop(self) -> None:
-        """Roll back the open transaction, if there is one."""
+        """Roll back the open transaction, if there is one, and forget all marks."""
+        self._marks.clear()
+        await self._roll_back()
+
+    async def _roll_back(self) -> None:
         self._unit = None
         stack, self._stack = self._stack, AsyncExitStack()
         await stack.aclose()

@@ -27,7 +27,8 @@ class Retry:
     """How often an activity is tried and how long to wait in between.
 
     ``attempts`` counts all calls, the first included. The n-th wait is ``delay * factor ** (n - 1)``,
-    at most ``max_delay``. Only exceptions of the classes ``on`` are retried.
+    at most ``max_delay``. Only exceptions of the classes ``on`` are retried. Long waits are durable: the
+    instance may be unloaded meanwhile.
     """
 
     attempts: int = 3
@@ -42,13 +43,16 @@ class Retry:
         if self.factor < 1:
             raise AppError(f"Retry(factor={self.factor}): waits cannot shrink, use 1 or more")
         for name in ("delay", "max_delay"):
-            if not timedelta(0) <= getattr(self, name) <= timedelta(seconds=5):
-                raise AppError(f"Retry({name}={getattr(self, name)}): use 0 to 5 seconds")
+            if getattr(self, name) < timedelta(0):
+                raise AppError(f"Retry({name}={getattr(self, name)}): a wait cannot be negative")
 
     def wait(self, attempt: int) -> float:
         """Return the seconds to wait after the ``attempt``-th call failed, counted from 1."""
-        seconds = self.delay.total_seconds() * self.factor ** (attempt - 1)
-        return min(seconds, self.max_delay.total_seconds())
+        bound = self.max_delay.total_seconds()
+        try:
+            return min(self.delay.total_seconds() * self.factor ** (attempt - 1), bound)
+        except OverflowError:
+            return bound if self.delay else 0.0
 
 
 ONCE = Retry(attempts=1)
@@ -57,16 +61,36 @@ ONCE = Retry(attempts=1)
 class Activity(Generic[P, R]):
     """A registered activity; calling it in a workflow gives an awaitable ``ActivityCall``.
 
-    ``function`` is the user's function itself, for tests.
+    ``function`` is the user's function itself, for tests. The options are those of ``App.activity``.
     """
 
-    def __init__(self, function: Callable[..., Any], *, name: str, retry: Retry, timeout: timedelta | None) -> None:
-        if timeout is not None and timeout <= timedelta(0):
-            raise AppError(f"activity {name}: timeout must be positive, not {timeout}")
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str,
+        retry: Retry = ONCE,
+        timeout: timedelta | None = None,
+        persist_on_close: bool = False,
+        repeatable: bool = True,
+        queue: str | None = None,
+        heartbeat: timedelta | None = None,
+    ) -> None:
+        for option, value in (("timeout", timeout), ("heartbeat", heartbeat)):
+            if value is not None and value <= timedelta(0):
+                raise AppError(f"activity {name}: {option} must be positive, not {value}")
+        if heartbeat is not None and queue is None:
+            raise AppError(f"activity {name}: a heartbeat is sent by activity workers, so it needs a queue")
+        if retry.attempts > 1 and not repeatable:
+            raise AppError(f"activity {name}: it is not repeatable, so it cannot have {retry.attempts} attempts")
         self.function = function
         self.name = name
         self.retry = retry
         self.timeout = timeout
+        self.persist_on_close = persist_on_close
+        self.repeatable = repeatable
+        self.queue = queue
+        self.heartbeat = heartbeat
         self.is_async = inspect.iscoroutinefunction(function)
         update_wrapper(self, function)
 
@@ -81,6 +105,23 @@ class Activity(Generic[P, R]):
         """Whether the first parameter is a ``Transaction``."""
         parameters = list(inspect.signature(self.function).parameters)
         return bool(parameters) and self.hints.get(parameters[0]) is Transaction
+
+    def check(self) -> None:
+        """Raise ``AppError`` if its parameters and its options do not fit together."""
+        if not self.is_record:
+            return
+        if not self.is_async:
+            raise AppError(f"record activity {self.name} is a plain function: make it an async def")
+        if self.queue is not None:
+            raise AppError(
+                f"record activity {self.name} cannot be on queue {self.queue!r}: its SQL belongs into the workflow's "
+                "transaction, which is not at hand there"
+            )
+        if not self.repeatable:
+            raise AppError(
+                f"record activity {self.name} is exactly-once anyway, as it commits with the workflow's state: "
+                "take repeatable=False away"
+            )
 
     @cached_property
     def hints(self) -> dict[str, Any]:

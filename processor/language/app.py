@@ -14,16 +14,18 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, TypeVar, get_args, overload
 
-from holdfast.processor.language import awaitables
+from holdfast.processor.language import awaitables, compensable
 from holdfast.processor.language.activity import ONCE, Activity, ActivityDecorator, Retry
 from holdfast.processor.language.compiler import compile_workflow
 from holdfast.processor.language.definition import Definition
-from holdfast.processor.language.routine import Routine, reachable
+from holdfast.processor.language.routine import RESERVED, Routine, reachable
+from holdfast.processor.language.subflows import NOT_IN_RUN, Title, entitle, run, title_of
 from holdfast.processor.language.transaction import Transaction
 from holdfast.processor.language.workflow import OnUnhandled, Persistence, Workflow
 from holdfast.schemas.errors import AppError, CompileError, InvalidMessage
 from holdfast.schemas.identifiers import check_name
 from holdfast.schemas.message import Message
+from holdfast.schemas.results import ActivityResult, SubflowResult
 from holdfast.schemas.values import Types, declarable
 
 P = ParamSpec("P")
@@ -31,6 +33,10 @@ R = TypeVar("R")
 M = TypeVar("M", bound=Message)
 
 _APP_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+
+
+RESULTS = (SubflowResult, ActivityResult)
+"""The message types that Holdfast itself sends to instances."""
 
 
 class App:
@@ -60,7 +66,16 @@ class App:
     def activity(self, function: Callable[P, R], /) -> Activity[P, R]: ...
     @overload
     def activity(
-        self, /, *, name: str | None = None, retry: Retry = ..., timeout: timedelta | None = None
+        self,
+        /,
+        *,
+        name: str | None = None,
+        retry: Retry = ...,
+        timeout: timedelta | None = None,
+        persist_on_close: bool = False,
+        repeatable: bool = True,
+        queue: str | None = None,
+        heartbeat: timedelta | None = None,
     ) -> ActivityDecorator: ...
 
     def activity(
@@ -71,16 +86,30 @@ class App:
         name: str | None = None,
         retry: Retry = ONCE,
         timeout: timedelta | None = None,
+        persist_on_close: bool = False,
+        repeatable: bool = True,
+        queue: str | None = None,
+        heartbeat: timedelta | None = None,
     ) -> Any:
         """Register an activity; usable with and without arguments.
 
         ``retry`` says how often it is tried (default: once); ``timeout`` bounds each try, after which
-        ``TimeoutError`` is raised.
+        ``TimeoutError`` is raised. ``persist_on_close`` takes a persistence point when it has ended, in either mode.
+        ``repeatable=False`` is for what must never be done twice: if nobody knows whether it was done, the instance is
+        suspended as in doubt. ``queue`` names the queue of the activity workers that are to do it;
+        ``heartbeat`` is how often such a worker must say that it lives.
         """
 
         def register(function: Callable[..., Any]) -> Activity[Any, Any]:
             activity: Activity[Any, Any] = Activity(
-                function, name=_name("activity", name or function.__name__), retry=retry, timeout=timeout
+                function,
+                name=_name("activity", name or function.__name__),
+                retry=retry,
+                timeout=timeout,
+                persist_on_close=persist_on_close,
+                repeatable=repeatable,
+                queue=None if queue is None else _name("queue", queue),
+                heartbeat=heartbeat,
             )
             if activity.name in self.activities:
                 raise AppError(f"app {self.name} has two activities named {activity.name!r}")
@@ -103,7 +132,8 @@ class App:
         ``persistence``: ``regular`` commits each activity's result before the next one starts,
         ``in_memory`` commits a whole burst at once. ``on_unhandled`` says what an unhandled exception
         does: ``abandon_and_suspend`` goes back to the last persistence point and suspends, ``abandon``
-        goes back and retries the message. Raises ``CompileError`` with file, line and mend.
+        goes back and retries the message, ``cancel`` undoes what is compensable and ends the instance as
+        cancelled, ``terminate`` ends it as faulted at once. Raises ``CompileError`` with file, line and mend.
         """
         if persistence not in get_args(Persistence):
             raise AppError(f"persistence={persistence!r}: use one of {', '.join(get_args(Persistence))}")
@@ -140,6 +170,7 @@ class App:
                 on_unhandled=on_unhandled,
                 expected_lifetime=expected_lifetime,
             )
+            entitle(function, Title(title, start))
             return function
 
         return register
@@ -148,6 +179,7 @@ class App:
         """Raise ``AppError`` if something that programs name is missing or does not fit."""
         for definition in self._definitions():
             self._check_names(definition)
+            self._check_subflows(definition)
         for workflow in self.workflows.values():
             if not workflow.start.correlation_field:
                 raise AppError(
@@ -155,8 +187,7 @@ class App:
                     f"declare it as class {workflow.start.__name__}(Message, correlation='<field>')"
                 )
         for activity in self.activities.values():
-            if activity.is_record and not activity.is_async:
-                raise AppError(f"record activity {activity.name} is a plain function: make it an async def")
+            activity.check()
         _ = self.messages, self.types
 
     def _check_names(self, definition: Definition) -> None:
@@ -171,6 +202,36 @@ class App:
                 raise AppError(
                     f"{definition.kind} {definition.name} uses activity {value.name!r} of another app than {self.name}"
                 )
+            if (title := title_of(value)) is not None and self._workflow_of(value) is None:
+                raise AppError(
+                    f"{definition.kind} {definition.name} uses workflow {title.name!r} of another app than {self.name}"
+                )
+
+    def _check_subflows(self, definition: Definition) -> None:
+        """Refuse the ``run`` of what cannot be run in somebody else's transactions."""
+        for call, function in definition.calls():
+            child = self._workflow_of(definition.value(call.args[0])) if function is run and call.args else None
+            if child is None:
+                continue
+            if child.persistence != "in_memory":
+                raise AppError(
+                    f"{definition.place_of(call)}: {definition.kind} {definition.name} runs {child.name}, which "
+                    "persists by itself: start() it instead, or make it persistence='in_memory'"
+                )
+            for inner in child.with_routines():
+                for other, used in inner.calls():
+                    if any(used is forbidden for forbidden in NOT_IN_RUN):
+                        raise AppError(
+                            f"{inner.place_of(other)}: {inner.kind} {inner.name} uses {used.__name__}(), but "
+                            f"{definition.name} runs {child.name} in its own transactions "
+                            f"({definition.place_of(call)}): start() it instead"
+                        )
+
+    def _workflow_of(self, function: object) -> Workflow | None:
+        """Return the workflow of this app that was made of a function."""
+        title = title_of(function)
+        workflow = self.workflows.get(title.name) if title is not None else None
+        return workflow if workflow is not None and workflow.function is function else None
 
     @cached_property
     def routines(self) -> Mapping[str, Routine[Any, Any]]:
@@ -188,10 +249,14 @@ class App:
     @cached_property
     def messages(self) -> Mapping[str, type[Message]]:
         """The message types that the app knows, by name."""
-        found: dict[str, type[Message]] = {}
+        found: dict[str, type[Message]] = {kind.message_type: kind for kind in RESULTS}
         for kind in self._classes():
-            if not issubclass(kind, Message) or kind is Message:
+            if not issubclass(kind, Message) or kind is Message or kind in RESULTS:
                 continue
+            if kind.message_type.startswith(RESERVED):
+                raise AppError(
+                    f"message type {kind.message_type!r}: names that begin with {RESERVED!r} are Holdfast's own"
+                )
             if found.setdefault(kind.message_type, kind) is not kind:
                 raise AppError(f"two message types are named {kind.message_type!r}")
         return found
@@ -200,7 +265,7 @@ class App:
     def types(self) -> Types:
         """The classes whose values may stand in variables and come back from the store."""
         types = Types()
-        for kind in (*awaitables.STORED, *self._declared):
+        for kind in (*awaitables.STORED, *compensable.STORED, *self._declared):
             types.add(kind)
         for kind in self._classes():
             if declarable(kind):

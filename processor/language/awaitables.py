@@ -7,6 +7,7 @@ that waits can be stored together with what it waits for.
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -123,6 +124,14 @@ class Scope(Generic[T]):
 
     __slots__ = ()
 
+    def entering(self) -> Enter[T]:
+        """Return what begins this scope; compiled code calls it."""
+        return Enter(self)
+
+    def leaving(self, pending: object) -> Leave:
+        """Return what ends this scope, given the exception that leaves it, or anything else; compiled code calls it."""
+        return Leave(self, pending if isinstance(pending, BaseException) else None)
+
     async def __aenter__(self) -> T:
         return await Enter(self)
 
@@ -231,11 +240,16 @@ def receive(type: type[M], key: object, timeout: timedelta | None = None) -> Awa
         TypeError: ``type`` is not a message type, or ``timeout`` not a ``timedelta``.
         InvalidMessage: the key is empty or too long.
     """
-    if not _is_message_type(type):
-        raise TypeError(f"receive() takes a Message class, not {type!r}")
+    return Receive(*wanted("receive", type, key, timeout))
+
+
+def wanted(function: str, type: object, key: object, timeout: timedelta | None) -> tuple[str, str, timedelta | None]:
+    """Return what a ``function`` is to wait for: type, key and how long at most; raises as ``receive`` does."""
+    if not (isinstance(type, builtins.type) and issubclass(type, Message)):
+        raise TypeError(f"{function}() takes a Message class, not {type!r}")
     if timeout is not None and not isinstance(timeout, timedelta):
-        raise TypeError(f"the timeout of receive() is a timedelta, not {timeout!r}")
-    return Receive(type.message_type, check_name("correlation", str(key)), timeout)
+        raise TypeError(f"the timeout of {function}() is a timedelta, not {timeout!r}")
+    return type.message_type, check_name("correlation", str(key)), timeout
 
 
 def send(message: Message) -> Awaitable[None]:
@@ -243,6 +257,38 @@ def send(message: Message) -> Awaitable[None]:
     if not isinstance(message, Message):
         raise TypeError(f"send() takes a Message, not {message!r}")
     return Send(message)
+
+
+def reply(message: Message) -> Awaitable[None]:
+    """Answer who sent the message that the instance took last, once the next persistence point has committed.
+
+    ``ReplyImpossible`` is raised at the ``await`` if that message named no queue for an answer.
+    """
+    if not isinstance(message, Message):
+        raise TypeError(f"reply() takes a Message, not {message!r}")
+    return Reply(message)
+
+
+def defer(work: Awaitable[Any]) -> Awaitable[None]:
+    """Leave a call of a record activity to be done in the transaction of the next persistence point.
+
+    Raises:
+        TypeError: ``work`` is no call of an activity.
+    """
+    if not isinstance(work, ActivityCall):
+        raise TypeError(f"defer() takes a call of a record activity, such as defer(book(claim)), not {work!r}")
+    return Defer(work)
+
+
+def suspend(reason: str) -> Awaitable[None]:
+    """Suspend the instance here; it goes on when somebody resumes it.
+
+    Raises:
+        TypeError: ``reason`` is not a string.
+    """
+    if not isinstance(reason, str):
+        raise TypeError(f"suspend() takes the reason in words, not {reason!r}")
+    return Suspend(reason)
 
 
 def delay(until: timedelta | datetime) -> Awaitable[None]:
@@ -305,7 +351,3 @@ STORED = (
     Cancelled,
 )
 """The classes that Holdfast itself puts into the variables of a waiting instance."""
-
-
-def _is_message_type(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, Message)

@@ -12,7 +12,8 @@ from functools import cached_property
 from types import ModuleType
 from typing import Any, ClassVar
 
-from holdfast.processor.language import awaitables
+from holdfast.processor.language import awaitables, scopes
+from holdfast.processor.language.activity import Activity
 from holdfast.processor.language.program import Program
 from holdfast.schemas.message import Message
 
@@ -54,7 +55,7 @@ class Definition:
             if hasattr(self.module, name):
                 yield getattr(self.module, name)
         for node in ast.walk(self._tree):
-            if isinstance(node, ast.Attribute) and isinstance(owner := self._value(node.value), ModuleType):
+            if isinstance(node, ast.Attribute) and isinstance(owner := self.value(node.value), ModuleType):
                 yield getattr(owner, node.attr, None)
 
     @property
@@ -63,23 +64,44 @@ class Definition:
         return frozenset(message.message_type for message in self.received())
 
     def received(self) -> Iterator[type[Message]]:
-        """Yield the types awaited by ``receive``; all message types named, if one is not a plain name."""
-        for call in ast.walk(self._tree):
-            if not isinstance(call, ast.Call) or self._value(call.func) is not awaitables.receive:
+        """Yield the types that it waits for; all message types named, if one is not a plain name."""
+        for call, function in self.calls():
+            if function is not awaitables.receive and function is not scopes.transacted_receive:
                 continue
-            wanted = self._value(call.args[0]) if call.args else None
+            wanted = self.value(call.args[0]) if call.args else None
             if isinstance(wanted, type) and issubclass(wanted, Message):
                 yield wanted
             else:
                 yield from (m for m in self.named() if isinstance(m, type) and issubclass(m, Message))
 
+    @property
+    def uses_persistence(self) -> bool:
+        """Whether the function itself needs a store: for a scope, or for an activity with ``persist_on_close``."""
+        needing = (scopes.transaction, scopes.transacted_receive, scopes.compensable)
+        return any(
+            value.persist_on_close if isinstance(value, Activity) else any(value is scope for scope in needing)
+            for _, value in self.calls()
+        )
+
+    def calls(self) -> Iterator[tuple[ast.Call, Any]]:
+        """Yield the calls in the function, each with what its callee stands for now, if that is a global name."""
+        for node in ast.walk(self._tree):
+            if isinstance(node, ast.Call) and (value := self.value(node.func)) is not None:
+                yield node, value
+
+    def place_of(self, node: ast.expr) -> str:
+        """File and line of a part of the function."""
+        code = self.function.__code__
+        return f"{code.co_filename}:{code.co_firstlineno + node.lineno - 1}"
+
     @cached_property
     def _tree(self) -> ast.Module:
         return ast.parse(textwrap.dedent(inspect.getsource(self.function)))
 
-    def _value(self, node: ast.expr) -> object:
+    def value(self, node: ast.expr) -> object:
+        """Return what a global or dotted name stands for in the module as it is now."""
         if isinstance(node, ast.Name):
             return getattr(self.module, node.id, None)
         if isinstance(node, ast.Attribute):
-            return getattr(self._value(node.value), node.attr, None)
+            return getattr(self.value(node.value), node.attr, None)
         return None

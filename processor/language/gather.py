@@ -12,6 +12,7 @@ from holdfast.processor.language.awaitables import (
     Gather,
     Receive,
     RoutineCall,
+    SubflowCall,
 )
 
 T1 = TypeVar("T1")
@@ -21,7 +22,7 @@ T4 = TypeVar("T4")
 T5 = TypeVar("T5")
 T = TypeVar("T")
 
-BRANCHES = (ActivityCall, Receive, Delay, FirstOf, RoutineCall)
+BRANCHES = (ActivityCall, Receive, Delay, FirstOf, RoutineCall, SubflowCall)
 
 
 # As for asyncio.gather, type checkers are told of a tuple where the number of results is known: of a
@@ -43,7 +44,7 @@ def gather(
 @overload
 def gather(*branches: Awaitable[T]) -> Awaitable[list[T]]: ...
 def gather(*branches: Awaitable[Any]) -> Awaitable[Any]:
-    """Run activities, ``receive``, ``delay``, ``first_of`` and routines side by side.
+    """Run activities, ``receive``, ``delay``, ``first_of``, routines, ``run`` and ``start`` side by side.
 
     The answer is the list of their results, in the order of the branches. Code activities run at the
     same time, record activities one after the other; routines take turns at their awaits, as asyncio
@@ -57,12 +58,12 @@ def gather(*branches: Awaitable[Any]) -> Awaitable[Any]:
     the exception (``__notes__``).
 
     Raises:
-        TypeError: a branch is none of these; ``send`` and ``checkpoint`` are awaited by themselves.
+        TypeError: a branch is none of these; ``send``, ``spawn`` and ``checkpoint`` are awaited by themselves.
     """
     for branch in branches:
-        if not isinstance(branch, BRANCHES):
+        if not isinstance(branch, BRANCHES) or (isinstance(branch, SubflowCall) and branch.mode == "spawn"):
             raise TypeError(
-                "a branch of gather() is an activity, a receive(), delay() or first_of(), or a routine, "
-                f"but one is {branch!r}"
+                "a branch of gather() is an activity, a receive(), delay() or first_of(), a routine, or a run() or "
+                f"start(), but one is {branch!r}"
             )
     return Gather(branches)

@@ -22,6 +22,9 @@ from holdfast.schemas.identifiers import check_name
 P = ParamSpec("P")
 R = TypeVar("R")
 
+RESERVED = "holdfast."
+"""What the names of Holdfast's own routines and message types begin with."""
+
 
 class Routine(Generic[P, R]):
     """A compiled routine; calling it gives an awaitable ``RoutineCall``, and does nothing else yet.
@@ -87,6 +90,8 @@ def routine(function: Callable[..., Any] | None = None, /, *, name: str | None =
             title = check_name("routine", name or function.__name__)
         except InvalidMessage as error:
             raise AppError(error.detail) from None
+        if title.startswith(RESERVED):
+            raise AppError(f"routine {title!r}: names that begin with {RESERVED!r} are Holdfast's own")
         return Routine(function, name=title)
 
     return register if function is None else register(function)

@@ -12,7 +12,7 @@ from holdfast.processor.language.routine import reachable
 from holdfast.schemas.message import Message
 
 Persistence = Literal["regular", "in_memory"]
-OnUnhandled = Literal["abandon_and_suspend", "abandon"]
+OnUnhandled = Literal["abandon_and_suspend", "abandon", "cancel", "terminate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,5 +33,14 @@ class Workflow(Definition):
     @cached_property
     def receives(self) -> frozenset[str]:
         """The message types that it waits for somewhere, in its routines too, its start type included."""
-        routines = reachable(self.named()).values()
-        return super().receives.union({self.start.message_type}, *(r.definition.receives for r in routines))
+        own = super().receives
+        return own.union({self.start.message_type}, *(r.receives for r in self.with_routines() if r is not self))
+
+    @cached_property
+    def needs_persistence(self) -> bool:
+        """Whether it, or a routine that it reaches, cannot do without a persistence provider."""
+        return any(definition.uses_persistence for definition in self.with_routines())
+
+    def with_routines(self) -> list[Definition]:
+        """Return the workflow's own definition and those of the routines that it reaches."""
+        return [self, *(routine.definition for routine in reachable(self.named()).values())]

@@ -16,6 +16,7 @@ OPEN_A_TRANSACTION = {
     "processor/store/commit.py",
     "processor/store/memory.py",
     "processor/store/unit_of_work.py",
+    "processor/testing/world.py",
     "schemas/postgres/migrate.py",
 }
 """All others write into the transaction of their caller, whose connection is their first argument."""

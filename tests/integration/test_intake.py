@@ -8,8 +8,8 @@ from holdfast.processor.broker.channel import Channel
 from holdfast.processor.broker.frames import Properties
 from holdfast.processor.language.app import App
 from holdfast.processor.services.intake import Intake
+from holdfast.processor.testing.world import World
 from tests.support.broker import dice, eventually, message, running_broker
-from tests.support.simulation import World
 
 
 class Rejecting(Channel):

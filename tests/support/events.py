@@ -3,31 +3,43 @@
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hypothesis import strategies as st
 
 from holdfast.events.types import (
     ActivityCompleted,
+    ActivityDelayed,
     ActivityFailed,
+    ActivityIntended,
+    ActivityRequested,
+    ActivityResolved,
     BookmarkClosed,
     BookmarkOpened,
+    CancelRequested,
     Event,
     FrameChange,
+    InstanceCancelled,
     InstanceCompleted,
+    InstanceContinued,
+    InstanceFaulted,
     InstanceResumed,
     InstanceStarted,
     InstanceSuspended,
+    InstanceTerminated,
     MessageReceived,
     MessageSent,
     Persisted,
+    SubflowEnded,
+    SubflowStarted,
     TimerFired,
+    TransactionRolledBack,
     Where,
 )
 
 HERE = Where("0", 3, 17)
 
-EVERY_TYPE: tuple[Event, ...] = (
+FIRST_RELEASE: tuple[Event, ...] = (
     InstanceStarted(
         workflow="order",
         program_hash="6a09e667",
@@ -87,6 +99,105 @@ EVERY_TYPE: tuple[Event, ...] = (
     Persisted(reason="completed", ended=("0", "0.1")),
     BookmarkClosed(where=Where("0.4-2", 7, 21), bookmark="0.4-2.1"),
 )
+"""What the first released form knew."""
+
+CHILD = "01890a5d-ac96-774b-bcce-b302099a8057"
+ERROR = {"$exception": "builtins.ValueError", "args": ["no such card"]}
+CHARGE = "i/0/3/1/charge"
+PACK = "i/0/4/1/pack"
+
+SECOND_RELEASE: tuple[Event, ...] = (
+    InstanceStarted(
+        workflow="order",
+        program_hash="6a09e667",
+        correlation_key="order-1",
+        message_id="m-1",
+        message_type="OrderPlaced",
+        body={"order_id": "order-1"},
+        reply_to="shop.answers",
+        parent="01890a5d-ac96-774b-bcce-b302099a8056",
+        subflow="start",
+    ),
+    ActivityIntended(where=HERE, activity="charge", idempotency_key=CHARGE),
+    Persisted(
+        reason="activity_intent",
+        frames={"0": FrameChange(step=3, line=17, visits=1)},
+        idle=True,
+        values={"tenant": "north"},
+        promoted={"city": "Ulm", "amount": {"$decimal": "12.50"}},
+    ),
+    InstanceSuspended(reason="in_doubt", detail="charge", where=HERE),
+    ActivityResolved(
+        where=HERE,
+        activity="charge",
+        idempotency_key=CHARGE,
+        decision="done",
+        by="ops",
+        why="the bank has it",
+        result={"$tuple": ["C-1"]},
+    ),
+    ActivityResolved(where=HERE, activity="charge", idempotency_key=CHARGE, decision="retry", by="ops"),
+    ActivityDelayed(
+        where=HERE,
+        activity="charge",
+        idempotency_key=CHARGE,
+        attempts=2,
+        error=ERROR,
+        due="2026-03-04T05:06:07.000008+00:00",
+    ),
+    ActivityRequested(
+        where=Where("0", 4, 18), activity="pack", idempotency_key=PACK, attempt=1, queue="packers", message_id="i:9:0"
+    ),
+    BookmarkOpened(
+        where=Where("0", 4, 18),
+        bookmark="0.4.1",
+        kind="activity",
+        message_type="holdfast.ActivityResult",
+        correlation_key=PACK,
+    ),
+    TransactionRolledBack(where=HERE, error=ERROR),
+    SubflowStarted(
+        where=Where("0", 5, 19), instance_id=CHILD, workflow="invoice", correlation_key="order-1", mode="start"
+    ),
+    BookmarkOpened(
+        where=Where("0", 5, 19),
+        bookmark="0.5.1",
+        kind="child",
+        message_type="holdfast.SubflowResult",
+        correlation_key=CHILD,
+    ),
+    MessageReceived(
+        where=HERE,
+        bookmark="0:paid",
+        closes=("0:paid",),
+        message_id="m-2",
+        message_type="PaymentReceived",
+        correlation_key="order-1",
+        body={},
+        reply_to="shop.answers",
+    ),
+    SubflowEnded(
+        where=Where("0", 5, 19),
+        instance_id=CHILD,
+        workflow="invoice",
+        outcome="completed",
+        result="I-1",
+        closes=("0.5.1",),
+    ),
+    SubflowEnded(where=HERE, instance_id=CHILD, workflow="invoice", outcome="faulted", error=ERROR),
+    CancelRequested(by="ops", why="ordered twice"),
+    CancelRequested(by="ops"),
+    InstanceFaulted(error=ERROR, where=HERE),
+    InstanceFaulted(error=ERROR),
+    InstanceCancelled(error=ERROR, where=HERE),
+    InstanceCancelled(),
+    InstanceTerminated(by="ops", why="ordered twice"),
+    InstanceTerminated(by="ops"),
+    InstanceContinued(instance_id="01890a5d-ac96-774b-bcce-b302099a8058"),
+)
+"""The types and fields that the second release added."""
+
+EVERY_TYPE = (*FIRST_RELEASE, *SECOND_RELEASE)
 """Every type, each field once with and, if it may be left out, once without a value."""
 
 JSON = st.recursive(
@@ -119,6 +230,8 @@ def _values(hint: Any) -> st.SearchStrategy[Any]:
         return JSON
     if hint is str:
         return _NAMES
+    if hint is bool:
+        return st.booleans()
     if hint is int:
         return st.integers(0, 9)
     if hint is NoneType:
@@ -127,7 +240,7 @@ def _values(hint: Any) -> st.SearchStrategy[Any]:
         return _dataclass(hint)
     if origin is Literal:
         return st.sampled_from(arguments)
-    if origin is UnionType:
+    if origin in (Union, UnionType):
         return st.one_of([_values(arm) for arm in arguments])
     if origin is tuple:
         return st.lists(_values(arguments[0]), max_size=3).map(tuple)

@@ -11,23 +11,30 @@ from hypothesis import given
 from holdfast.events.codec import decode, encode
 from holdfast.events.types import Event, InstanceCompleted, InstanceResumed, Where
 from holdfast.schemas.errors import UnreadableEvent
-from tests.support.events import EVERY_TYPE, events
+from tests.support.events import EVERY_TYPE, FIRST_RELEASE, events
 
-GOLDEN = json.loads(Path(__file__).parents[1].joinpath("golden/events/v1.json").read_text(encoding="utf-8"))
-PAIRS = list(zip(EVERY_TYPE, GOLDEN, strict=True))
+
+def golden(name: str) -> list[dict[str, Any]]:
+    path = Path(__file__).parents[1].joinpath("golden/events", name)
+    stored: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return stored
+
+
+FIRST = list(zip(FIRST_RELEASE, golden("v1.json"), strict=True))
+NEWEST = list(zip(EVERY_TYPE, golden("v2.json"), strict=True))
 
 
 def test_the_samples_hold_every_event_type() -> None:
     assert {type(event) for event in EVERY_TYPE} == set(get_args(Event))
 
 
-@pytest.mark.parametrize(("event", "stored"), PAIRS)
-def test_the_first_released_form_is_still_read(event: Event, stored: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("event", "stored"), [*FIRST, *NEWEST])
+def test_every_released_form_is_still_read(event: Event, stored: dict[str, Any]) -> None:
     assert decode(stored["type"], orjson.dumps(stored["data"])) == event
 
 
-@pytest.mark.parametrize(("event", "stored"), PAIRS)
-def test_the_first_released_form_is_still_written(event: Event, stored: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("event", "stored"), NEWEST)
+def test_the_newest_form_is_written(event: Event, stored: dict[str, Any]) -> None:
     assert encode(event) == (stored["type"], orjson.dumps(stored["data"]))
 
 

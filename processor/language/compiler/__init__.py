@@ -18,6 +18,7 @@ from holdfast.processor.language.compiler.assembler import Assembler, layout
 from holdfast.processor.language.compiler.expressions import Expressions
 from holdfast.processor.language.compiler.names import Names, parameters
 from holdfast.processor.language.compiler.refusals import Refusals
+from holdfast.processor.language.compiler.scopes import ScopeRules
 from holdfast.processor.language.compiler.source import definition
 from holdfast.processor.language.compiler.statements import Statements
 from holdfast.processor.language.program import Program
@@ -52,7 +53,7 @@ def _compiled(function: Any, name: str) -> Program:
     names = Names.of(body, lazy_annotations=lazy)
     arguments = parameters(node.args)
     local = frozenset(names.bound | set(arguments))
-    refusals = Refusals(file, local)
+    refusals = Refusals(file, local, ScopeRules(function.__globals__, local))
     for statement in body:
         refusals.visit(statement)
     function_names = set(functions.bound_to_functions(body))

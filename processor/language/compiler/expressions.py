@@ -161,14 +161,18 @@ class Expressions:
         return placed(variable(slot), at)
 
     def _await(self, node: ast.Await) -> ast.expr:
-        assembler = self.assembler
-        value = self.lower(node.value)
-        assembler.add(ast.Assign(targets=[variable("$await", ast.Store())], value=value), node)
-        slot = assembler.temporary()
-        place = [getattr(node, name) for name in PLACE]
-        assembler.emit("await", into=slot, at=place, live=sorted(set(assembler.live)))
-        assembler.keep(slot)
+        slot = self.ask(self.lower(node.value), node)
+        self.assembler.keep(slot)
         return placed(variable(slot), node)
+
+    def ask(self, value: ast.expr, at: ast.expr) -> str:
+        """Await what is left of an expression, at the place of ``at``; return the temporary that gets the answer."""
+        assembler = self.assembler
+        assembler.add(ast.Assign(targets=[variable("$await", ast.Store())], value=value), at)
+        slot = assembler.temporary()
+        place = [getattr(at, name) for name in PLACE]
+        assembler.emit("await", into=slot, at=place, live=sorted(set(assembler.live)))
+        return slot
 
     def _bool(self, node: ast.BoolOp) -> ast.expr:
         """Lower ``and`` and ``or``: each value but the last is tested once, and the deciding one is the result."""
@@ -293,8 +297,8 @@ class Expressions:
 
 
 def awaits(node: ast.AST | None) -> bool:
-    """Tell whether there is an await in a node."""
-    return node is not None and any(isinstance(part, ast.Await) for part in ast.walk(node))
+    """Tell whether there is an await in a node; entering and leaving a scope are two."""
+    return node is not None and any(isinstance(part, ast.Await | ast.AsyncWith) for part in ast.walk(node))
 
 
 def _after(parts: list[ast.expr], part: ast.expr) -> list[ast.expr]:

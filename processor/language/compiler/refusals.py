@@ -6,6 +6,7 @@ import ast
 from typing import NoReturn
 
 from holdfast.processor.language.compiler.expressions import awaits
+from holdfast.processor.language.compiler.scopes import ScopeRules
 from holdfast.schemas.errors import CompileError
 
 _FIRST = "Assign the awaited value to a name first."
@@ -15,9 +16,11 @@ _FRAME = frozenset({"locals", "eval", "exec", "vars", "dir"})
 class Refusals(ast.NodeVisitor):
     """Walks a workflow's body and raises ``CompileError`` at the first thing that cannot become a program."""
 
-    def __init__(self, file: str, local: frozenset[str]) -> None:
+    def __init__(self, file: str, local: frozenset[str], rules: ScopeRules) -> None:
         self._file = file
         self._local = local
+        self._rules = rules
+        self._around: list[str] = []
         self._nested = 0
 
     def refuse(self, node: ast.AST, what: str, mend: str) -> NoReturn:
@@ -28,7 +31,30 @@ class Refusals(ast.NodeVisitor):
         self.refuse(node, "async for cannot be persisted", "Fetch the items in an activity and walk them with for.")
 
     def visit_AsyncWith(self, node: ast.AsyncWith) -> None:
-        self.refuse(node, "async with cannot be persisted", "Do what needs this context inside an activity.")
+        depth = len(self._around)
+        for item in node.items:
+            scope = self._rules.scope(item.context_expr)
+            if scope is None:
+                self.refuse(
+                    item.context_expr,
+                    "async with takes transaction(), transacted_receive(), no_persist() and compensable() only, and "
+                    "these called by their global names",
+                    "Do what needs this context inside an activity.",
+                )
+            if wrong := self._rules.misplaced_scope(scope, self._around):
+                self.refuse(item.context_expr, *wrong)
+            self.visit(item.context_expr)
+            self._around.append(scope)
+            if item.optional_vars is not None:
+                self.visit(item.optional_vars)
+        for statement in node.body:
+            self.visit(statement)
+        del self._around[depth:]
+
+    def visit_Await(self, node: ast.Await) -> None:
+        if found := self._rules.misplaced_await(node.value, self._around):
+            self.refuse(*found)
+        self.generic_visit(node)
 
     def visit_With(self, node: ast.With) -> None:
         if any(awaits(statement) for statement in node.body):

@@ -64,6 +64,8 @@ class Statements:
             case ast.With():
                 node.items[0].context_expr = lower(node.items[0].context_expr)
                 native(node)
+            case ast.AsyncWith():
+                self._scopes(node.items, node.body)
             case _:
                 self.expressions.refuse(
                     node, "await is not possible in this statement", "Assign the awaited value to a name first."
@@ -258,6 +260,36 @@ class Statements:
         assembler.emit("resume", pending=pending)
         assembler.mark(end)
 
+    def _scopes(self, items: Sequence[ast.withitem], body: Sequence[ast.stmt]) -> None:
+        """Lower ``async with``: its scope is entered, then left as a ``finally`` clause, whatever way out is taken."""
+        assembler, expressions = self.assembler, self.expressions
+        (item, *rest), at = items, items[0].context_expr
+        scope, pending, entry, end = assembler.slot("scope"), assembler.slot("pending"), Label(), Label()
+        with assembler.statement():
+            value = expressions.lower(item.context_expr)
+            assembler.add(ast.Assign(targets=[variable(scope, ast.Store())], value=value), at)
+        with assembler.keeping(scope):
+            entered = expressions.ask(_call(variable(scope), "entering"), at)
+            clauses = (*assembler.context.clauses, Finally(pending, entry))
+            with assembler.within(catch=(pending, entry), clauses=clauses):
+                if item.optional_vars is not None:
+                    with assembler.statement():
+                        if awaits(item.optional_vars):
+                            assembler.keep(entered)
+                        self._store(item.optional_vars, placed(variable(entered), item.optional_vars))
+                if rest:
+                    self._scopes(rest, body)
+                else:
+                    self.body(body)
+            assembler.emit("leave", pending=pending, to=entry)
+            assembler.jump(end)
+            assembler.mark(entry)
+            handling = (pending, *assembler.context.handling)
+            with assembler.within(handling=handling), assembler.keeping(pending):
+                expressions.ask(_call(variable(scope), "leaving", variable(pending)), at)
+            assembler.emit("resume", pending=pending)
+        assembler.mark(end)
+
     def _match(self, node: ast.Match) -> None:
         """Lower ``match``: Python picks the case, up to the next case whose guard awaits."""
         assembler = self.assembler
@@ -292,6 +324,10 @@ class Statements:
             self.body(case.body)
             assembler.jump(end)
         assembler.mark(none)
+
+
+def _call(owner: ast.expr, method: str, *arguments: ast.expr) -> ast.expr:
+    return ast.Call(func=ast.Attribute(owner, method, ast.Load()), args=list(arguments), keywords=[])
 
 
 def _walk(slot: str) -> ast.expr:

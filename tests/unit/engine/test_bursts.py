@@ -12,9 +12,9 @@ from holdfast.processor.language.activity import Retry
 from holdfast.processor.language.app import App
 from holdfast.processor.language.awaitables import checkpoint, delay, first_of, receive, send
 from holdfast.processor.language.transaction import Transaction
+from holdfast.processor.testing.world import World
 from holdfast.schemas.errors import KeyInUse
 from holdfast.schemas.message import Message
-from tests.support.simulation import World
 
 app = App("shop")
 calls: list[Any] = []

@@ -9,8 +9,9 @@ import pytest
 
 from holdfast.processor.language.app import App
 from holdfast.processor.language.awaitables import checkpoint, delay, receive, send
+from holdfast.processor.testing.host import Delivered, SimulatedHost
+from holdfast.processor.testing.world import World
 from holdfast.schemas.message import Message
-from tests.support.simulation import Delivered, SimulatedHost, World
 
 app = App("mortal")
 

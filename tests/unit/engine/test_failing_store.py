@@ -10,9 +10,10 @@ import pytest
 from holdfast.processor.language.activity import Retry
 from holdfast.processor.language.app import App
 from holdfast.processor.language.awaitables import delay, receive, send
+from holdfast.processor.testing.host import Delivered
+from holdfast.processor.testing.world import World
 from holdfast.schemas.errors import StorageError
 from holdfast.schemas.message import Message
-from tests.support.simulation import Delivered, World
 
 app = App("shaken")
 failures: dict[str, int] = {}

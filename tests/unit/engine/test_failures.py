@@ -15,9 +15,9 @@ from holdfast.processor.language.app import App
 from holdfast.processor.language.awaitables import checkpoint, delay, receive, send
 from holdfast.processor.language.transaction import Transaction
 from holdfast.processor.store.memory import MemoryUnitOfWork
+from holdfast.processor.testing.world import World
 from holdfast.schemas.errors import CommitOutcomeUnknown, StorageError
 from holdfast.schemas.message import Message
-from tests.support.simulation import World
 
 app = App("faults")
 calls: list[str] = []

@@ -9,9 +9,9 @@ from pydantic import field_validator
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.language.app import App
 from holdfast.processor.language.awaitables import receive
+from holdfast.processor.testing.world import World
 from holdfast.schemas.errors import InvalidMessage
 from holdfast.schemas.message import Envelope, Message
-from tests.support.simulation import World
 
 app = App("lines")
 gates: dict[str, asyncio.Event] = {}

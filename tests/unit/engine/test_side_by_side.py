@@ -13,9 +13,10 @@ from holdfast.processor.language.awaitables import checkpoint, delay, first_of, 
 from holdfast.processor.language.gather import gather
 from holdfast.processor.language.routine import routine
 from holdfast.processor.language.transaction import Transaction
+from holdfast.processor.testing.host import SimulatedHost
+from holdfast.processor.testing.world import World
 from holdfast.schemas.errors import Cancelled
 from holdfast.schemas.message import Message
-from tests.support.simulation import SimulatedHost, World
 
 app = App("beside")
 calls: list[Any] = []

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from holdfast.processor.testing.world import World
 from holdfast.schemas.message import Message
-from tests.support.simulation import World
 
 SOURCE = """
 from holdfast import App, Message, receive

@@ -8,9 +8,10 @@ import pytest
 from holdfast.processor.language.activity import Retry
 from holdfast.processor.language.app import App
 from holdfast.processor.language.awaitables import delay, receive
+from holdfast.processor.testing.host import SimulatedHost
+from holdfast.processor.testing.world import World
 from holdfast.schemas.errors import StorageError
 from holdfast.schemas.message import Message
-from tests.support.simulation import SimulatedHost, World
 
 app = App("stuck")
 calls: list[str] = []

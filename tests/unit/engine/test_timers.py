@@ -7,8 +7,8 @@ import pytest
 from holdfast.processor.engine.provider import Intake
 from holdfast.processor.language.app import App
 from holdfast.processor.language.awaitables import delay, first_of, receive
+from holdfast.processor.testing.world import World
 from holdfast.schemas.message import Message
-from tests.support.simulation import World
 
 app = App("timers")
 

@@ -60,6 +60,10 @@ def plainly(tx: Transaction, key: str) -> None:
     return None
 
 
+async def records(tx: Transaction, key: str) -> None:
+    return None
+
+
 def unknowable(key: "Nowhere") -> None:  # type: ignore[name-defined] # noqa: F821 It is what the check is to find.
     return None
 
@@ -76,11 +80,24 @@ REGISTERED: list[tuple[list[Callable[[App], object]], str]] = [
     ([activity(plainly), activity(plainly)], "two activities named 'plainly'"),
     ([activity(plainly, name="x" * 256)], "activity has 256 bytes, at most 255"),
     ([activity(plainly, timeout=timedelta(0))], "activity plainly: timeout must be positive"),
+    ([activity(simple, queue="q", heartbeat=timedelta(0))], "activity simple: heartbeat must be positive"),
+    (
+        [activity(simple, heartbeat=timedelta(1))],
+        "a heartbeat is sent by activity workers, so it needs a queue",
+    ),
+    (
+        [activity(simple, repeatable=False, retry=Retry(attempts=2))],
+        "not repeatable, so it cannot have 2 attempts",
+    ),
+    ([activity(simple, queue="x" * 256)], "queue has 256 bytes, at most 255"),
     ([workflow(simple), workflow(simple, start=Loose)], "two workflows named 'simple'"),
     ([workflow(simple), workflow(strays)], "Placed starts both simple and strays"),
     ([workflow(simple, name="x" * 256)], "workflow has 256 bytes, at most 255"),
     ([workflow(simple, persistence="sometimes")], "persistence='sometimes': use one of regular, in_memory"),
-    ([workflow(simple, on_unhandled="pray")], "on_unhandled='pray': use one of abandon_and_suspend, abandon"),
+    (
+        [workflow(simple, on_unhandled="pray")],
+        "on_unhandled='pray': use one of .*, cancel, terminate",
+    ),
 ]
 
 CHECKED: list[tuple[list[Callable[[App], object]], str]] = [
@@ -93,6 +110,8 @@ CHECKED: list[tuple[list[Callable[[App], object]], str]] = [
     ([workflow(names_both)], "two message types are named 'Placed'"),
     ([activity(plainly)], "record activity plainly is a plain function: make it an async def"),
     ([activity(unknowable)], "activity unknowable: annotation names an unknown type"),
+    ([activity(records, queue="q")], "record activity records cannot be on queue 'q'"),
+    ([activity(records, repeatable=False)], "record activity records is exactly-once anyway"),
 ]
 
 
@@ -132,18 +151,20 @@ def test_the_name_of_an_app_makes_names_of_queues(name: str) -> None:
     [
         ({"attempts": 0}, "at least one attempt"),
         ({"factor": 0.5}, "waits cannot shrink"),
-        ({"delay": timedelta(seconds=-1)}, r"delay=.*use 0 to 5 seconds"),
-        ({"max_delay": timedelta(seconds=6)}, r"max_delay=.*use 0 to 5 seconds"),
+        ({"delay": timedelta(seconds=-1)}, r"delay=.*a wait cannot be negative"),
+        ({"max_delay": timedelta(seconds=-1)}, r"max_delay=.*a wait cannot be negative"),
     ],
 )
-def test_a_retry_stays_within_the_burst(options: dict[str, Any], said: str) -> None:
+def test_a_retry_that_makes_no_sense_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(AppError, match=said):
         Retry(**options)
 
 
 def test_waits_between_attempts_grow_to_their_bound() -> None:
     retry = Retry(delay=timedelta(seconds=1), factor=2, max_delay=timedelta(seconds=3))
-    assert [retry.wait(attempt) for attempt in (1, 2, 3, 9)] == [1, 2, 3, 3]
+    assert [retry.wait(attempt) for attempt in (1, 2, 3, 9, 9999)] == [1, 2, 3, 3, 3]
+    assert Retry(delay=timedelta(0)).wait(9999) == 0
+    assert Retry(delay=timedelta(days=7), max_delay=timedelta(days=9)).wait(1) == 7 * 24 * 3600
 
 
 def test_an_activity_registered_is_data_when_called() -> None:

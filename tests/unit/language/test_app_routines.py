@@ -92,7 +92,7 @@ def test_routines_are_found_from_one_to_the_next_with_types_messages_and_modules
     shop = define("shop", SOURCE.format(code=CHAIN, call="first"))
     shop.app.check()
     assert shop.app.routines == {"first": shop.first, "second": shop.second}
-    assert set(shop.app.messages) == {"Placed", "Paid"}
+    assert set(shop.app.messages) == {"Placed", "Paid", "holdfast.SubflowResult", "holdfast.ActivityResult"}
     assert shop.app.workflows["order"].receives == {"Placed", "Paid"}
     assert shop.second.definition.receives == {"Paid"}
     assert "math" in shop.app.types.modules

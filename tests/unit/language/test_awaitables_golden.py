@@ -14,16 +14,26 @@ from holdfast.processor.language.awaitables import (
     STORED,
     ActivityCall,
     Checkpoint,
+    ContinueAsNew,
+    Defer,
     Delay,
     Ended,
+    Enter,
     FirstOf,
     Gather,
     Gathering,
+    Leave,
+    NoPersist,
     Outcome,
     Receive,
+    Reply,
     RoutineCall,
     Running,
     Send,
+    SubflowCall,
+    Suspend,
+    TransactedReceive,
+    TransactionScope,
 )
 from holdfast.schemas.errors import Cancelled
 from holdfast.schemas.message import Message
@@ -60,6 +70,14 @@ def examples() -> dict[str, Any]:
             Gathering([Ended(), Running()], ValueError("failed"), is_cancelling=True),
         ],
         "0.cancelled": Cancelled(),
+        "0.reply": Reply(Note(key="k")),
+        "0.defer": Defer(ActivityCall("book", ("k",))),
+        "0.suspend": Suspend("on purpose"),
+        "0.subflow": [SubflowCall("child", Note(key="k"), mode) for mode in ("run", "start", "spawn")],
+        "0.continue": ContinueAsNew(Note(key="k")),
+        "0.scopes": [TransactionScope(), TransactionScope(timedelta(seconds=5)), NoPersist()],
+        "0.enter": Enter(TransactedReceive("Note", "k", timedelta(1))),
+        "0.leave": [Leave(TransactionScope()), Leave(TransactedReceive("Note", "k"), ValueError("failed"))],
     }
 
 

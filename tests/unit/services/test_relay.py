@@ -14,8 +14,9 @@ from holdfast.processor.engine.provider import Outgoing
 from holdfast.processor.language.app import App
 from holdfast.processor.language.awaitables import receive, send
 from holdfast.processor.services import relay
+from holdfast.processor.testing.host import SimulatedHost
+from holdfast.processor.testing.world import World
 from holdfast.schemas.message import Message
-from tests.support.simulation import SimulatedHost, World
 
 app = App("relayed")
 

@@ -1,0 +1,170 @@
+"""The activities that one instance's frames call: one after the other, or side by side in a ``gather``."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Sequence
+from typing import Any, cast
+
+from holdfast.events.types import ActivityCompleted, ActivityFailed
+from holdfast.processor.core.machine import Ask
+from holdfast.processor.core.outcomes import Raised, Returned
+from holdfast.processor.engine import activities
+from holdfast.processor.engine.asks import Asks, where
+from holdfast.processor.engine.persistence_point import encode_value
+from holdfast.processor.engine.provider import UnitOfWork
+from holdfast.processor.engine.runtime import Runtime
+from holdfast.processor.engine.scopes import Scopes
+from holdfast.processor.engine.side_by_side import SideBySide
+from holdfast.processor.engine.unhandled import UnhandledError
+from holdfast.processor.engine.writer import Writer
+from holdfast.processor.language.activity import Activity
+from holdfast.processor.language.awaitables import ActivityCall, Defer
+from holdfast.schemas.errors import AppError, ScopeError
+from holdfast.schemas.identifiers import idempotency_key
+
+Ended = tuple[Ask, Returned | Raised, int]
+
+
+class ActivityCalls:
+    """Runs activities, records how they ended and answers their asks."""
+
+    def __init__(self, runtime: Runtime, asks: Asks, writer: Writer, scopes: Scopes) -> None:
+        self._runtime = runtime
+        self._asks = asks
+        self._writer = writer
+        self._scopes = scopes
+        self._running = SideBySide()
+        writer.before_commit.append(self._do_pending_work)
+
+    async def serve(self, calls: Sequence[Ask]) -> None:
+        """Bring at least one of the calls that are pending to its end."""
+        if len(calls) == 1 and not self._running:
+            await self._run_alone(calls[0])
+        else:
+            await self._run_side_by_side([ask for ask in calls if ask not in self._running])
+
+    async def defer(self, ask: Ask) -> None:
+        """Take in pending work."""
+        call = cast("Defer", ask.awaited).call
+        activity = self._runtime.app.activities.get(call.activity)
+        if activity is None or not activity.is_record:
+            error = ScopeError(
+                what=f"{call.activity} is deferred but is no record activity",
+                mend="Pending work runs in the transaction of the next persistence point: let it take a Transaction.",
+                line=ask.line,
+            )
+            self._asks.answer(ask, Raised(error))
+            return
+        self._writer.unwritten.deferred.append((ask, call))
+        self._asks.answer(ask, Returned())
+
+    async def withdraw(self, asks: Sequence[Ask]) -> None:
+        """Cancel the activities of asks that were taken back, and record how they ended."""
+        for ask, outcome, attempts in await self._running.cancel([ask.path for ask in asks]):
+            await self._end(ask, outcome, attempts)
+
+    async def stop(self) -> None:
+        """Cancel all: the burst is over."""
+        await self._running.stop()
+
+    async def _run_alone(self, ask: Ask) -> None:
+        await self._commit_earlier(ask)
+        activity = self._activity(ask)
+        if activity is None:
+            self._asks.answer(ask, Raised(AppError(f"this app has no activity {_call(ask).activity!r}")))
+            return
+        running = self._run(activity, ask, await self._writer.sql.unit() if activity.is_record else None)
+        try:
+            outcome, attempts = await self._scopes.bound(ask, running)
+        except TimeoutError as error:
+            outcome, attempts = Raised(error), 1
+        await self._end(ask, outcome, attempts)
+
+    async def _run_side_by_side(self, asks: Sequence[Ask]) -> None:
+        """Start what does not run yet, and wait for the first to end; record activities run one at a time."""
+        if asks:
+            await self._commit_earlier(asks[0])
+        records: list[Ask] = []
+        for ask in asks:
+            activity = self._activity(ask)
+            if activity is None or activity.is_record:
+                records.append(ask)
+            else:
+                self._running.start(ask, self._run(activity, ask, None), can_be_cancelled=activity.is_async)
+        if records:
+            await self._run_alone(records[0])
+            return
+        first = next(iter(self._running))
+        if self._writer.sql.is_open and self._scopes.commits_each(first):
+            await self._writer.persist("activity_completed", self._asks.machine)
+        try:
+            ended = await self._scopes.bound(first, self._running.first())
+        except TimeoutError as error:
+            stopped = await self._running.cancel([ask.path for ask in self._running])
+            ended = [(ask, Raised(error), attempts) for ask, _, attempts in stopped]
+        for ask, outcome, attempts in ended:
+            await self._end(ask, outcome, attempts)
+
+    async def _commit_earlier(self, ask: Ask) -> None:
+        """Commit an activity's result before the next one starts, where each has a transaction of its own."""
+        if self._writer.unwritten.has_activity and self._scopes.commits_each(ask):
+            await self._writer.persist("activity_completed", self._asks.machine)
+
+    async def _do_pending_work(self) -> None:
+        """Run what was deferred, in the transaction that is about to commit."""
+        unwritten = self._writer.unwritten
+        while unwritten.deferred:
+            ask, call = unwritten.deferred.pop(0)
+            activity = self._runtime.app.activities[call.activity]
+            running = self._run(activity, ask, await self._writer.sql.unit(), call)
+            outcome, attempts = await self._writer.sql.bound(running, where(ask))
+            self._record(ask, call, outcome, attempts)
+            if isinstance(outcome, Raised):
+                raise UnhandledError(outcome.error, where(ask))
+
+    def _run(
+        self, activity: Activity[Any, Any], ask: Ask, unit: UnitOfWork | None, call: ActivityCall[Any] | None = None
+    ) -> Coroutine[Any, Any, tuple[Returned | Raised, int]]:
+        call = call or _call(ask)
+        return activities.run(
+            activity,
+            call,
+            instance_id=self._writer.instance_id,
+            idempotency_key=self._key(ask, call),
+            unit=unit,
+            environment=self._runtime.environment,
+        )
+
+    async def _end(self, ask: Ask, outcome: Returned | Raised, attempts: int) -> None:
+        """Record how an activity ended, and answer its ask if it has not been taken back meanwhile."""
+        self._writer.unwritten.has_activity = True
+        self._record(ask, _call(ask), outcome, attempts)
+        if not self._asks.is_pending(ask):
+            return
+        self._asks.answer(ask, outcome)
+        activity = self._activity(ask)
+        if activity is not None and activity.persist_on_close and self._scopes.may_persist(ask):
+            await self._writer.persist("persist_on_close", self._asks.machine)
+
+    def _record(self, ask: Ask, call: ActivityCall[Any], outcome: Returned | Raised, attempts: int) -> None:
+        about: dict[str, Any] = {
+            "where": where(ask),
+            "activity": call.activity,
+            "idempotency_key": self._key(ask, call),
+            "attempts": attempts,
+        }
+        types = self._runtime.app.types
+        if isinstance(outcome, Returned):
+            self._writer.record(ActivityCompleted(**about, result=encode_value(outcome.value, types)))
+        else:
+            self._writer.record(ActivityFailed(**about, error=encode_value(outcome.error, types)))
+
+    def _key(self, ask: Ask, call: ActivityCall[Any]) -> str:
+        return idempotency_key(self._writer.instance_id, ask.path, ask.step, ask.visit, call.activity)
+
+    def _activity(self, ask: Ask) -> Activity[Any, Any] | None:
+        return self._runtime.app.activities.get(_call(ask).activity)
+
+
+def _call(ask: Ask) -> ActivityCall[Any]:
+    return cast("ActivityCall[Any]", ask.awaited)

@@ -1,0 +1,105 @@
+"""The live machine of an instance, and what its frames wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+from holdfast.events.types import MessageReceived, SubflowEnded, TimerFired, Where
+from holdfast.processor.core import bookmarks
+from holdfast.processor.core.machine import ROOT, Ask, Machine
+from holdfast.processor.core.outcomes import Raised, Returned
+from holdfast.processor.engine.writer import Writer
+
+
+class Asks:
+    """The asks that have no answer yet, in the order in which they were made."""
+
+    def __init__(self, writer: Writer, now: Callable[[], datetime]) -> None:
+        self._writer = writer
+        self._now = now
+        self._machine: Machine | None = None
+        self._pending: dict[str, Ask] = {}
+        self._asked_at: dict[str, datetime] = {}
+
+    def __iter__(self) -> Iterator[Ask]:
+        return iter([*self._pending.values()])
+
+    @property
+    def is_live(self) -> bool:
+        """Whether there is a machine."""
+        return self._machine is not None
+
+    @property
+    def machine(self) -> Machine:
+        """The live machine."""
+        if self._machine is None:
+            raise RuntimeError("the instance has no live machine")
+        return self._machine
+
+    @machine.setter
+    def machine(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def drop(self) -> None:
+        """Forget everything."""
+        self._machine = None
+        self._pending.clear()
+        self._asked_at.clear()
+
+    def advance(self) -> list[Ask]:
+        """Let the frames go on; return the asks that they took back."""
+        new, withdrawn = self.machine.advance(), list(self.machine.withdrawn)
+        taken_back = [self._pending.pop(path) for path in withdrawn]
+        for ask in new:
+            self._pending[ask.path] = ask
+            if bookmarks.waits(ask):
+                self._asked_at[ask.path] = self._now()
+        return taken_back
+
+    def answer(self, ask: Ask, outcome: Returned | Raised) -> None:
+        """Hand a frame what it waits for."""
+        del self._pending[ask.path]
+        self.machine.answer(ask.path, outcome)
+
+    def is_pending(self, ask: Ask) -> bool:
+        """Whether an ask has been neither answered nor taken back."""
+        return self._pending.get(ask.path) is ask
+
+    def asked_at(self, ask: Ask) -> datetime:
+        """Return when an ask that waits was made or, after a restart, made again."""
+        return self._asked_at[ask.path]
+
+    # Bookmarks.
+
+    def at(self, bookmark: str) -> Ask:
+        """Return the ask that opened a bookmark."""
+        return next(ask for ask in self._pending.values() if bookmarks.belongs(bookmark, ask))
+
+    def bookmarks_of(self, ask: Ask) -> tuple[str, ...]:
+        """Return the open bookmarks of an ask."""
+        return tuple(name for name in self._writer.state.bookmarks if bookmarks.belongs(name, ask))
+
+    def abandoned(self) -> list[str]:
+        """Return the open bookmarks whose asks were taken back."""
+        closed: set[str] = set()
+        for event in self._writer.unwritten.events:
+            if isinstance(event, MessageReceived | TimerFired | SubflowEnded):
+                closed.update(event.closes)
+        return [
+            name
+            for name in self._writer.state.bookmarks
+            if name not in closed and not any(bookmarks.belongs(name, ask) for ask in self._pending.values())
+        ]
+
+    def place(self, default_line: int) -> Where:
+        """Return where the root frame stands."""
+        if self._machine is None:
+            return Where(ROOT, 0, default_line)
+        frame = self._machine.frames[ROOT]
+        return Where(ROOT, frame.step, frame.line)
+
+
+def where(ask: Ask) -> Where:
+    """Return the place of an ask, as events have it."""
+    return Where(ask.path, ask.step, ask.line)

@@ -1,0 +1,148 @@
+"""The batch of one instance, and the road to its commit."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import orjson
+
+from holdfast.events.types import Event, InstanceSuspended, MessageSent, Persisted, Reason, Where
+from holdfast.processor.core.machine import Ask, Machine
+from holdfast.processor.engine.arrival import Arrival
+from holdfast.processor.engine.persistence_point import Encoder
+from holdfast.processor.engine.provider import Batch, Child, Deposit, Loaded, Outgoing
+from holdfast.processor.engine.runtime import Runtime
+from holdfast.processor.engine.unhandled import UnhandledError
+from holdfast.processor.engine.user_sql import UserSql
+from holdfast.processor.language.awaitables import ActivityCall
+from holdfast.projections.instance import fold, initial
+from holdfast.schemas.errors import CommitRefused
+
+BeforeCommit = Callable[[], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Unwritten:
+    """The batch so far, and whom to tell once it has committed; ``deferred`` is its pending work."""
+
+    events: list[Event] = field(default_factory=list)
+    taken: list[Arrival] = field(default_factory=list)
+    outgoing: list[Outgoing] = field(default_factory=list)
+    deferred: list[tuple[Ask, ActivityCall[object]]] = field(default_factory=list)
+    children: list[Child] = field(default_factory=list)
+    deposits: list[Deposit] = field(default_factory=list)
+    has_activity: bool = False
+
+
+class Writer:
+    """Collects what one instance decides, and commits it; ``state`` is as of the last persistence point.
+
+    What is in ``before_commit`` is awaited before each batch is closed, and may add to it.
+    """
+
+    def __init__(self, runtime: Runtime, loaded: Loaded, line: int) -> None:
+        self.runtime = runtime
+        self.loaded = loaded
+        self.instance_id: UUID = loaded.instance_id
+        self.state = loaded.state or initial
+        self.unwritten = Unwritten()
+        self.sql = UserSql(runtime)
+        self.before_commit: list[BeforeCommit] = []
+        self._encoder = Encoder.of(self.state, runtime.app.types)
+        self._line = line
+
+    def record(self, event: Event) -> None:
+        """Add an event to the batch."""
+        self.unwritten.events.append(event)
+
+    def take(self, arrival: Arrival) -> None:
+        """Consume a message or command with the batch."""
+        self.unwritten.taken.append(arrival)
+
+    def send(self, where: Where, message: Outgoing) -> None:
+        """Publish a message once the batch has committed."""
+        self.unwritten.outgoing.append(message)
+        self.record(
+            MessageSent(
+                where=where,
+                message_id=message.message_id,
+                message_type=message.type,
+                correlation_key=message.key,
+                body=orjson.loads(message.body),
+            )
+        )
+
+    async def persist(self, reason: Reason, machine: Machine, *events: Event, idle: bool = False) -> None:
+        """Commit everything since the previous persistence point, and ``events``, then tell whom it concerns.
+
+        ``idle`` says that all frames wait at bookmarks. Raises ``UnhandledError`` for what the database will
+        never take, ``NotPersistable``, and what the provider answers.
+        """
+        for prepare in self.before_commit:
+            await prepare()
+        persisted, texts = self._encoder.persisted(reason, machine, self.state, idle=idle)
+        await self._commit([*self.unwritten.events, *events, persisted], release=reason == "suspended")
+        self._encoder.texts = texts
+
+    async def suspend(self, suspended: InstanceSuspended) -> None:
+        """Suspend at the last persistence point; what came after it must have been dropped before."""
+        await self._commit([*self.unwritten.events, suspended, Persisted(reason="suspended")], release=True)
+
+    async def close(self, reason: Reason, *events: Event) -> None:
+        """Close the instance where it stands, without running anything more."""
+        ended = tuple(self.state.frames)
+        await self._commit([*self.unwritten.events, *events, Persisted(reason=reason, ended=ended)], release=True)
+
+    async def drop(self) -> list[Arrival]:
+        """Forget everything since the last persistence point; return the messages that it had taken."""
+        taken, self.unwritten = self.unwritten.taken, Unwritten()
+        await self.sql.drop()
+        return taken
+
+    async def _commit(self, events: list[Event], *, release: bool) -> None:
+        runtime, unwritten, before = self.runtime, self.unwritten, self.state
+        state = fold(events, before)
+        opened = tuple(name for name in state.bookmarks if name not in before.bookmarks)
+        batch = Batch(
+            instance_id=self.instance_id,
+            host_id=runtime.host_id,
+            lock_token=self.loaded.lock_token,
+            expected_version=before.version,
+            events=events,
+            metadata={"app": runtime.app.name, "host": str(runtime.host_id)},
+            state=state,
+            opened=opened,
+            closed=tuple(name for name in before.bookmarks if name not in state.bookmarks),
+            consumed=[arrival.consumed() for arrival in unwritten.taken],
+            outgoing=unwritten.outgoing,
+            children=unwritten.children,
+            deposits=unwritten.deposits,
+            release=release or state.execution_status == "closed",
+        )
+        try:
+            await self.sql.commit(batch)
+        except CommitRefused as error:
+            raise UnhandledError(error.__cause__ or error, self._place()) from error
+        self.state = state
+        self.unwritten = Unwritten()
+        for arrival in unwritten.taken:
+            arrival.settle()
+        if unwritten.outgoing:
+            runtime.publish(self.instance_id, unwritten.outgoing, fresh=self.loaded.is_fresh)
+        if any(state.bookmarks[name].kind == "timer" for name in opened):
+            runtime.timer_opened()
+        self._wake(unwritten)
+
+    def _wake(self, written: Unwritten) -> None:
+        """Have those looked at that this commit gave something to do."""
+        for child in written.children:
+            self.runtime.wake(child.instance_id)
+        for deposit in written.deposits:
+            if deposit.instance_id is not None:
+                self.runtime.wake(deposit.instance_id)
+
+    def _place(self) -> Where:
+        root = self.state.frames.get("0")
+        return Where("0", 0, self._line) if root is None else Where("0", root.step, root.line)

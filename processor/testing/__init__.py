@@ -1,0 +1,1 @@
+"""Workflows in a simulation: the real engine, a store in memory, and time that passes when told."""
