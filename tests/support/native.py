@@ -14,7 +14,7 @@ from typing import Any, NoReturn, cast
 from unittest import mock
 
 from holdfast.processor.core.outcomes import Raised, Returned
-from holdfast.processor.language.awaitables import Awaitable, Gather, RoutineCall
+from holdfast.processor.language.awaitables import Awaitable, Enter, Gather, Leave, RoutineCall
 from holdfast.processor.language.routine import Routine
 from holdfast.schemas.errors import Cancelled
 
@@ -40,7 +40,11 @@ def natively(routines: Routines) -> Iterator[None]:
         return _gathered(gathered, sys._getframe(1).f_lineno)
 
     def answered(awaited: Awaitable[Any]) -> Run:
-        return _answered(awaited, sys._getframe(1).f_lineno)
+        waits = sys._getframe(1)
+        if isinstance(awaited, Enter | Leave) and waits.f_back is not None:
+            # What awaits it is called by ``async with``.
+            waits = waits.f_back
+        return _answered(awaited, waits.f_lineno)
 
     with (
         mock.patch.object(Awaitable, "__await__", answered),

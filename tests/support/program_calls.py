@@ -1,4 +1,4 @@
-"""Random awaits of more than an activity: routines, ``gather``, and waits for messages and timers."""
+"""Random awaits of more than an activity: routines, ``gather``, waits for messages and timers, and scopes."""
 
 import itertools
 import re
@@ -25,6 +25,10 @@ SIGNATURES = (
 )
 
 
+OPAQUE = ("transaction", "transacted_receive", "no_persist")
+"""The scopes inside which nothing waits."""
+
+
 @dataclass(frozen=True)
 class Routine:
     """A routine that generated functions may call; it may be written later."""
@@ -39,6 +43,12 @@ class Calls(Expressions):
     def __init__(self, choose: Choose, routines: Sequence[Routine]) -> None:
         super().__init__(choose)
         self.routines = routines
+        self.scopes: list[str] = []
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether the scopes around allow to await what waits or persists."""
+        return not any(scope in OPAQUE for scope in self.scopes)
 
     def answer(self, depth: int) -> Expression:
         """Draw an await whose answer may be anything."""
@@ -52,7 +62,7 @@ class Calls(Expressions):
 
     def awaitable(self, depth: int) -> Expression:
         """Draw something to await."""
-        return self.pick(self._branch, self.routine, self.gather, self.first_of)(depth)
+        return self.pick(self._branch, self.routine, self.gather, self._branch)(depth)
 
     def routine(self, depth: int) -> Expression:
         """Draw the call of a routine, if there is one."""
@@ -87,7 +97,7 @@ class Calls(Expressions):
             # What comes before an await of the same expression must not call.
             more = [self._branch(depth) for _ in range(self.pick(1, 2, 0))]
             if shape == "wrong":
-                more = [Expression(self.pick("checkpoint()", "gather()", "i"), calls=True)]
+                more = [Expression(self.pick("gather()", "send(Ping(key='k'))", "i"), calls=True)]
         parts = [] if shape == "none" else [first, *more]
         return of(f"gather({', '.join(map(str, parts))})", *parts, calls=True)
 
@@ -112,9 +122,30 @@ class Calls(Expressions):
         late = self.scalar(depth)
         return of(f"delay(timedelta({late}))", late, calls=True)
 
+    def scope(self) -> Expression:
+        """Draw what opens a scope, and be inside of it from here on."""
+        inside = set(self.scopes)
+        kind = self.pick(
+            "no_persist",
+            "no_persist" if "no_persist" in inside else "transaction",
+            "transacted_receive" if self.may_wait else "no_persist",
+        )
+        if kind == "transacted_receive":
+            receive = self.receive(1)
+            scope = of(f"transacted_{receive}", receive)
+        elif kind == "transaction" and self.chance(3):
+            late = self.scalar(1)
+            scope = of(f"transaction(timedelta(seconds={late}))", late)
+        else:
+            scope = Expression(f"{kind}()")
+        self.scopes.append(kind)
+        return scope
+
     def _branch(self, depth: int) -> Expression:
-        draw = self.pick(self._any_activity, self.routine, self.routine, self.receive, self.first_of, self.delay)
-        return draw(depth)
+        kinds: list[Draw] = [self._any_activity, self.routine, self.routine]
+        if self.may_wait:
+            kinds += [self.receive, self.first_of, self.delay]
+        return self.pick(*kinds)(depth)
 
     def _any_activity(self, depth: int) -> Expression:
         return self.activity(self.pick("number", "fail", "grow", "same", "fresh"), depth)

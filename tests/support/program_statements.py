@@ -57,6 +57,10 @@ class Writer:
             case "expressions":
                 self.compound = [self._if, self._try]
                 self.simple = [self._note, self._assign, self._unpack, self._augment] * 5
+            case "scopes":
+                self.expressions.simple = True
+                self.compound = [self._scope, self._scope, self._try, self._for] * 2
+                self.simple = [self._leave, self._await, self._note, self._call] * 4
             case "calls":
                 self.expressions.simple = True
                 self.compound = [self._try] * 10
@@ -100,10 +104,10 @@ class Writer:
         """Write one statement."""
         self.left -= 1
         if depth > 0 and self.left > 0 and self.chance(2):
-            return self.pick(self._if, self._try, self._for, self._while, self._match, self._with, *self.compound)(
-                depth
-            )
-        kinds = [
+            return self.pick(
+                self._if, self._try, self._for, self._while, self._match, self._with, self._scope, *self.compound
+            )(depth)
+        simple = [
             self._note,
             self._await,
             self._await,
@@ -118,8 +122,8 @@ class Writer:
             *self.simple,
         ]
         if self.flat:
-            kinds.append(self._define)
-        return self.pick(*kinds)()
+            simple.append(self._define)
+        return self.pick(*simple)()
 
     # Simple statements
 
@@ -138,14 +142,15 @@ class Writer:
         draw = self.expressions
         if draw.native:
             return self._assign()
-        value = draw.scalar(1)
-        wait = self.pick(
-            draw.awaited(draw.receive(2)),
-            draw.awaited(draw.first_of(2)),
-            draw.awaited(draw.delay(2)),
-            f"await send(Ping(key='k', body={value}))",
-            "await checkpoint()",
-        )
+        wait: Expression | str = f"await send(Ping(key='k', body={draw.scalar(1)}))"
+        if draw.may_wait:
+            wait = self.pick(
+                draw.awaited(draw.receive(2)),
+                draw.awaited(draw.first_of(2)),
+                draw.awaited(draw.delay(2)),
+                wait,
+                "await checkpoint()",
+            )
         return [self.pick(f"z = {wait}", f"{wait}")] * self.pick(1, 2)
 
     def _call(self) -> Lines:
@@ -351,12 +356,9 @@ class Writer:
 
     def _match(self, depth: int) -> Lines:
         draw = self.expressions
-        outcome = not draw.native and self.chance(5)
-        subject = (
-            draw.awaited(draw.first_of(1))
-            if outcome
-            else self.pick(*[draw.value, draw.items, draw.mapping, draw.scalar])(1)
-        )
+        subject = self.pick(draw.value, draw.items, draw.mapping, draw.scalar)(1)
+        if not draw.native and draw.may_wait and self.chance(5):
+            subject = draw.awaited(draw.first_of(1))
         lines = [f"match {subject}:"]
         for _ in range(self.pick(1, 2, 3)):
             pattern = self.pick(
@@ -395,6 +397,23 @@ class Writer:
                 f"opened(({value}, 1)) as (i, j)",
             )
             return [f"with {contexts}:", *indented(self.body(depth))]
+
+    def _scope(self, depth: int) -> Lines:
+        """Write an ``async with`` of one or two scopes."""
+        draw = self.expressions
+        if draw.native:
+            return self._if(depth)
+        around = len(draw.scopes)
+        items = [f"{draw.scope()}{self._as()}" for _ in range(self.pick(1, 1, 2))]
+        lines = self.body(depth)
+        if self.chance(3):
+            lines += self._leave()
+        del draw.scopes[around:]
+        return [f"async with {', '.join(items)}:", *indented(lines)]
+
+    def _as(self) -> str:
+        target = self.pick("", "z", "b.other", "(i, *ys)", "part", "k")
+        return f" as {self._part() if target == 'part' else target}" if target else ""
 
 
 def indented(lines: Sequence[str]) -> Lines:

@@ -13,9 +13,12 @@ from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.language.awaitables import (
     ActivityCall,
     Awaitable,
+    Enter,
     FirstOf,
+    Leave,
     Outcome,
     Receive,
+    TransactedReceive,
     checkpoint,
     delay,
     first_of,
@@ -24,6 +27,7 @@ from holdfast.processor.language.awaitables import (
 )
 from holdfast.processor.language.gather import gather
 from holdfast.processor.language.routine import routine
+from holdfast.processor.language.scopes import no_persist, transacted_receive, transaction
 from holdfast.schemas.errors import Cancelled
 from holdfast.schemas.message import Message
 from tests.support.twin import Effects, Exhausted, note, tick
@@ -145,6 +149,14 @@ def effects_of(failures: Mapping[int, str]) -> Effects:
                 if branch.timeout is not None and number % 3:
                     return Raised(TimeoutError("no message came"))
                 return Returned(Outcome(chosen, Ping(key=branch.key, body=number)))
+            case Enter(scope=TransactedReceive(key=key)):
+                return (
+                    Raised(TimeoutError("no message came")) if number % 5 == 4 else Returned(Ping(key=key, body=load))
+                )
+            case Enter():
+                return Returned([number] if number % 2 else None)
+            case Leave() if number % 5 == 3:
+                return Raised(Failure("not committed", load=number))
         return Returned(None)
 
     return effects
@@ -234,6 +246,7 @@ NAMES: dict[str, Any] = {
     "given": given,
     "handled": handled,
     "note": note,
+    "no_persist": no_persist,
     "opened": opened,
     "Outcome": Outcome,
     "receive": receive,
@@ -241,6 +254,8 @@ NAMES: dict[str, Any] = {
     "send": send,
     "suppress": contextlib.suppress,
     "timedelta": timedelta,
+    "transacted_receive": transacted_receive,
+    "transaction": transaction,
     "turn": turn,
 }
 """The global names of every generated function."""
