@@ -14,6 +14,14 @@ their names, its own under names that begin with ``$``:
     $scope…    the scope of an ``async with``
     $caught…   the exception that an ``except`` clause handles
     $pending…  how a ``finally`` clause goes on: an exception, a step, or a step and a return value
+    $cancel    the exception to go on with when what undoes, confirms or cancels has ended
+    $child     the subflow whose first frame it is
+
+and in the workflow's own frame
+
+    $ledger    the compensable scopes
+    $cancelled is there once the instance was cancelled
+    $ended     how the workflow ended, while compensable scopes are settled: ``Ended`` or an exception
 
 They are plain data, so that a frame can be stored and restored at any await.
 """
@@ -21,6 +29,7 @@ They are plain data, so that a frame can be stored and restored at any await.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import CodeType, TracebackType
 from typing import Any
@@ -31,6 +40,9 @@ from holdfast.processor.language.linking import AWAIT, JUMP, LEAVE, NEXT, RAISE,
 from holdfast.processor.language.program import Program
 
 Variables = dict[str, Any]
+
+ROOT = "0"
+"""The path of an instance's first frame."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +79,13 @@ class Frame:
         self.outcome: Returned | Raised | None = None
         self.outer: BaseException | None = None
 
+    @classmethod
+    def begin(cls, program: Program, arguments: Mapping[str, Any], outer: BaseException | None) -> Frame:
+        """Return a call that has not run yet; ``arguments`` are the program's parameters by name."""
+        frame = cls(program, step=0, visits=0, variables=dict(arguments))
+        frame.outer = outer
+        return frame
+
     @property
     def can_run(self) -> bool:
         """Whether the frame has neither ended nor waits for anything."""
@@ -83,8 +102,16 @@ class Frame:
         return self.code.lines[self.step]
 
     @property
+    def kept(self) -> set[str]:
+        """The hidden variables that the frame can still need."""
+        return self.code.kept[self.step][0]
+
+    @property
     def handling(self) -> BaseException | None:
-        """The exception that is being handled where the frame waits."""
+        """The exception that is being handled where the frame waits, or with which it ended."""
+        if "$ended" in self.variables:
+            ended = self.variables["$ended"]
+            return ended if isinstance(ended, BaseException) else None
         return _handled(self.code.steps[self.step][3], self.variables, self.outer)
 
     def image(self) -> FrameImage:

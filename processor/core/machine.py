@@ -7,28 +7,42 @@ all frames wait, ``images`` gives them as data, and ``restore`` makes an equal m
 Every frame has a *path*, which is never used again within its instance:
 
     0         the workflow
-    0.3       the routine that frame 0 called with its third await
+    0.3       the routine that frame 0 called with its third await, or the subflow that it ran
     0.4-2     the second branch of the gather that frame 0 reached with its fourth await; a frame of its
-              own if the branch is a routine, else the place of what it waits for
+              own if the branch is a routine or a subflow, else the place of what it waits for
     0.4-2.1   the routine that the frame 0.4-2 called with its first await
+    0.5~1     what undoes, confirms or cancels before frame 0's fifth await goes on, or at the end
 """
 
 from __future__ import annotations
 
 import re
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from holdfast.processor.core.frame import Frame, FrameImage
+from holdfast.processor.core.cancelling import cancel
+from holdfast.processor.core.compensation import BY_HASH, PROGRAMS, Compensation, compensates
+from holdfast.processor.core.frame import ROOT, Frame, FrameImage
+from holdfast.processor.core.gathers import branches_of, end_branch, gathers, open_branch
 from holdfast.processor.core.outcomes import Raised, Returned
-from holdfast.processor.language.awaitables import Awaitable, Ended, Gather, Gathering, RoutineCall, Running
+from holdfast.processor.language.awaitables import (
+    Awaitable,
+    Compensating,
+    Ended,
+    Enter,
+    Gather,
+    Gathering,
+    Leave,
+    RoutineCall,
+    Running,
+    SubflowCall,
+)
 from holdfast.processor.language.program import Program
-from holdfast.schemas.errors import AppError, Cancelled
+from holdfast.processor.language.scopes import CompensableScope
+from holdfast.schemas.errors import AppError, Cancelled, CompensationFailed
 
-ROOT = "0"
-"""The path of an instance's first frame."""
+__all__ = ["MAX_DEPTH", "ROOT", "Ask", "Left", "Machine", "Routines", "place"]
 
 MAX_DEPTH = 500
 """How many routines may call each other, the workflow included, before Python's ``RecursionError``."""
@@ -53,6 +67,15 @@ class Ask:
     awaited: Awaitable[Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A subflow whose frame, at ``path``, has ended; ``child`` is what it was entered with."""
+
+    child: str
+    path: str
+    outcome: Returned | Raised
+
+
 def _no_routines(name: str) -> Program:
     raise AppError(f"there is no routine {name!r} here")
 
@@ -61,17 +84,21 @@ class Machine:
     """The frames of one instance, by path. Made by ``start`` or ``restore``.
 
     ``withdrawn`` are the paths whose asks the last ``advance`` took back, since they were cancelled:
-    these must not be answered any more.
+    these must not be answered any more. ``left`` are the subflows that ended in it. ``transactions`` are the paths
+    of frames with an open transaction scope, as far as whoever serves those scopes tells.
     """
 
-    __slots__ = ("_asked", "_routines", "frames", "transactions", "withdrawn")
+    __slots__ = ("_asked", "_compensation", "_routines", "_taken_back", "frames", "left", "transactions", "withdrawn")
 
     def __init__(self, frames: dict[str, Frame], routines: Routines) -> None:
         self.frames = frames
         self.withdrawn: list[str] = []
+        self.left: list[Left] = []
         self.transactions: frozenset[str] = frozenset()
         self._routines = routines
+        self._compensation = Compensation(frames)
         self._asked: set[str] = set()
+        self._taken_back: list[str] = []
 
     @classmethod
     def start(cls, program: Program, arguments: Mapping[str, Any], routines: Routines = _no_routines) -> Machine:
@@ -79,7 +106,7 @@ class Machine:
 
         ``routines`` gives the programs of the routines that it is going to call.
         """
-        return cls({ROOT: Frame(program, step=0, visits=0, variables=dict(arguments))}, routines)
+        return cls({ROOT: Frame.begin(program, arguments, None)}, routines)
 
     @classmethod
     def restore(
@@ -92,9 +119,8 @@ class Machine:
         frames: dict[str, Frame] = {}
         for path in sorted(images, key=place):
             image = images[path]
-            frame = Frame(
-                programs[image.program], step=image.step, visits=image.visits, variables=dict(image.variables)
-            )
+            program = programs[image.program] if image.program in programs else BY_HASH[image.program]
+            frame = Frame(program, step=image.step, visits=image.visits, variables=dict(image.variables))
             if path != ROOT:
                 frame.outer = frames[_caller(path)].handling
             frames[path] = frame
@@ -105,14 +131,20 @@ class Machine:
         """How the instance ended, or ``None`` while it lives."""
         return self.frames[ROOT].outcome
 
+    @property
+    def children(self) -> dict[str, str]:
+        """The paths of the frames of subflows, with what these were entered with."""
+        return {path: frame.variables["$child"] for path, frame in self.frames.items() if "$child" in frame.variables}
+
     def advance(self) -> list[Ask]:
         """Run every frame that can run until it waits or ends, and return the new asks, in the order of their paths.
 
         Must not be called while an exception is being handled: user code would see it as its own.
         """
-        self.withdrawn.clear()
+        self.withdrawn, self._taken_back = self._taken_back, []
+        self.left = []
         # What is to be looked at, last first. Who has an answer takes it before anybody is cancelled.
-        todo = [path for path, frame in self.frames.items() if _gathers(frame)]
+        todo = [path for path, frame in self.frames.items() if gathers(frame)]
         todo += reversed([path for path, frame in self.frames.items() if frame.can_run])
         while todo:
             path = todo.pop()
@@ -122,7 +154,7 @@ class Machine:
             if frame.can_run:
                 frame.run()
                 self._follow(path, frame, todo)
-            elif _gathers(frame):
+            elif gathers(frame):
                 self._review(path, frame, todo)
         return self._new_asks()
 
@@ -131,16 +163,61 @@ class Machine:
         frame = self.frames.get(path)
         if frame is None:
             self._end_branch(path, result)
-        elif isinstance(frame.awaiting, Running | Gathering):
+        elif isinstance(frame.awaiting, Running | Gathering | Compensating):
             raise RuntimeError("this frame waits for nothing but others")
         else:
             frame.answer(result)
 
-    def settle(self, kind: str) -> bool:  # noqa: ARG002 - There is nothing to settle yet.
-        return False
+    def enter(self, path: str, program: Program, arguments: Mapping[str, Any], child: str) -> str:
+        """Answer the ask for a subflow with a frame of the subflow's program; return that frame's path.
 
-    def cancel(self) -> None:
-        self._cancel(ROOT, [])
+        What the frame returns or raises goes to who asked; ``left`` tells of it, under ``child``. Raises
+        ``RecursionError`` if there are too many frames; then the ask is to be answered otherwise.
+        """
+        if path.count(".") >= MAX_DEPTH:
+            raise RecursionError(f"workflows run each other more than {MAX_DEPTH} deep")
+        caller = self.frames.get(path)
+        if caller is None:
+            caller = self.frames[_caller(path)]
+            gathering, index = open_branch(path, caller)
+            gathering.branches[index] = Running()
+            self._asked.discard(path)
+        elif isinstance(caller.awaiting, SubflowCall):
+            caller.variables["$await"] = Running()
+            path = f"{path}.{caller.visits}"
+        else:
+            raise RuntimeError(f"the frame {path} waits for no subflow")
+        self.frames[path] = Frame.begin(program, {**arguments, "$child": child}, caller.handling)
+        return path
+
+    def settle(self, kind: Literal["undo", "confirm"]) -> bool:
+        """Begin to undo or confirm what is left when the instance has ended; False if there is nothing.
+
+        If there is, ``outcome`` is None until it is done. Scopes that failed are cancelled in either case.
+        """
+        return self._compensation.settle(kind)
+
+    def cancel(self, error: Cancelled | None = None) -> bool:
+        """Raise ``Cancelled`` where the instance waits, at the next ``advance``; once, and False from then on.
+
+        It is False too when the instance has ended, or is only being settled. What undoes, confirms or
+        cancels is not interrupted: the exception is raised behind it.
+        """
+        root = self.frames[ROOT]
+        if root.outcome is not None or "$ended" in root.variables or "$cancelled" in root.variables:
+            return False
+        root.variables["$cancelled"] = True
+        error = error or Cancelled()
+        if root.visits == 0:
+            root.outcome = Raised(error)
+            return True
+        self._taken_back += cancel(self.frames, ROOT, error)[1]
+        return True
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether ``cancel`` was called, also before the machine was stored."""
+        return "$cancelled" in self.frames[ROOT].variables
 
     def images(self) -> dict[str, FrameImage]:
         """Return every frame as data, by path.
@@ -152,13 +229,13 @@ class Machine:
     def _new_asks(self) -> list[Ask]:
         asks = []
         for path, frame in self.frames.items():
-            if frame.asked or (awaited := frame.awaiting) is None or isinstance(awaited, Running):
+            if frame.asked or (awaited := frame.awaiting) is None or isinstance(awaited, Running | Compensating):
                 continue
             if not isinstance(awaited, Gathering):
                 frame.asked = True
                 asks.append(Ask(path=path, step=frame.step, line=frame.line, visit=frame.visits, awaited=awaited))
                 continue
-            for branch, waits in _branches(path, frame, awaited):
+            for branch, waits in branches_of(path, frame, awaited):
                 if isinstance(waits, Awaitable) and not isinstance(waits, Running) and branch not in self._asked:
                     self._asked.add(branch)
                     asks.append(Ask(path=branch, step=frame.step, line=frame.line, visit=1, awaited=waits))
@@ -169,22 +246,43 @@ class Machine:
     # Calls.
 
     def _follow(self, path: str, frame: Frame, todo: list[str]) -> None:
-        """See to what a frame has come to: its end, a call, or a gather."""
+        """See to what a frame has come to: its end, or something that it awaits."""
         awaited = frame.awaiting
         if frame.outcome is not None:
             if path != ROOT:
-                self._end(path, frame.outcome, todo)
-        elif isinstance(awaited, RoutineCall):
-            if self._call(f"{path}.{frame.visits}", frame, awaited, todo):
-                frame.variables["$await"] = Running()
-        elif isinstance(awaited, Gather):
-            gathering = Gathering(list(awaited.branches))
-            frame.variables["$await"] = gathering
-            # It is looked at again when all its branches have begun.
-            todo.append(path)
-            for index, (branch, call) in reversed(list(enumerate(_branches(path, frame, gathering)))):
-                if isinstance(call, RoutineCall) and self._call(branch, frame, call, todo):
-                    gathering.branches[index] = Running()
+                self._end(path, frame, frame.outcome, todo)
+        elif awaited is not None:
+            if actions := self._compensation.due(path):
+                todo.append(self._compensation.interpose(path, frame, actions, awaited))
+            else:
+                self._serve(path, frame, awaited, todo)
+
+    def _serve(self, path: str, frame: Frame, awaited: Awaitable[Any] | Ended, todo: list[str]) -> None:
+        """Do what the machine does itself about something awaited: calls, gathers, compensable scopes."""
+        match awaited:
+            case RoutineCall():
+                if self._call(f"{path}.{frame.visits}", frame, awaited, todo):
+                    frame.variables["$await"] = Running()
+            case Gather():
+                gathering = Gathering(list(awaited.branches))
+                frame.variables["$await"] = gathering
+                # It is looked at again when all its branches have begun.
+                todo.append(path)
+                for index, (branch, call) in reversed(list(enumerate(branches_of(path, frame, gathering)))):
+                    if isinstance(call, RoutineCall) and self._call(branch, frame, call, todo):
+                        gathering.branches[index] = Running()
+            case Enter(scope=CompensableScope()):
+                frame.answer(self._compensation.enter(path, frame.line, self.transactions))
+                todo.append(path)
+            case Leave(scope=CompensableScope()):
+                if actions := self._compensation.leave(path, awaited.error):
+                    todo.append(self._compensation.interpose(path, frame, actions, Ended()))
+                else:
+                    frame.answer(Returned())
+                    todo.append(path)
+            case Ended():
+                frame.answer(Returned())
+                todo.append(path)
 
     def _call(self, path: str, caller: Frame, call: RoutineCall[Any], todo: list[str]) -> bool:
         """Begin a frame; if that cannot be, answer with the reason instead and return False."""
@@ -193,54 +291,69 @@ class Machine:
         except (AppError, RecursionError) as error:
             # Where it was raised is no business of the workflow's.
             error.__traceback__ = None
-            if isinstance(caller.awaiting, Gathering):
+            if gathers(caller):
                 self._end_branch(path, Raised(error))
             else:
                 caller.answer(Raised(error))
                 todo.append(_caller(path))
             return False
-        frame = Frame(program, step=0, visits=0, variables=dict(call.arguments))
-        frame.outer = caller.handling
-        self.frames[path] = frame
+        self.frames[path] = Frame.begin(program, call.arguments, caller.handling)
         todo.append(path)
         return True
 
     def _program(self, path: str, routine: str) -> Program:
         if path.count(".") >= MAX_DEPTH:
             raise RecursionError(f"routines call each other more than {MAX_DEPTH} deep")
-        return self._routines(routine)
+        return PROGRAMS[routine] if routine in PROGRAMS else self._routines(routine)
 
-    def _end(self, path: str, outcome: Returned | Raised, todo: list[str]) -> None:
-        """Hand the outcome of a routine to who called it."""
-        del self.frames[path]
-        caller = _caller(path)
-        if not _gathers(self.frames[caller]):
-            self.frames[caller].answer(outcome)
-            todo.append(caller)
+    def _end(self, path: str, frame: Frame, outcome: Returned | Raised, todo: list[str]) -> None:
+        """Hand the outcome of a call to who made it."""
+        if isinstance(outcome, Raised) and isinstance(outcome.error, CompensationFailed) and compensates(frame):
+            self._fail(outcome, todo)
             return
-        self._end_branch(path, outcome)
-        if caller not in todo:
-            todo.insert(0, caller)
+        del self.frames[path]
+        if "$child" in frame.variables:
+            self.left.append(Left(frame.variables["$child"], path, outcome))
+        at = _caller(path)
+        caller = self.frames[at]
+        awaited = caller.awaiting
+        if isinstance(awaited, Gathering):
+            self._end_branch(path, outcome)
+            if at not in todo:
+                todo.insert(0, at)
+        elif "$ended" in caller.variables:
+            self._compensation.settled()
+        elif "$cancel" in caller.variables:
+            caller.interrupt(caller.variables.pop("$cancel"))
+            todo.append(at)
+        elif isinstance(awaited, Compensating):
+            caller.variables["$await"] = awaited.then
+            self._serve(at, caller, awaited.then, todo)
+        else:
+            caller.answer(outcome)
+            todo.append(at)
+
+    def _fail(self, outcome: Raised, todo: list[str]) -> None:
+        """End the instance at once, since what was to undo, confirm or cancel has failed."""
+        for path, frame in self.frames.items():
+            if frame.asked and not isinstance(frame.awaiting, Running | Gathering | Compensating | None):
+                self.withdrawn.append(path)
+            if "$child" in frame.variables:
+                self.left.append(Left(frame.variables["$child"], path, outcome))
+        self.withdrawn += sorted(self._asked)
+        self._asked.clear()
+        todo.clear()
+        root = self.frames[ROOT]
+        self.frames.clear()
+        self.frames[ROOT] = root
+        root.outcome = outcome
 
     # Gathers.
 
     def _end_branch(self, path: str, outcome: Returned | Raised) -> None:
-        """Keep what came of one branch; the first exception is the one that the ``gather`` raises."""
-        frame = self.frames.get(_caller(path))
-        gathering = None if frame is None else frame.awaiting
-        index = int(path.rpartition("-")[2]) - 1
-        if not isinstance(gathering, Gathering) or isinstance(gathering.branches[index], Ended):
-            raise RuntimeError(f"there is no branch {path} that waits for anything")  # noqa: TRY004 - Not its type is wrong.
+        gathering, index = open_branch(path, self.frames.get(_caller(path)))
         self._asked.discard(path)
-        if isinstance(outcome, Returned):
-            gathering.branches[index] = Ended(outcome.value)
-            return
-        gathering.branches[index] = Ended()
-        if gathering.error is None:
-            gathering.error = outcome.error
-        elif not isinstance(outcome.error, Cancelled):
-            said = "".join(traceback.format_exception_only(outcome.error)).strip()
-            gathering.error.add_note(f"Another branch of the gather then raised {said}")
+        end_branch(gathering, index, outcome)
 
     def _review(self, path: str, frame: Frame, todo: list[str]) -> None:
         """Go on behind a ``gather`` whose branches have all ended; cancel those of one that is to raise."""
@@ -249,35 +362,21 @@ class Machine:
         if gathering.error is not None and not gathering.is_cancelling:
             gathering.is_cancelling = True
             todo.append(path)
-            for index, (branch, waits) in reversed(list(enumerate(_branches(path, frame, gathering)))):
+            for index, (branch, waits) in reversed(list(enumerate(branches_of(path, frame, gathering)))):
                 if isinstance(waits, Running):
-                    self._cancel(branch, todo)
+                    looked_at, withdrawn = cancel(self.frames, branch, Cancelled())
+                    todo += looked_at
+                    self.withdrawn += withdrawn
                 elif not isinstance(waits, Ended):
                     self._withdraw(branch)
                     gathering.branches[index] = Ended()
         elif all(isinstance(branch, Ended) for branch in gathering.branches):
             if gathering.error is not None:
+                self._compensation.hand_over(f"{path}.{frame.visits}-", gathering.error)
                 frame.answer(Raised(gathering.error))
             else:
                 frame.answer(Returned([b.value for b in gathering.branches if isinstance(b, Ended)]))
             todo.append(path)
-
-    def _cancel(self, path: str, todo: list[str]) -> None:
-        """Raise ``Cancelled`` in the frame at ``path``, or rather where the innermost of its calls waits."""
-        frame = self.frames[path]
-        awaited = frame.awaiting
-        if isinstance(awaited, Running):
-            self._cancel(f"{path}.{frame.visits}", todo)
-            return
-        if isinstance(awaited, Gathering):
-            cancelled = Cancelled()
-            cancelled.__context__ = awaited.error
-            awaited.error = cancelled
-        else:
-            if awaited is not None and frame.asked:
-                self.withdrawn.append(path)
-            frame.interrupt(Cancelled())
-        todo.append(path)
 
     def _withdraw(self, branch: str) -> None:
         if branch in self._asked:
@@ -292,12 +391,3 @@ def place(path: str) -> list[int]:
 
 def _caller(path: str) -> str:
     return path.rpartition(".")[0]
-
-
-def _gathers(frame: Frame) -> bool:
-    return isinstance(frame.awaiting, Gathering)
-
-
-def _branches(path: str, frame: Frame, gathering: Gathering) -> list[tuple[str, Awaitable[Any] | Ended]]:
-    """Return each branch of a frame's ``gather`` with its path."""
-    return [(f"{path}.{frame.visits}-{n}", branch) for n, branch in enumerate(gathering.branches, 1)]

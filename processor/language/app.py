@@ -14,7 +14,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, TypeVar, get_args, overload
 
-from holdfast.processor.language import awaitables, compensable
+from holdfast.processor.language import awaitables, compensable, compensating
 from holdfast.processor.language.activity import ONCE, Activity, ActivityDecorator, Retry
 from holdfast.processor.language.compiler import compile_workflow
 from holdfast.processor.language.definition import Definition
@@ -235,8 +235,10 @@ class App:
 
     @cached_property
     def routines(self) -> Mapping[str, Routine[Any, Any]]:
-        """The routines of the app, by name: those that its programs name, and those that these name."""
-        return reachable([*self._routines, *(v for w in self.workflows.values() for v in w.named())])
+        """The routines of the app, by name: those that its programs name, those that these name, and Holdfast's own."""
+        return reachable(
+            [*compensating.ROUTINES, *self._routines, *(v for w in self.workflows.values() for v in w.named())]
+        )
 
     def _definitions(self) -> list[Definition]:
         return [*self.workflows.values(), *(r.definition for r in self.routines.values())]
@@ -303,6 +305,9 @@ def _is_exception(value: object) -> bool:
 
 def _name(what: str, value: str) -> str:
     try:
-        return check_name(what, value)
+        name = check_name(what, value)
     except InvalidMessage as error:
         raise AppError(error.detail) from None
+    if name.startswith(RESERVED):
+        raise AppError(f"{what} {name!r}: names that begin with {RESERVED!r} are Holdfast's own")
+    return name

@@ -201,8 +201,15 @@ class Running(Awaitable[Any]):
 
 
 @dataclass(frozen=True, slots=True)
+class Compensating(Awaitable[Any]):
+    """Stands where something awaited stood that has to wait until compensable scopes are cancelled or confirmed."""
+
+    then: Awaitable[Any] | Ended
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
-    """Stands where a branch of a ``gather`` stood once it has ended; ``value`` is what it returned."""
+    """Stands where a branch of a ``gather``, or a workflow, stood once it has ended; ``value`` is what it returned."""
 
     value: Any = None
 
@@ -336,6 +343,7 @@ STORED = (
     RoutineCall,
     Gather,
     Running,
+    Compensating,
     Gathering,
     Ended,
     Reply,

@@ -32,6 +32,11 @@ class Action:
     number: int
     call: ActivityCall[Any] | RoutineCall[Any]
 
+    @property
+    def name(self) -> str:
+        """The name of the activity or routine."""
+        return self.call.activity if isinstance(self.call, ActivityCall) else self.call.routine
+
 
 @dataclass(slots=True, eq=False)
 class Compensable:

@@ -41,6 +41,8 @@ VARIABLES = "$v"
 HELPERS = {"$unbound": NameError, "$type": type, "$walked": frozenset((list, tuple, range))}
 """What generated code needs, by parameters of its own that no global name of the user can hide."""
 
+_ALWAYS_KEPT = ("$await", "$answer", "$raised", "$cancel", "$child", "$ledger", "$cancelled", "$ended")
+
 
 class Code:
     """A program ready to run; all sequences are indexed by step.
@@ -81,8 +83,7 @@ class Code:
         self.catches = tuple(tuple(step["catch"]) if "catch" in step else None for step in program.steps)
         self.lines = tuple(place[0] if place else program.line for place in self._places)
         self.kept = tuple(
-            ({*step.get("live", ()), "$await", "$answer", "$raised"}, frozenset(step.get("dead", ())))
-            for step in program.steps
+            ({*step.get("live", ()), *_ALWAYS_KEPT}, frozenset(step.get("dead", ()))) for step in program.steps
         )
 
     def thrower(self, step: int) -> Block:

@@ -199,7 +199,7 @@ async def test_an_old_program_may_call_a_routine_that_only_it_still_names(deploy
     await host.deliver(message(old, "Placed"), "m1")
     await host.engine.unload_idle(0)
     new = deploy_routine({"routines": two}, 2)
-    assert set(new.app.routines) == {"pay"}
+    assert "pay" in new.app.routines
     newer = successor(world, new)
     other = await newer.host()
     for number in range(2, 5):

@@ -10,10 +10,12 @@ from typing import Any
 
 import orjson
 
+from holdfast.processor.language import compensable
 from holdfast.processor.language.awaitables import (
     STORED,
     ActivityCall,
     Checkpoint,
+    Compensating,
     ContinueAsNew,
     Defer,
     Delay,
@@ -35,6 +37,7 @@ from holdfast.processor.language.awaitables import (
     TransactedReceive,
     TransactionScope,
 )
+from holdfast.processor.language.compensable import Action, Ledger
 from holdfast.schemas.errors import Cancelled
 from holdfast.schemas.message import Message
 from holdfast.schemas.values import Types, decode, encode
@@ -47,7 +50,7 @@ class Note(Message, correlation="key"):
     key: str
 
 
-TYPES = Types.of(*STORED)
+TYPES = Types.of(*STORED, *compensable.STORED)
 TYPES.add(Note, "golden:Note")
 
 
@@ -76,9 +79,25 @@ def examples() -> dict[str, Any]:
         "0.subflow": [SubflowCall("child", Note(key="k"), mode) for mode in ("run", "start", "spawn")],
         "0.continue": ContinueAsNew(Note(key="k")),
         "0.scopes": [TransactionScope(), TransactionScope(timedelta(seconds=5)), NoPersist()],
+        "0.compensating": [Compensating(ActivityCall("pay")), Compensating(Ended())],
+        "0.$ledger": ledger(),
         "0.enter": Enter(TransactedReceive("Note", "k", timedelta(1))),
         "0.leave": [Leave(TransactionScope()), Leave(TransactedReceive("Note", "k"), ValueError("failed"))],
     }
+
+
+def ledger() -> Ledger:
+    """Give compensable scopes in every state that is kept."""
+    made = Ledger()
+    outer = made.open("0")
+    outer.actions.append(Action("confirm", made.count(), ActivityCall("thank", ("k",))))
+    inner = made.open("0.2")
+    inner.actions.append(Action("undo", made.count(), RoutineCall("release", {"key": "k"})))
+    inner.actions.append(Action("cancel", made.count(), ActivityCall("cancel")))
+    made.close(inner, ValueError("failed"))
+    made.close(outer, None)
+    made.open("0.3-1")
+    return made
 
 
 def test_version_1_is_read() -> None:
@@ -91,7 +110,7 @@ def test_version_1_is_written() -> None:
 
 def test_version_1_shows_every_kind() -> None:
     text = FILE.read_text()
-    assert [kind.__name__ for kind in STORED if f":{kind.__qualname__}" not in text] == []
+    assert [kind.__name__ for kind in (*STORED, *compensable.STORED) if f":{kind.__qualname__}" not in text] == []
 
 
 if __name__ == "__main__":
