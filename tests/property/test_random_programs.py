@@ -12,11 +12,13 @@ from holdfast.events import codec
 from holdfast.events.types import Event
 from holdfast.processor.core.machine import Machine
 from holdfast.processor.engine.persistence_point import Encoder, images_of
+from holdfast.processor.language import compensable
 from holdfast.processor.language.awaitables import STORED
 from holdfast.processor.language.compiler import compile_workflow
 from holdfast.processor.language.program import Program
 from holdfast.projections.instance import evolve, fold, initial
 from holdfast.schemas.values import Types
+from tests.support.native_source import instrumented
 from tests.support.program_world import CLASSES, effects_of
 from tests.support.programs import Sample, samples
 from tests.support.twin import Images, Result, codec_reload, routines_of, run_machine, run_native, stored
@@ -25,9 +27,9 @@ EXAMPLES = int(os.environ.get("HOLDFAST_EXAMPLES", "400"))
 """How many functions to try; some thousands take minutes and find more."""
 
 MODULES = ("math",)
-TYPES = Types.of(*STORED, *CLASSES, modules=MODULES)
+TYPES = Types.of(*STORED, *compensable.STORED, *CLASSES, modules=MODULES)
 
-reload = codec_reload(*CLASSES, modules=MODULES)
+reload = codec_reload(*compensable.STORED, *CLASSES, modules=MODULES)
 
 
 class History:
@@ -70,7 +72,7 @@ def difference(sample: Sample, function: Callable[..., Any], native: Result) -> 
         ("reloaded at each await", reload),
         ("kept as a history", history),
     ):
-        found = native.difference(run_machine(function, sample.arguments(), effects, kept, program, order=sample.order))
+        found = native.difference(run_machine(function, sample.arguments(), effects, kept, program, **sample.options()))
         if found is not None:
             return f"{way}: {found}"
     if fold(history.events) != history.state:
@@ -98,7 +100,8 @@ def _fast_collections() -> Iterator[None]:
 @pytest.mark.timeout(600 + EXAMPLES)
 def test_a_machine_gives_what_python_gives(sample: Sample) -> None:
     with sample.function() as function:
-        native = run_native(function, sample.arguments(), effects_of(sample.failures), order=sample.order)
+        told, routines = instrumented(function)
+        native = run_native(told, sample.arguments(), effects_of(sample.failures), routines, **sample.options())
         found = difference(sample, function, native)
     awaits = sum(entry.startswith("await") for entry in native.log)
     event("awaits", "none" if not awaits else "1 to 3" if awaits < 4 else "4 to 9" if awaits < 10 else "10 or more")

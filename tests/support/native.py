@@ -9,49 +9,124 @@ import inspect
 import sys
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping
-from typing import Any, NoReturn, cast
+from collections.abc import Callable, Mapping
+from contextvars import copy_context
+from types import FrameType
+from typing import Any, NoReturn
 from unittest import mock
 
 from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.language.awaitables import Awaitable, Enter, Gather, Leave, RoutineCall
-from holdfast.processor.language.routine import Routine
+from holdfast.processor.language.routine import RESERVED
+from holdfast.processor.language.scopes import CompensableScope
 from holdfast.schemas.errors import Cancelled
+from tests.support.native_compensation import Compensations, Pending, Run, begin_branch
+from tests.support.native_source import on_its_way
 
-Pending = list[tuple[Awaitable[Any], int]]
-"""What a coroutine waits for at once, each with the line of its await; it is sent an index and an answer."""
-
-Run = Generator[Pending, tuple[int, Returned | Raised], Any]
-
-Routines = Mapping[str, Routine[Any, Any]]
+Functions = Mapping[str, Callable[..., Any]]
 
 
-@contextlib.contextmanager
-def natively(routines: Routines) -> Iterator[None]:
-    """Let coroutines await what a workflow may, these routines included."""
+class Natively(contextlib.ExitStack):
+    """While it is open coroutines may await what a workflow may; ``functions`` are the routines, by name."""
 
-    def run(call: RoutineCall[Any]) -> Generator[Any, Any, Any]:
-        function = routines[call.routine].function
-        bound = inspect.BoundArguments(inspect.signature(function), OrderedDict(call.arguments))
-        coroutine: Coroutine[Any, Any, Any] = function(*bound.args, **bound.kwargs)
-        return coroutine.__await__()
+    def __init__(self, functions: Functions) -> None:
+        super().__init__()
+        self.functions = functions
+        self.compensations = Compensations(self._begun)
 
-    def gather(gathered: Gather) -> Run:
-        return _gathered(gathered, sys._getframe(1).f_lineno)
+        def wait(awaited: Awaitable[Any]) -> Run:
+            frame = sys._getframe(1)
+            if isinstance(awaited, Enter | Leave):
+                # What awaits it is called by ``async with``.
+                assert frame.f_back is not None
+                frame = frame.f_back
+            return self._awaited(awaited, frame)
 
-    def answered(awaited: Awaitable[Any]) -> Run:
-        waits = sys._getframe(1)
-        if isinstance(awaited, Enter | Leave) and waits.f_back is not None:
-            # What awaits it is called by ``async with``.
-            waits = waits.f_back
-        return _answered(awaited, waits.f_lineno)
+        self.enter_context(mock.patch.object(Awaitable, "__await__", wait))
 
-    with (
-        mock.patch.object(Awaitable, "__await__", answered),
-        mock.patch.object(Gather, "__await__", gather),
-        mock.patch.object(RoutineCall, "__await__", run),
-    ):
-        yield
+    def _awaited(self, awaited: Awaitable[Any], frame: FrameType) -> Run:
+        line = frame.f_lineno
+        match awaited:
+            case Leave(scope=CompensableScope(), error=error):
+                return (yield from self.compensations.leave(frame, error))
+            case Leave(error=error):
+                with on_its_way(error):
+                    yield from self.compensations.due(frame)
+                    return (yield from _answered(awaited, line))
+        yield from self.compensations.due(frame)
+        match awaited:
+            case Enter(scope=CompensableScope()):
+                return self.compensations.enter()
+            case Gather():
+                return (yield from self._gathered(awaited, line))
+            case RoutineCall(routine=name) if name.startswith(RESERVED):
+                return (yield from self.compensations.called(name, **awaited.arguments))
+        return (yield from self._begun(awaited, line))
+
+    def _begun(self, awaited: Awaitable[Any], line: int) -> Run:
+        """Begin what stands by itself, in a branch of a ``gather`` for instance."""
+        if not isinstance(awaited, RoutineCall):
+            return _answered(awaited, line)
+        if awaited.routine.startswith(RESERVED):
+            return self.compensations.called(awaited.routine, **awaited.arguments, is_branch=True)
+        function = self.functions[awaited.routine]
+        bound = inspect.BoundArguments(inspect.signature(function), OrderedDict(awaited.arguments))
+        run: Run = function(*bound.args, **bound.kwargs).__await__()
+        return run
+
+    def _gathered(self, gathered: Gather, line: int) -> Run:
+        """Run the branches of a ``gather`` by turns; on an error cancel the others, let them end, and raise it."""
+        runs = [self._begun(branch, line) for branch in gathered.branches]
+        contexts = [copy_context() for _ in runs]
+        mark = object()
+        for context in contexts:
+            context.run(begin_branch, mark)
+        results: list[Any] = [None] * len(runs)
+        waiting: dict[int, Pending] = {}
+        errors: list[BaseException] = []
+
+        def step(index: int, go: Callable[[], Pending]) -> None:
+            if self.compensations.is_halted:
+                return
+            waiting.pop(index, None)
+            try:
+                waiting[index] = contexts[index].run(go)
+            except StopIteration as stop:
+                results[index] = stop.value
+            except BaseException as error:  # noqa: BLE001 - the branch may raise anything
+                if not errors:
+                    errors.append(error)
+                elif not isinstance(error, Cancelled):
+                    said = "".join(traceback.format_exception_only(error)).strip()
+                    errors[-1].add_note(f"Another branch of the gather then raised {said}")
+
+        for index, run in enumerate(runs):
+            step(index, functools.partial(next, run))
+        is_cancelling = False
+        while errors or waiting:
+            if errors and not is_cancelling:
+                is_cancelling = True
+                for index in sorted(waiting):
+                    told = Cancelled()
+                    # It is raised in place, while what the workflow handles is being handled.
+                    told.__context__ = sys.exc_info()[1]
+                    step(index, functools.partial(runs[index].throw, told))
+            if not waiting:
+                self.compensations.hand_over(mark, errors[-1])
+                _raise_again(errors[-1])
+            branches = [(index, place) for index in sorted(waiting) for place in range(len(waiting[index]))]
+            sent: Cancelled | tuple[int, Returned | Raised]
+            try:
+                sent = yield [waiting[index][place] for index, place in branches]
+            except Cancelled as cancelled:
+                sent = cancelled
+            if isinstance(sent, Cancelled):
+                sent.__context__ = errors[-1] if errors else None
+                errors.append(sent)
+            else:
+                index, place = branches[sent[0]]
+                step(index, functools.partial(runs[index].send, (place, sent[1])))
+        return results
 
 
 def _answered(awaited: Awaitable[Any], line: int) -> Run:
@@ -60,59 +135,6 @@ def _answered(awaited: Awaitable[Any], line: int) -> Run:
     if isinstance(answer, Returned):
         return answer.value
     return _raise_again(answer.error)
-
-
-def _gathered(gathered: Gather, line: int) -> Run:
-    """Run the branches of a ``gather`` by turns; on an error cancel the others, let them end, and raise it."""
-    runs = [_begun(branch, line) for branch in gathered.branches]
-    results: list[Any] = [None] * len(runs)
-    waiting: dict[int, Pending] = {}
-    errors: list[BaseException] = []
-
-    def step(index: int, go: Callable[[], Pending]) -> None:
-        waiting.pop(index, None)
-        try:
-            waiting[index] = go()
-        except StopIteration as stop:
-            results[index] = stop.value
-        except BaseException as error:  # noqa: BLE001 - the branch may raise anything
-            if not errors:
-                errors.append(error)
-            elif not isinstance(error, Cancelled):
-                said = "".join(traceback.format_exception_only(error)).strip()
-                errors[-1].add_note(f"Another branch of the gather then raised {said}")
-
-    for index, run in enumerate(runs):
-        step(index, functools.partial(next, run))
-    is_cancelling = False
-    while errors or waiting:
-        if errors and not is_cancelling:
-            is_cancelling = True
-            for index in sorted(waiting):
-                told = Cancelled()
-                # It is raised in place, while what the workflow handles is being handled.
-                told.__context__ = sys.exc_info()[1]
-                step(index, functools.partial(runs[index].throw, told))
-        if not waiting:
-            _raise_again(errors[-1])
-        branches = [(index, place) for index in sorted(waiting) for place in range(len(waiting[index]))]
-        sent: Cancelled | tuple[int, Returned | Raised]
-        try:
-            sent = yield [waiting[index][place] for index, place in branches]
-        except Cancelled as cancelled:
-            sent = cancelled
-        if isinstance(sent, Cancelled):
-            sent.__context__ = errors[-1] if errors else None
-            errors.append(sent)
-        else:
-            index, place = branches[sent[0]]
-            step(index, functools.partial(runs[index].send, (place, sent[1])))
-    return results
-
-
-def _begun(branch: Awaitable[Any], line: int) -> Run:
-    run: Any = branch.__await__() if isinstance(branch, RoutineCall) else _answered(branch, line)
-    return cast("Run", run)
 
 
 def _raise_again(error: BaseException) -> NoReturn:

@@ -25,7 +25,9 @@ SIGNATURES = (
 )
 
 
-OPAQUE = ("transaction", "transacted_receive", "no_persist")
+TRANSACTIONS = ("transaction", "transacted_receive")
+
+OPAQUE = (*TRANSACTIONS, "no_persist")
 """The scopes inside which nothing waits."""
 
 
@@ -62,7 +64,7 @@ class Calls(Expressions):
 
     def awaitable(self, depth: int) -> Expression:
         """Draw something to await."""
-        return self.pick(self._branch, self.routine, self.gather, self._branch)(depth)
+        return self.pick(self._branch, self.routine, self.gather, self._branch, self._compensating)(depth)
 
     def routine(self, depth: int) -> Expression:
         """Draw the call of a routine, if there is one."""
@@ -125,11 +127,14 @@ class Calls(Expressions):
     def scope(self) -> Expression:
         """Draw what opens a scope, and be inside of it from here on."""
         inside = set(self.scopes)
-        kind = self.pick(
-            "no_persist",
-            "no_persist" if "no_persist" in inside else "transaction",
-            "transacted_receive" if self.may_wait else "no_persist",
-        )
+        kinds = ["no_persist", "transacted_receive", "transaction", "compensable", "compensable"]
+        if "no_persist" in inside:
+            kinds.remove("transaction")
+        if not self.may_wait:
+            kinds.remove("transacted_receive")
+        if inside & set(TRANSACTIONS):
+            kinds = [kind for kind in kinds if kind != "compensable"]
+        kind = self.pick(*kinds)
         if kind == "transacted_receive":
             receive = self.receive(1)
             scope = of(f"transacted_{receive}", receive)
@@ -142,10 +147,22 @@ class Calls(Expressions):
         return scope
 
     def _branch(self, depth: int) -> Expression:
-        kinds: list[Draw] = [self._any_activity, self.routine, self.routine]
+        kinds: list[Draw] = [self._any_activity, self.routine, self.routine, self._compensating]
         if self.may_wait:
             kinds += [self.receive, self.first_of, self.delay]
         return self.pick(*kinds)(depth)
+
+    def _compensating(self, depth: int) -> Expression:
+        scope = self.pick("u", "u", "z", f"{self.value(depth)}" if self.native else "u")
+        return Expression(f"{self.pick('compensate', 'confirm')}({scope})", calls=True)
+
+    def action(self) -> str:
+        """Write how a compensable scope is told what to call."""
+        with self.natively():
+            value = self.value(1)
+        called = self.pick("same", "number", "grow", *(routine.name for routine in self.routines), "fail", "note")
+        kind = self.pick("undo", "confirm", "cancel")
+        return f"{self.pick('u', 'u', 'u', 'z')}.{kind}({called}, {value})"
 
     def _any_activity(self, depth: int) -> Expression:
         return self.activity(self.pick("number", "fail", "grow", "same", "fresh"), depth)

@@ -26,7 +26,7 @@ SMALL = ("n", "s")
 LISTS = ("xs", "ys")
 BOXES = ("b", "c")
 CAUGHT = ("err", "exc")
-ANY = ("z", *SCALARS, *LISTS, "ds", "ss", *BOXES, "m", *CAUGHT)
+ANY = ("z", *SCALARS, *LISTS, "ds", "ss", *BOXES, "m", *CAUGHT, "u")
 
 
 @dataclass(frozen=True)

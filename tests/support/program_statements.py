@@ -4,14 +4,14 @@ import ast
 import itertools
 from collections.abc import Callable, Sequence
 
-from tests.support.program_calls import Calls, Routine
+from tests.support.program_calls import TRANSACTIONS, Calls, Routine
 from tests.support.program_expressions import ANY, BOXES, LISTS, SCALARS, Choose, Expression, settle
 
 Lines = list[str]
 
 PARAMETERS = ("xs", "ys", "ds", "ss", "b", "m", "i", "n", "s")
 
-BINDINGS = ("j, k = 1, 2", "z = xs", "c = Box(ys, b)", "err = Failure(0, load=xs)", "exc = KeyError(1)")
+BINDINGS = ("j, k = 1, 2", "z = xs", "c = Box(ys, b)", "err = Failure(0, load=xs)", "exc = KeyError(1)", "u = None")
 """What binds the other variables, unless it is left out."""
 
 TARGETS = ("z", *SCALARS, *BOXES)
@@ -61,6 +61,10 @@ class Writer:
                 self.expressions.simple = True
                 self.compound = [self._scope, self._scope, self._try, self._for] * 2
                 self.simple = [self._leave, self._await, self._note, self._call] * 4
+            case "compensation":
+                self.expressions.simple = True
+                self.compound = [self._compensable, self._try, self._compensable] * 4
+                self.simple = [self._call, self._leave, self._register, self._await, self._call] * 4
             case "calls":
                 self.expressions.simple = True
                 self.compound = [self._try] * 10
@@ -117,6 +121,7 @@ class Writer:
             self._unpack,
             self._wait,
             self._call,
+            self._register,
             self._delete,
             self._leave,
             *self.simple,
@@ -405,13 +410,30 @@ class Writer:
             return self._if(depth)
         around = len(draw.scopes)
         items = [f"{draw.scope()}{self._as()}" for _ in range(self.pick(1, 1, 2))]
-        lines = self.body(depth)
+        lines = self._register() if "compensable" in draw.scopes[around:] else []
+        lines += self.body(depth)
         if self.chance(3):
             lines += self._leave()
         del draw.scopes[around:]
         return [f"async with {', '.join(items)}:", *indented(lines)]
 
+    def _register(self) -> Lines:
+        """Tell a compensable scope what to call."""
+        return [self.expressions.action() for _ in range(self.pick(1, 1, 2))]
+
+    def _compensable(self, depth: int) -> Lines:
+        """Write a scope that can be undone, inside of a ``try`` for the most part."""
+        draw = self.expressions
+        if draw.native or set(draw.scopes) & set(TRANSACTIONS):
+            return self._try(depth)
+        draw.scopes.append("compensable")
+        lines = self._register() + self.body(depth) + self.pick([], self._leave())
+        draw.scopes.pop()
+        return ["async with compensable() as u:", *indented(lines)]
+
     def _as(self) -> str:
+        if self.expressions.scopes[-1] == "compensable" and not self.chance(4):
+            return " as u"
         target = self.pick("", "z", "b.other", "(i, *ys)", "part", "k")
         return f" as {self._part() if target == 'part' else target}" if target else ""
 

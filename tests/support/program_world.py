@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from holdfast.processor.core.outcomes import Raised, Returned
+from holdfast.processor.language.activity import Activity
 from holdfast.processor.language.awaitables import (
     ActivityCall,
     Awaitable,
@@ -25,9 +26,10 @@ from holdfast.processor.language.awaitables import (
     receive,
     send,
 )
+from holdfast.processor.language.compensating import compensate, confirm
 from holdfast.processor.language.gather import gather
 from holdfast.processor.language.routine import routine
-from holdfast.processor.language.scopes import no_persist, transacted_receive, transaction
+from holdfast.processor.language.scopes import compensable, no_persist, transacted_receive, transaction
 from holdfast.schemas.errors import Cancelled
 from holdfast.schemas.message import Message
 from tests.support.twin import Effects, Exhausted, note, tick
@@ -175,13 +177,8 @@ ANSWERS: dict[str, Callable[[int, ActivityCall[Any], Any], Any]] = {
 """What the activities answer, by name, given the await's number, the call and its first argument."""
 
 
-def activity(name: str) -> Callable[..., ActivityCall[Any]]:
-    """Give what a generated function calls, and awaits."""
-
-    def call(*args: Any, **kwargs: Any) -> ActivityCall[Any]:
-        return ActivityCall(name, args, kwargs)
-
-    return call
+async def _performed(*args: Any, **kwargs: Any) -> None:
+    """Stand for what activities do: the test answers for them."""
 
 
 def given(names: str) -> list[Any]:
@@ -199,6 +196,7 @@ def given(names: str) -> list[Any]:
         "err": Failure(0, load=xs),
         "exc": KeyError(1),
         "s": "text",
+        "u": None,
     }
     return [values.get(name, 1) for name in names.split()]
 
@@ -234,12 +232,15 @@ def opened(value: Any) -> Iterator[Any]:
 
 
 NAMES: dict[str, Any] = {
-    **{name: activity(name) for name in (*ANSWERS, "fail")},
+    **{name: Activity(_performed, name=name) for name in (*ANSWERS, "fail")},
     **{cls.__name__: cls for cls in CLASSES},
     "apply": apply,
     "boom": boom,
     "Cancelled": Cancelled,
     "checkpoint": checkpoint,
+    "compensable": compensable,
+    "compensate": compensate,
+    "confirm": confirm,
     "delay": delay,
     "first_of": first_of,
     "gather": gather,

@@ -30,18 +30,22 @@ class Sample:
     """A function and what happens to it.
 
     ``failures`` says which awaits fail and how, ``shared`` what the arguments have in common, ``order`` which of
-    several things is answered first, and ``points`` what is done before and after each await in turn: nothing,
-    persist, or persist and reload.
+    several things is answered first, ``settles`` whether an error undoes what can be undone, ``cancel_at`` instead of
+    which answer it is cancelled, and ``points`` what is done before and after each await in turn: nothing, persist, or
+    persist and reload.
     """
 
     source: str
     failures: dict[int, str]
     shared: str
     order: Order
+    settles: bool
+    cancel_at: int | None
     points: tuple[str, ...]
 
     def __repr__(self) -> str:
-        happens = f"failures {self.failures}, shared {self.shared}, order {self.order}, points {self.points}"
+        names = "failures", "shared", "order", "settles", "cancel_at", "points"
+        happens = ", ".join(f"{name} {getattr(self, name)}" for name in names)
         return f"{happens}\n\n{self.source}\n"
 
     def arguments(self) -> dict[str, Any]:
@@ -52,6 +56,10 @@ class Sample:
         box = Box(value=ys, other=ds if self.shared == "dict" else None)
         ledger = Ledger(items=[1, box], owner=box)
         return {"xs": xs, "ys": ys, "ds": ds, "ss": {1, 2}, "b": box, "m": ledger, "i": 1, "n": 2, "s": "text"}
+
+    def options(self) -> dict[str, Any]:
+        """Give what decides how a run goes on."""
+        return {"order": self.order, "settles": self.settles, "cancel_at": self.cancel_at}
 
     @contextlib.contextmanager
     def function(self) -> Iterator[Callable[..., Any]]:
@@ -79,6 +87,8 @@ def samples(draw: st.DrawFn) -> Sample:
         failures=draw(st.dictionaries(st.integers(0, 12), st.sampled_from(list(ERRORS)), max_size=3)),
         shared=draw(st.sampled_from(["nothing", "list", "inner", "dict"])),
         order=draw(st.sampled_from(ORDERS)),
+        settles=draw(st.booleans()),
+        cancel_at=draw(st.one_of(st.none(), st.integers(0, 8))),
         points=tuple(draw(st.lists(st.sampled_from(["reload", "persist", "nothing"]), min_size=1, max_size=6))),
     )
 

@@ -24,10 +24,11 @@ from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.language.awaitables import STORED, ActivityCall, Awaitable
 from holdfast.processor.language.compiler import compile_workflow
 from holdfast.processor.language.program import Program
-from holdfast.processor.language.routine import Routine, reachable
+from holdfast.processor.language.routine import RESERVED, Routine, reachable
+from holdfast.schemas.errors import Cancelled, CompensationFailed
 from holdfast.schemas.values import Types, decode, encode
 from tests.support.graphs import difference, shown
-from tests.support.native import natively
+from tests.support.native import Functions, Natively
 
 Effects = Callable[[int, Awaitable[Any]], Returned | Raised]
 Images = dict[str, FrameImage]
@@ -62,7 +63,11 @@ class Result:
     def _compared(self) -> dict[str, Any]:
         # Functions, classes and generators are not kept by a workflow, so they are nobody's final variables.
         kept = {name: self.variables[name] for name in sorted(self.variables) if not _is_code(self.variables[name])}
-        return {"value": self.value, "error": self.error, "variables": kept}
+        error: Any = self.error
+        if isinstance(error, CompensationFailed):
+            # What it says is Holdfast's own business.
+            error = (type(error), error.__cause__)
+        return {"value": self.value, "error": error, "variables": kept}
 
 
 def act(*args: Any, **kwargs: Any) -> ActivityCall[Any]:
@@ -87,23 +92,39 @@ def tick(limit: int) -> None:
 
 
 def run_native(
-    function: Callable[..., Any], arguments: Mapping[str, Any], effects: Effects, *, order: Order = "first"
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    effects: Effects,
+    routines: Functions | None = None,
+    *,
+    order: Order = "first",
+    settles: bool = True,
+    cancel_at: int | None = None,
 ) -> Result:
     """Run the function as a coroutine, and the routines that it calls as coroutines that it awaits."""
     _log.clear()
-    coroutine = function(**copy.deepcopy(dict(arguments)))
+    if routines is None:
+        routines = {name: r.function for name, r in reachable(function.__globals__.values()).items()}
     value, error = None, None
-    with _final_variables(function.__code__) as variables, natively(reachable(function.__globals__.values())):
+    with _final_variables(function.__code__) as variables, Natively(routines) as native:
+        compensations = native.compensations
+        run = compensations.whole(function(**copy.deepcopy(dict(arguments))).__await__(), settles=settles)
         try:
-            pending = coroutine.send(None)
+            pending = compensations.go_on(functools.partial(next, run))
             for number in itertools.count():
-                index = _next(order, number, len(pending))
-                pending = coroutine.send((index, _performed(effects, number, *pending[index])))
+                if number == cancel_at and not compensations.is_settling:
+                    pending = compensations.go_on(functools.partial(run.throw, Cancelled()))
+                else:
+                    index = _next(order, number, len(pending))
+                    answer = index, _performed(effects, number, *pending[index])
+                    pending = compensations.go_on(functools.partial(run.send, answer))
         except StopIteration as stop:
             value = stop.value
         except BaseException as raised:  # noqa: BLE001 - the function may raise anything
             error = raised
-    return Result(value, error, _log.copy(), variables)
+        result = Result(value, error, _log.copy(), variables.copy())
+        compensations.abandon(run)
+    return result
 
 
 def run_machine(
@@ -114,14 +135,24 @@ def run_machine(
     program: Program | None = None,
     *,
     order: Order = "first",
+    settles: bool = True,
+    cancel_at: int | None = None,
 ) -> Result:
-    """Run the function's program, by default one that was stored and read, with a reload around each answer."""
+    """Run the function's program, by default one that was stored and read, with a reload around each answer.
+
+    At its end compensable scopes are confirmed, or, if it raises and that ``settles``, undone. Instead of the answer
+    numbered ``cancel_at`` the instance is cancelled.
+    """
     program = program or _stored(function)
     routines = routines_of(program)
     programs = {p.hash: p for p in (program, *routines.values())}
     _log.clear()
     machine = Machine.start(program, copy.deepcopy(dict(arguments)), routines.__getitem__)
     pending: dict[str, Ask] = {}
+    variables: dict[str, Any] | None = None
+
+    def users_variables() -> dict[str, Any]:
+        return {name: value for name, value in machine.frames[ROOT].variables.items() if name[0] != "$"}
 
     def reloaded() -> Machine:
         if reload is None:
@@ -137,20 +168,34 @@ def run_machine(
 
     advance()
     for number in itertools.count():
-        if not pending:
+        if machine.outcome is not None and variables is None:
+            variables = users_variables()
+            if isinstance(machine.outcome, Returned):
+                machine.settle("confirm")
+            elif settles and not isinstance(machine.outcome.error, CompensationFailed):
+                machine.settle("undo")
+            advance()
+        if machine.outcome is not None:
             break
         machine = reloaded()
         advance()
-        ask = pending.pop(sorted(pending, key=place_of)[_next(order, number, len(pending))])
-        machine.answer(ask.path, _performed(effects, number, ask.awaited, ask.line))
+        if number != cancel_at or not machine.cancel():
+            ask = pending.pop(sorted(pending, key=place_of)[_next(order, number, len(pending))])
+            machine.answer(ask.path, _performed(effects, number, ask.awaited, _line(machine, ask)))
         machine = reloaded()
         advance()
     outcome = machine.outcome
     assert outcome is not None
-    variables = {name: value for name, value in machine.frames[ROOT].variables.items() if name[0] != "$"}
+    assert variables is not None
     if isinstance(outcome, Returned):
         return Result(outcome.value, None, _log.copy(), variables)
     return Result(None, outcome.error, _log.copy(), variables)
+
+
+def _line(machine: Machine, ask: Ask) -> int:
+    """Return the user's line at which something is awaited, or 0 if Holdfast itself awaits it."""
+    frame = machine.frames.get(ask.path)
+    return 0 if frame is not None and frame.program.name.startswith(RESERVED) else ask.line
 
 
 def codec_reload(*classes: type, modules: tuple[str, ...] = ()) -> Reload:
