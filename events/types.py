@@ -65,7 +65,11 @@ class Where:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceStarted:
-    """The instance began, with the message that started it; ``parent`` is the instance that asked for it."""
+    """The instance began, with the message that started it.
+
+    ``parent`` is the instance that asked for it. ``awaited_as`` is the id under which another instance waits for
+    its end: its own, or that of the one in whose place it goes on.
+    """
 
     workflow: str
     program_hash: str
@@ -76,17 +80,22 @@ class InstanceStarted:
     reply_to: str | None = None
     parent: str | None = None
     subflow: SubflowMode | None = None
+    awaited_as: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivityCompleted:
-    """An activity returned; ``attempts`` counts the calls it took."""
+    """An activity returned; ``attempts`` counts the calls it took.
+
+    What the SQL of a record activity (``is_record``) wrote commits with this event.
+    """
 
     where: Where
     activity: str
     idempotency_key: str
     attempts: int
     result: Json
+    is_record: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

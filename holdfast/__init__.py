@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         suspend,
     )
     from holdfast.processor.language.compensable import Compensable
+    from holdfast.processor.language.compensating import compensate, confirm
     from holdfast.processor.language.gather import gather
     from holdfast.processor.language.routine import routine
     from holdfast.processor.language.scopes import compensable, no_persist, transacted_receive, transaction
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         InstanceUnreadable,
         InvalidMessage,
         KeyInUse,
+        NotDeterministic,
         NotMigrated,
         NotPersistable,
         NotSuspended,
@@ -94,6 +96,7 @@ __all__ = [
     "InvalidMessage",
     "KeyInUse",
     "Message",
+    "NotDeterministic",
     "NotMigrated",
     "NotPersistable",
     "NotSuspended",
@@ -117,6 +120,8 @@ __all__ = [
     "activity_context",
     "checkpoint",
     "compensable",
+    "compensate",
+    "confirm",
     "continue_as_new",
     "defer",
     "delay",
@@ -160,6 +165,7 @@ _HOMES = {
     "InvalidMessage": "holdfast.schemas.errors",
     "KeyInUse": "holdfast.schemas.errors",
     "Message": "holdfast.schemas.message",
+    "NotDeterministic": "holdfast.schemas.errors",
     "NotMigrated": "holdfast.schemas.errors",
     "NotPersistable": "holdfast.schemas.errors",
     "NotSuspended": "holdfast.schemas.errors",
@@ -183,6 +189,8 @@ _HOMES = {
     "activity_context": "holdfast.processor.engine.activities",
     "checkpoint": "holdfast.processor.language.awaitables",
     "compensable": "holdfast.processor.language.scopes",
+    "compensate": "holdfast.processor.language.compensating",
+    "confirm": "holdfast.processor.language.compensating",
     "continue_as_new": "holdfast.processor.language.subflows",
     "defer": "holdfast.processor.language.awaitables",
     "delay": "holdfast.processor.language.awaitables",

@@ -1,10 +1,31 @@
 """Test workflows: run them in memory, with time that passes when told, and prove that they survive crashes.
 
-`docs/testing.md` is the guide. This is a front door like ``holdfast`` itself: every public name, and nothing else.
+`docs/testing.md` is the guide. This is a front door like that of ``holdfast`` itself: every public name, and nothing
+else.
 """
 
-from holdfast.processor.testing.clock import Clock
-from holdfast.processor.testing.host import Delivered, SimulatedHost
-from holdfast.processor.testing.world import World
+from holdfast.processor.testing.broker import Delivery
+from holdfast.processor.testing.door import Statement
+from holdfast.processor.testing.execution import Execution, execute
+from holdfast.processor.testing.host import SimulatedHost
+from holdfast.processor.testing.instance import SimulatedInstance
+from holdfast.processor.testing.prover import crash_prover
+from holdfast.processor.testing.report import CrashReport, CrashRun
+from holdfast.processor.testing.rows import Rows
+from holdfast.processor.testing.simulation import Simulation
+from holdfast.processor.testing.stand_ins import ActivityRun
 
-__all__ = ["Clock", "Delivered", "SimulatedHost", "World"]
+__all__ = [
+    "ActivityRun",
+    "CrashReport",
+    "CrashRun",
+    "Delivery",
+    "Execution",
+    "Rows",
+    "SimulatedHost",
+    "SimulatedInstance",
+    "Simulation",
+    "Statement",
+    "crash_prover",
+    "execute",
+]

@@ -18,7 +18,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
-import orjson
 import psycopg
 from psycopg import errors
 
@@ -28,11 +27,13 @@ from holdfast.processor.engine.provider import Intake
 from holdfast.processor.language.program import Program
 from holdfast.processor.store import hosts, inbox
 from holdfast.processor.store.connections import Connection, Connections, failure
-from holdfast.projections import history, queries, verify
+from holdfast.projections import history, queries, transactions, verify
 from holdfast.projections.history import Entry
 from holdfast.projections.instance import ExecutionStatus, InstanceState
 from holdfast.projections.queries import DeadLetter, Instance, NonPersisted, OpenBookmark, OpenedDeadLetter, Tally
+from holdfast.projections.transactions import Commit
 from holdfast.projections.verify import Checked
+from holdfast.schemas.control import Command
 from holdfast.schemas.errors import (
     DeadLetterNotFound,
     InstanceCompleted,
@@ -168,6 +169,12 @@ class Client:
             async for entry in history.history(connection, instance_id, from_version, to_version):
                 yield entry
 
+    async def transactions(self, instance_id: UUID) -> AsyncIterator[Commit]:
+        """Yield the transactions in which an instance committed, oldest first, or raise ``InstanceNotFound``."""
+        async with self._connection() as connection:
+            async for commit in transactions.transactions(connection, instance_id):
+                yield commit
+
     async def state(self, instance_id: UUID, at: int | datetime | None = None) -> InstanceState:
         """Return an instance's state at a version or a moment, or as it is now.
 
@@ -188,7 +195,6 @@ class Client:
         or ``NotSuspended``.
         """
         command = str(self._new_id())
-        body = orjson.dumps({"command": "resume", "by": by, "why": why})
 
         async def work(connection: Connection) -> str:
             async with connection.transaction():
@@ -203,7 +209,7 @@ class Client:
                     raise NotSuspended(instance_id, "is not suspended")
                 if await _one(connection, "is_commanded", instance_id=instance_id):
                     raise NotSuspended(instance_id, "was resumed already: no worker has taken it up yet")
-                envelope = Envelope(message_id=command, type="control", key=key, body=body)
+                envelope = Command(command="resume", by=by, why=why).envelope(command, key)
                 intake = Intake(envelope=envelope, verdict="buffered", kind="control", instance_id=instance_id)
                 await inbox.take_in(connection, app, [intake])
             return command

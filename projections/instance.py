@@ -94,8 +94,9 @@ class Subflow:
 class InstanceState:
     """All that is known of an instance after ``version`` events.
 
-    ``calls`` are by idempotency key, ``subflows`` by instance id. ``reply_to`` is where the sender of the last
-    message waits for an answer. ``values`` and ``promoted`` are the participants'.
+    ``calls`` are by idempotency key, ``subflows`` by instance id. ``awaited_as`` is the id under which another
+    instance waits for the end of this one. ``reply_to`` is where the sender of the last message waits for an answer,
+    ``reply_key`` that message's correlation key. ``values`` and ``promoted`` are the participants'.
     """
 
     version: int = 0
@@ -115,7 +116,9 @@ class InstanceState:
     error: Json = None
     parent: str | None = None
     subflow: SubflowMode | None = None
+    awaited_as: str | None = None
     reply_to: str | None = None
+    reply_key: str = ""
     calls: Mapping[str, Call] = field(default_factory=dict)
     subflows: Mapping[str, Subflow] = field(default_factory=dict)
     values: Mapping[str, Json] = field(default_factory=dict)
@@ -165,7 +168,9 @@ class _Draft:
     error: Json
     parent: str | None
     subflow: SubflowMode | None
+    awaited_as: str | None
     reply_to: str | None
+    reply_key: str
     calls: Mapping[str, Call]
     subflows: Mapping[str, Subflow]
     values: Mapping[str, Json]
@@ -203,11 +208,14 @@ def _apply(draft: _Draft, event: Event) -> None:
             )
             draft.bookmarks = {**draft.bookmarks, event.bookmark: opened}
         case BookmarkClosed():
+            closed = draft.bookmarks.get(event.bookmark)
+            if closed is not None and closed.kind == "child":
+                draft.subflows = _without(draft.subflows, closed.correlation_key or "")
             draft.bookmarks = _without(draft.bookmarks, event.bookmark)
         case MessageReceived():
             draft.bookmarks = _without(draft.bookmarks, *event.closes)
             draft.execution_status = "executing"
-            draft.reply_to = event.reply_to
+            draft.reply_to, draft.reply_key = event.reply_to, event.correlation_key if event.reply_to else ""
         case TimerFired():
             draft.bookmarks = _without(draft.bookmarks, *event.closes)
             draft.execution_status = "executing"
@@ -217,7 +225,8 @@ def _apply(draft: _Draft, event: Event) -> None:
             draft.correlation_key = event.correlation_key
             draft.parent = event.parent
             draft.subflow = event.subflow
-            draft.reply_to = event.reply_to
+            draft.awaited_as = event.awaited_as
+            draft.reply_to, draft.reply_key = event.reply_to, event.correlation_key if event.reply_to else ""
         case InstanceSuspended():
             draft.is_suspended = True
             draft.suspension_reason = event.reason

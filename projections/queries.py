@@ -15,7 +15,7 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
-from holdfast.events.types import BookmarkKind, Outcome
+from holdfast.events.types import BookmarkKind, Outcome, SubflowMode
 from holdfast.projections.instance import ExecutionStatus
 from holdfast.schemas.errors import InstanceNotFound
 from holdfast.schemas.postgres.statements import load
@@ -29,7 +29,8 @@ class Instance:
     """One row of the instance store, without the state.
 
     ``current_machine`` and the lock are None where no living host holds the instance; ``version`` is the
-    number of its events; ``pending_timer`` is when its next timer is due.
+    number of its events; ``pending_timer`` is when its next timer is due. ``parent_id`` is the instance that brought
+    it into being, if one did, and ``subflow`` says how.
     """
 
     instance_id: UUID
@@ -55,6 +56,15 @@ class Instance:
     lock_token: int | None
     lock_expiration: datetime | None
     version: int
+    parent_id: UUID | None
+    subflow: SubflowMode | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relative(Instance):
+    """An instance that came out of another one, over ``depth`` generations; 0 is that one itself."""
+
+    depth: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +185,14 @@ async def instance(connection: AsyncConnection[Any], instance_id: UUID) -> tuple
     if not found:
         raise InstanceNotFound(instance_id)
     return found[0], await _all(connection, OpenBookmark, "bookmarks", instance_id=instance_id)
+
+
+async def tree(connection: AsyncConnection[Any], instance_id: UUID, limit: int = 1000) -> list[Relative]:
+    """Return an instance and what came out of it by way of subflows, nearest first, or raise ``InstanceNotFound``."""
+    found = await _all(connection, Relative, "tree", instance_id=instance_id, limit=limit)
+    if not found:
+        raise InstanceNotFound(instance_id)
+    return found
 
 
 async def tally(connection: AsyncConnection[Any], app: str | None = None) -> list[Tally]:

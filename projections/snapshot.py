@@ -20,7 +20,19 @@ FORMAT = 1
 _NAMES = tuple(field.name for field in fields(InstanceState))
 _LEFT_OUT = {
     name: getattr(initial, name)
-    for name in ("is_cancelling", "error", "parent", "subflow", "reply_to", "calls", "subflows", "values", "promoted")
+    for name in (
+        "is_cancelling",
+        "error",
+        "parent",
+        "subflow",
+        "awaited_as",
+        "reply_to",
+        "reply_key",
+        "calls",
+        "subflows",
+        "values",
+        "promoted",
+    )
 }
 """Fields that are left out while they have these values."""
 

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
+import orjson
 from psycopg import AsyncConnection
 
 from holdfast.projections.instance import InstanceState
@@ -73,6 +74,7 @@ async def advance(connection: AsyncConnection[Any], advances: Sequence[Advance])
             "pending_timers": [_pending_timer(state) for state in states],
             "releases": [a.release for a in advances],
             "states": [dumps(state) for state in states],
+            "promoted": [promoted(state) for state in states],
             "closed_of": [instance_id for instance_id, _ in closed],
             "closed": [name for _, name in closed],
             "opened_by": [instance_id for instance_id, _, _ in opened],
@@ -86,6 +88,11 @@ async def advance(connection: AsyncConnection[Any], advances: Sequence[Advance])
         binary=True,
     )
     return dict(await cursor.fetchall())
+
+
+def promoted(state: InstanceState) -> str | None:
+    """Return what the row of a state shows for queries, as JSON text; None if that is nothing."""
+    return orjson.dumps(state.promoted).decode() if state.promoted else None
 
 
 def _pending_timer(state: InstanceState) -> datetime | None:

@@ -38,6 +38,7 @@ _COLUMNS = (
     "is_suspended",
     "suspension_reason",
     "suspension_exception_name",
+    "subflow",
 )
 """Columns of the row that are fields of the state under the same name."""
 
@@ -136,6 +137,9 @@ def _compare(row: Mapping[str, Any], stream: _Stream) -> Checked:
         ("version", version, row["last_version"] or 0),
         ("is_initialized", row["is_initialized"], version > 0),
         *((name, row[name], getattr(state, name)) for name in _COLUMNS),
+        ("parent_id", row["parent_id"], state.parent and UUID(state.parent)),
+        ("awaited_as", row["awaited_as"], state.awaited_as and UUID(state.awaited_as)),
+        ("promoted", orjson.loads(row["promoted"] or "{}"), state.promoted),
         ("pending_timer", row["pending_timer"], _pending_timer(state)),
         ("bookmarks", _stored_bookmarks(row["bookmarks"]), _bookmarks(state)),
         *_snapshot(row["state"], state),

@@ -33,16 +33,19 @@
     │   ├── NotMigrated              the database lacks the schema, or a part of it
     │   └── CommitOutcomeUnknown     the connection broke while a commit was on its way
     ├── BrokerError                  RabbitMQ refused or cannot be reached
-    └── SettingsError                a setting is missing or out of bounds
+    ├── SettingsError                a setting is missing or out of bounds
+    └── NotDeterministic             a scenario under test does not do the same each time
 
 Two stand outside the tree: ``RemoteError``, in place of a user's exception whose class is gone, and
-``Cancelled``, a ``BaseException``, which tells a routine to end early.
+``Cancelled``, a ``BaseException``, which tells a routine to end early. So does ``ContinuedAsNew``, a ``BaseException``
+too, tell a whole workflow.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 
@@ -301,12 +304,27 @@ class SettingsError(HoldfastError):
     """A setting is missing or out of bounds."""
 
 
+class NotDeterministic(HoldfastError):
+    """A scenario does not do the same each time, so that its runs cannot be compared."""
+
+
 class Cancelled(BaseException):
     """Raised at the ``await`` of a routine that is to end early, as when another branch of its ``gather`` failed.
 
     Like ``asyncio.CancelledError`` it passes ``except Exception``, so that ``finally`` clauses run, and
     is delivered once: what a routine awaits while it cleans up is not cancelled again.
     """
+
+
+class ContinuedAsNew(BaseException):
+    """Raised at the ``await`` of ``continue_as_new``: the workflow unwinds, and ends where it leaves it.
+
+    It passes ``except Exception``, so that ``finally`` clauses run. ``input`` is what the new instance starts from.
+    """
+
+    def __init__(self, input: Any) -> None:
+        super().__init__(input)
+        self.input = input
 
 
 @dataclass(eq=False)

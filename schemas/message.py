@@ -117,14 +117,15 @@ class Message(BaseModel):
             # A validator of the user's own that fails in a way that pydantic does not take for a refusal.
             raise InvalidMessage("invalid_body", f"{type(error).__name__}: {error}"[:1000]) from error
 
-    def envelope(self, message_id: str, traceparent: str | None = None) -> Envelope:
-        """Return this message as it travels under ``message_id``."""
+    def envelope(self, message_id: str, traceparent: str | None = None, reply_to: str | None = None) -> Envelope:
+        """Return this message as it travels under ``message_id``; ``reply_to`` is the queue for an answer."""
         return Envelope(
             message_id=check_name("message_id", message_id),
             type=self.message_type,
             key=check_name("correlation", self.correlation_key),
             body=self.model_dump_json().encode(),
             traceparent=traceparent,
+            reply_to=None if reply_to is None else check_name("reply_to", reply_to),
         )
 
 

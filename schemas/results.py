@@ -8,13 +8,13 @@ from holdfast.schemas.message import Message
 
 
 class SubflowResult(Message, correlation="instance_id", type="holdfast.SubflowResult"):
-    """A subflow ended. ``result`` and ``error`` are trees of the values codec."""
+    """A subflow ended. ``result`` and ``error`` are trees of the values codec, as JSON text: they may nest deeply."""
 
     instance_id: str
     workflow: str
     outcome: Literal["completed", "faulted", "cancelled", "terminated"]
-    result: Any = None
-    error: Any = None
+    result: str = "null"
+    error: str = "null"
 
 
 class ActivityResult(Message, correlation="call", type="holdfast.ActivityResult"):

@@ -23,6 +23,7 @@ from holdfast.processor.cli import (
     resume,
     show,
     state,
+    transactions,
     verify,
     worker,
 )
@@ -108,6 +109,7 @@ _add(
         "instances": instances.instances,
         "show": show.show,
         "history": history.history,
+        "transactions": transactions.transactions,
         "state": state.state,
         "resume": resume.resume,
         "nonpersisted": instances.nonpersisted,

@@ -108,7 +108,8 @@ def what(event: Event) -> list[str]:
         case MessageSent():
             return [f"{event.message_type} {event.message_id}", _body(event.body)]
         case InstanceSuspended():
-            return [f"{event.reason}: {event.detail or event.exception_name or ''}".rstrip(": ")]
+            lines = [f"{event.reason}: {event.detail or event.exception_name or ''}".rstrip(": ")]
+            return lines if event.by is None else [*lines, f"by {event.by}"]
         case InstanceResumed() | CancelRequested() | InstanceTerminated():
             return [f"by {_who(event.by, event.why)}"]
         case InstanceCompleted():

@@ -53,8 +53,7 @@ def opened(ask: Ask, now: datetime) -> list[BookmarkOpened]:
 
 def _opened(name: str, awaited: Awaitable[Any], where: Where, now: datetime) -> Iterator[BookmarkOpened]:
     match awaited:
-        case Receive() | Enter(scope=TransactedReceive()):
-            received: Receive[Any] | Any = awaited if isinstance(awaited, Receive) else awaited.scope
+        case (Receive() as received) | Enter(scope=TransactedReceive() as received):
             yield BookmarkOpened(
                 where=where,
                 bookmark=name,
@@ -69,8 +68,8 @@ def _opened(name: str, awaited: Awaitable[Any], where: Where, now: datetime) -> 
         case Delay():
             yield BookmarkOpened(where=where, bookmark=name, kind="timer", due=_due(awaited.until, now))
         case FirstOf():
-            for branch, wait in awaited.branches.items():
-                yield from _opened(f"{name}/{branch}", wait, where, now)
+            for branch, each in awaited.branches.items():
+                yield from _opened(f"{name}/{branch}", each, where, now)
 
 
 def _due(until: timedelta | datetime, now: datetime) -> str:

@@ -17,8 +17,6 @@ def cancel(frames: Mapping[str, Frame], path: str, error: Cancelled) -> tuple[li
     """
     frame = frames[path]
     awaited = frame.awaiting
-    if compensates(frame):
-        return [], []
     if isinstance(awaited, Running) and not compensates(frames[called := f"{path}.{frame.visits}"]):
         return cancel(frames, called, error)
     if isinstance(awaited, Running | Compensating):

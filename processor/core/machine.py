@@ -28,6 +28,7 @@ from holdfast.processor.core.gathers import branches_of, end_branch, gathers, op
 from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.language.awaitables import (
     Awaitable,
+    CompensableScope,
     Compensating,
     Ended,
     Enter,
@@ -39,7 +40,6 @@ from holdfast.processor.language.awaitables import (
     SubflowCall,
 )
 from holdfast.processor.language.program import Program
-from holdfast.processor.language.scopes import CompensableScope
 from holdfast.schemas.errors import AppError, Cancelled, CompensationFailed
 
 __all__ = ["MAX_DEPTH", "ROOT", "Ask", "Left", "Machine", "Routines", "place"]
@@ -324,7 +324,10 @@ class Machine:
         elif "$ended" in caller.variables:
             self._compensation.settled()
         elif "$cancel" in caller.variables:
-            caller.interrupt(caller.variables.pop("$cancel"))
+            error = caller.variables.pop("$cancel")
+            if isinstance(awaited, Compensating) and _is_leaving(awaited.then):
+                self._compensation.leave(at, error)
+            caller.interrupt(error)
             todo.append(at)
         elif isinstance(awaited, Compensating):
             caller.variables["$await"] = awaited.then
@@ -387,6 +390,10 @@ class Machine:
 def place(path: str) -> list[int]:
     """Return what sorts frames and branches: callers before what they call, calls and branches in order."""
     return [int(number) for number in re.findall(r"\d+", path)]
+
+
+def _is_leaving(awaited: Awaitable[Any] | Ended) -> bool:
+    return isinstance(awaited, Leave) and isinstance(awaited.scope, CompensableScope)
 
 
 def _caller(path: str) -> str:

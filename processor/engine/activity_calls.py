@@ -68,7 +68,7 @@ class ActivityCalls:
         await self._running.stop()
 
     async def _run_alone(self, ask: Ask) -> None:
-        await self._commit_earlier(ask)
+        await self.commit_earlier(ask)
         activity = self._activity(ask)
         if activity is None:
             self._asks.answer(ask, Raised(AppError(f"this app has no activity {_call(ask).activity!r}")))
@@ -83,7 +83,7 @@ class ActivityCalls:
     async def _run_side_by_side(self, asks: Sequence[Ask]) -> None:
         """Start what does not run yet, and wait for the first to end; record activities run one at a time."""
         if asks:
-            await self._commit_earlier(asks[0])
+            await self.commit_earlier(asks[0])
         records: list[Ask] = []
         for ask in asks:
             activity = self._activity(ask)
@@ -105,7 +105,7 @@ class ActivityCalls:
         for ask, outcome, attempts in ended:
             await self._end(ask, outcome, attempts)
 
-    async def _commit_earlier(self, ask: Ask) -> None:
+    async def commit_earlier(self, ask: Ask) -> None:
         """Commit an activity's result before the next one starts, where each has a transaction of its own."""
         if self._writer.unwritten.has_activity and self._scopes.commits_each(ask):
             await self._writer.persist("activity_completed", self._asks.machine)
@@ -155,7 +155,10 @@ class ActivityCalls:
         }
         types = self._runtime.app.types
         if isinstance(outcome, Returned):
-            self._writer.record(ActivityCompleted(**about, result=encode_value(outcome.value, types)))
+            activity = self._runtime.app.activities.get(call.activity)
+            is_record = activity is not None and activity.is_record
+            result = encode_value(outcome.value, types)
+            self._writer.record(ActivityCompleted(**about, result=result, is_record=is_record))
         else:
             self._writer.record(ActivityFailed(**about, error=encode_value(outcome.error, types)))
 

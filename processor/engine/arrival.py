@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from holdfast.processor.engine.provider import Consumed, StoredMessage
+from holdfast.schemas.control import Command
 from holdfast.schemas.errors import InvalidMessage
 from holdfast.schemas.message import Envelope, Message
 
@@ -42,6 +43,13 @@ class Arrival:
     def of(cls, stored: StoredMessage) -> Arrival:
         """Return the arrival of a message that waits in the inbox."""
         return cls(envelope=stored.envelope, received_at=stored.received_at, stored=stored)
+
+    @property
+    def command(self) -> Command | None:
+        """The control command that this is; None for a message."""
+        if self.stored is None or self.stored.kind != "control":
+            return None
+        return Command.of(self.envelope)
 
     def consumed(self) -> Consumed:
         """Return what a batch says of this message."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from typing import Any
 
-from holdfast.events.types import MessageReceived, SubflowEnded, TimerFired, Where
+from holdfast.events.types import BookmarkClosed, MessageReceived, SubflowEnded, TimerFired, Where
 from holdfast.processor.core import bookmarks
 from holdfast.processor.core.machine import ROOT, Ask, Machine
 from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.engine.writer import Writer
+from holdfast.processor.language.program import Program
 
 
 class Asks:
@@ -62,6 +64,16 @@ class Asks:
         del self._pending[ask.path]
         self.machine.answer(ask.path, outcome)
 
+    def retract(self, ask: Ask, error: Exception) -> None:
+        """Raise an exception in a frame instead of the answer that it was handed and has not taken yet."""
+        self.machine.frames[ask.path].interrupt(error)
+
+    def enter(self, ask: Ask, program: Program, arguments: Mapping[str, Any], child: str) -> str:
+        """Answer with a frame of a subflow's program, and return the frame's path; raises ``RecursionError``."""
+        path = self.machine.enter(ask.path, program, arguments, child)
+        del self._pending[ask.path]
+        return path
+
     def is_pending(self, ask: Ask) -> bool:
         """Whether an ask has been neither answered nor taken back."""
         return self._pending.get(ask.path) is ask
@@ -86,6 +98,8 @@ class Asks:
         for event in self._writer.unwritten.events:
             if isinstance(event, MessageReceived | TimerFired | SubflowEnded):
                 closed.update(event.closes)
+            elif isinstance(event, BookmarkClosed):
+                closed.add(event.bookmark)
         return [
             name
             for name in self._writer.state.bookmarks

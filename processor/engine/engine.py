@@ -1,16 +1,15 @@
 """The main road of one host: message in → instance loaded and locked → burst → persistence point → ack.
 
-Messages with one correlation key travel in a *lane*, one after the other, until each is in an instance's
-hands or in the inbox; lanes run side by side. An instance in the middle of a burst collects messages in
-memory, and what it does not wait for when it is idle again goes into the inbox. `docs/protocol.md` names
-the states of a message and what recovers each of them.
+A message travels in a lane (``engine/lanes.py``) until it is in an instance's hands or in the inbox. The
+engine keeps the instances in hand: each is locked and loaded once, and has a holding (``engine/holding.py``)
+that runs its bursts. An instance in the middle of a burst collects messages in memory, and what it does not
+wait for when it is idle again goes into the inbox.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 from uuid import UUID
 
@@ -19,36 +18,21 @@ import structlog
 from holdfast.processor.core.machine import ROOT, place
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.holding import STORAGE_PAUSE, Holding
+from holdfast.processor.engine.lanes import ALONE, Lanes
 from holdfast.processor.engine.live_instance import LiveInstance
-from holdfast.processor.engine.provider import (
-    AlreadyConsumed,
-    InboxVerdict,
-    Intake,
-    Loaded,
-    Registration,
-    RouteKind,
-    Runnable,
-)
+from holdfast.processor.engine.provider import Loaded, Registration, Runnable
 from holdfast.processor.engine.runtime import Runtime
+from holdfast.processor.engine.subflows import inner_states
 from holdfast.schemas.errors import (
     InstanceError,
     InstanceLockLost,
     InstanceUnreadable,
-    InvalidMessage,
-    KeyInUse,
     ProgramUnknown,
     ProgramUnresolvable,
     StorageError,
 )
 
 log = structlog.get_logger("holdfast.engine")
-
-ALONE = 10.0
-"""Seconds that a redelivered message has the host's bursts to itself, so that a long activity holds up nobody."""
-
-
-class _Overtaken(Exception):
-    """An older message of the key came back while this one waited for its turn."""
 
 
 class Engine:
@@ -61,24 +45,17 @@ class Engine:
         self._leaving: dict[UUID, asyncio.Future[None]] = {}
         self._to_wake: set[UUID] = set()
         self._by_key: dict[str, list[Holding]] = {}
-        self._lanes: dict[str, deque[Arrival]] = {}
-        self._alone = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.alone = asyncio.Lock()
         self.stopping = False
+        self.lanes = Lanes(self)
         runtime.wake = self._wake_soon
 
     # What comes in.
 
     def deliver(self, arrival: Arrival) -> None:
         """Take a message; ``arrival.settle`` is called once its fate is durable."""
-        lane = self._lanes.get(arrival.envelope.key)
-        if lane is not None:
-            lane.append(arrival)
-            return
-        if self._is_plain(arrival) and self._is_valid(arrival) and self._hand_over(arrival):
-            return
-        self._lanes[arrival.envelope.key] = lane = deque((arrival,))
-        self._spawn(self._drain(arrival.envelope.key, lane))
+        self.lanes.deliver(arrival)
 
     async def take_up(self, runnable: Runnable) -> None:
         """Follow a finding of the store: an instance to be woken or a message that starts one."""
@@ -92,7 +69,7 @@ class Engine:
         if self.stopping:
             return
         try:
-            holding = await self._hold(instance_id)
+            holding = await self.hold(instance_id)
             if holding is not None and (holding.busy or not await self._is_suspect(holding)):
                 holding.poke()
         except Exception:
@@ -113,11 +90,11 @@ class Engine:
         is_second = (await self.runtime.provider.attempt([name]))[0] > 1
         holding.is_taken_over = False
         if is_second:
-            self._spawn(self._try_alone(holding, f"{name}:alone"))
+            self.spawn(self._try_alone(holding, f"{name}:alone"))
         return is_second
 
     async def _try_alone(self, holding: Holding, name: str) -> None:
-        async with self._alone:
+        async with self.alone:
             try:
                 attempts = (await self.runtime.provider.attempt([name]))[0]
             except StorageError:
@@ -152,7 +129,7 @@ class Engine:
         self.stopping = True
         holdings, self.held, self._by_key = list(self.held.values()), {}, {}
         tasks = [*self._tasks]
-        self._lanes.clear()
+        self.lanes.clear()
         for task in tasks:
             task.cancel()
         for holding in holdings:
@@ -162,77 +139,9 @@ class Engine:
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(h.instance.drop() for h in holdings), return_exceptions=True)
 
-    # The lane of one key.
+    # Instances in hand.
 
-    async def _drain(self, key: str, lane: deque[Arrival]) -> None:
-        environment = self.runtime.environment
-        while lane and not self.stopping:
-            arrival = lane[0]
-            pause = arrival.not_before - environment.monotonic()
-            if pause > 0:
-                await environment.sleep(pause)
-                continue
-            try:
-                await self._handle(arrival)
-            except _Overtaken:
-                continue
-            except StorageError as error:
-                log.warning("store unreachable", error=str(error), message_id=arrival.envelope.message_id)
-                await self.runtime.environment.sleep(STORAGE_PAUSE)
-                continue
-            except InstanceLockLost:
-                self.runtime.doubt_lease()
-                await self.runtime.environment.sleep(STORAGE_PAUSE)
-                continue
-            except Exception:
-                # Counted like one that takes its host down, so that it ends as a dead letter at last.
-                log.exception("message not handled", message_id=arrival.envelope.message_id)
-                await self.runtime.environment.sleep(STORAGE_PAUSE)
-                arrival.redelivered, arrival.is_counted = True, False
-                continue
-            lane.remove(arrival)
-        if self._lanes.get(key) is lane:
-            del self._lanes[key]
-
-    async def _handle(self, arrival: Arrival) -> None:
-        """Bring one message to where it belongs."""
-        try:
-            if arrival.problem is not None:
-                raise arrival.problem
-            if not self._validate(arrival):
-                await self._unknown(arrival)
-                return
-        except InvalidMessage as error:
-            await self._dead_letter(arrival, error.reason, error.detail)
-            return
-        if arrival.stored is None:
-            if self._is_plain(arrival) and self._hand_over(arrival):
-                return
-            await self._route(arrival)
-        else:
-            await self._start(arrival)
-
-    def _validate(self, arrival: Arrival) -> bool:
-        """Parse the body, once; False if this host does not know the type."""
-        if arrival.message is None:
-            kind = self.runtime.app.messages.get(arrival.envelope.type)
-            if kind is None:
-                return False
-            arrival.message = kind.parse(arrival.envelope)
-        return True
-
-    def _is_plain(self, arrival: Arrival) -> bool:
-        """Whether nothing speaks against giving the message to whoever waits for it."""
-        return not (arrival.redelivered or arrival.is_double or arrival.problem or arrival.stored or self.stopping)
-
-    def _is_valid(self, arrival: Arrival) -> bool:
-        try:
-            return self._validate(arrival)
-        except InvalidMessage as error:
-            arrival.problem = error
-            return False
-
-    def _hand_over(self, arrival: Arrival) -> bool:
+    def hand_over(self, arrival: Arrival) -> bool:
         """Give the message to an instance of its key that is loaded here and takes its type."""
         for holding in self._by_key.get(arrival.envelope.key, ()):
             if holding.takes(arrival):
@@ -240,139 +149,7 @@ class Engine:
                 return True
         return False
 
-    async def _route(self, arrival: Arrival) -> None:
-        route = await self.runtime.route.put(arrival.envelope)
-        kind, instance_id = route.kind, route.instance_id
-        if kind is RouteKind.DUPLICATE:
-            arrival.settle()
-        elif kind is RouteKind.REUSED:
-            await self._dead_letter(
-                arrival,
-                "message_id_reused",
-                f"message id {arrival.envelope.message_id!r} came before with another type, key or body",
-            )
-        elif kind is RouteKind.FINISHED:
-            await self.keep(arrival, "rejected", reason="completed", instance_id=instance_id)
-        elif kind in (RouteKind.NON_PERSISTED, RouteKind.BOOKMARK) and instance_id is not None:
-            await self._bring(arrival, instance_id)
-        elif kind is RouteKind.LIVING or arrival.envelope.type not in self.runtime.app.starts:
-            if kind is not RouteKind.LIVING or not self._hand_over(arrival):
-                await self.buffer(arrival)
-        else:
-            await self._start(arrival)
-
-    async def _bring(self, arrival: Arrival, instance_id: UUID) -> None:
-        """Bring a message to an instance that is to be loaded."""
-
-        async def find() -> Holding | None:
-            holding = await self._hold(instance_id)
-            if holding is None or holding.is_suspended:
-                await self.buffer(arrival)
-                return None
-            return holding
-
-        await self._give(arrival, find)
-
-    async def _start(self, arrival: Arrival) -> None:
-        """Register a new instance and give it its start message."""
-
-        async def find() -> Holding | None:
-            try:
-                return await self._register(arrival)
-            except KeyInUse:
-                await self.buffer(arrival)
-            except AlreadyConsumed:
-                # Somebody was faster; where the message belongs now, the routing table knows.
-                if arrival.stored is None:
-                    self.retry([arrival], 0)
-            return None
-
-        await self._give(arrival, find)
-
-    async def _register(self, arrival: Arrival) -> Holding:
-        runtime = self.runtime
-        workflow = runtime.app.starts[arrival.envelope.type]
-        registration = Registration(
-            instance_id=runtime.environment.new_id(),
-            workflow=workflow.name,
-            program_hash=workflow.program.hash,
-            correlation_key=arrival.envelope.key,
-            start_message_id=arrival.envelope.message_id,
-            partition=arrival.partition,
-        )
-        loaded = Loaded(
-            instance_id=registration.instance_id,
-            workflow=workflow.name,
-            program_hash=registration.program_hash,
-            correlation_key=registration.correlation_key,
-            partition=registration.partition,
-            start_message_id=registration.start_message_id,
-            lock_token=await runtime.register.put(registration),
-            is_initialized=False,
-            is_suspended=False,
-            state=None,
-            is_fresh=True,
-        )
-        return self._add(LiveInstance(runtime, loaded, workflow, workflow.program))
-
-    async def _give(self, arrival: Arrival, find: Callable[[], Awaitable[Holding | None]]) -> None:
-        """Leave a message with the instance that ``find`` finds.
-
-        A redelivered message may have taken its host down. It is run alone, and its attempt is counted
-        before that, so that it is found out and its innocent neighbours are not.
-        """
-        if not arrival.redelivered:
-            holding = await find()
-            if holding is not None:
-                holding.offer(arrival)
-            return
-        async with self._alone:
-            if self._lanes[arrival.envelope.key][0] is not arrival:
-                raise _Overtaken
-            if not arrival.is_counted:
-                attempts = (await self.runtime.provider.attempt([arrival.envelope.message_id]))[0]
-                if attempts > self.runtime.settings.max_attempts:
-                    detail = f"tried {attempts - 1} times without reaching a commit"
-                    await self._dead_letter(arrival, "attempts_exhausted", detail)
-                    return
-                arrival.is_counted = True
-            holding = await find()
-            if holding is not None:
-                holding.offer(arrival)
-                await holding.rest(ALONE)
-
-    # Messages that no instance takes now.
-
-    async def _unknown(self, arrival: Arrival) -> None:
-        kind = arrival.envelope.type
-        if kind in await self.runtime.provider.known_types():
-            await self.buffer(arrival)
-        else:
-            await self._dead_letter(arrival, "unknown_type", f"no living host knows message type {kind!r}")
-
-    async def buffer(self, arrival: Arrival) -> None:
-        """Store a message until somebody waits for it; wakes who already does."""
-        await self.keep(arrival, "buffered")
-
-    async def _dead_letter(self, arrival: Arrival, reason: str, detail: str) -> None:
-        envelope = arrival.envelope
-        log.warning("dead letter", reason=reason, detail=detail, message_id=envelope.message_id)
-        await self.keep(arrival, "dead_lettered", reason=reason, detail=detail)
-
-    async def keep(self, arrival: Arrival, verdict: InboxVerdict, **about: Any) -> None:
-        """Store a message with a verdict and settle it; wakes who waits for it. ``about`` is as in ``Intake``."""
-        kind = "message" if arrival.stored is None else arrival.stored.kind
-        route = await self.runtime.take_in.put(Intake(envelope=arrival.envelope, verdict=verdict, kind=kind, **about))
-        if route.kind is RouteKind.REUSED and verdict != "dead_lettered":
-            await self._dead_letter(arrival, "message_id_reused", "the message id came before with another body")
-            return
-        arrival.settle()
-        if route.kind in (RouteKind.BOOKMARK, RouteKind.NON_PERSISTED) and route.instance_id is not None:
-            self._spawn(self.wake(route.instance_id))
-
-    # Instances in hand.
-
-    async def _hold(self, instance_id: UUID) -> Holding | None:
+    async def hold(self, instance_id: UUID) -> Holding | None:
         """Lock and load an instance; None if it is closed, gone, or in another host's hands."""
         while instance_id not in self.held:
             busy = self._leaving.get(instance_id) or self._loading.get(instance_id)
@@ -399,6 +176,7 @@ class Engine:
         runtime = self.runtime
         try:
             loaded = await runtime.load.put(instance_id)
+            inner = await inner_states(runtime.provider, loaded.state)
         except InstanceLockLost:
             runtime.doubt_lease()
             raise
@@ -421,7 +199,34 @@ class Engine:
             log.warning("program unknown", instance_id=str(instance_id), error=str(error))
             await self.release([instance_id])
             raise
-        return LiveInstance(runtime, loaded, workflow, program)
+        return LiveInstance(runtime, loaded, workflow, program, inner=inner)
+
+    async def register(self, arrival: Arrival) -> Holding:
+        """Register a new instance for its start message; raises as ``PersistenceProvider.register`` answers."""
+        runtime = self.runtime
+        workflow = runtime.app.starts[arrival.envelope.type]
+        registration = Registration(
+            instance_id=runtime.environment.new_id(),
+            workflow=workflow.name,
+            program_hash=workflow.program.hash,
+            correlation_key=arrival.envelope.key,
+            start_message_id=arrival.envelope.message_id,
+            partition=arrival.partition,
+        )
+        loaded = Loaded(
+            instance_id=registration.instance_id,
+            workflow=workflow.name,
+            program_hash=registration.program_hash,
+            correlation_key=registration.correlation_key,
+            partition=registration.partition,
+            start_message_id=registration.start_message_id,
+            lock_token=await runtime.register.put(registration),
+            is_initialized=False,
+            is_suspended=False,
+            state=None,
+            is_fresh=True,
+        )
+        return self._add(LiveInstance(runtime, loaded, workflow, workflow.program))
 
     def _add(self, instance: LiveInstance) -> Holding:
         holding = Holding(self, instance)
@@ -457,35 +262,22 @@ class Engine:
                 del self._leaving[instance_id]
             left.set_result(None)
 
-    def retry(self, arrivals: list[Arrival], seconds: float) -> None:
-        """Handle messages of one key again after ``seconds``, before those that come after them."""
-        if not arrivals:
-            return
-        for arrival in arrivals:
-            arrival.not_before = self.runtime.environment.monotonic() + seconds
-        key = arrivals[0].envelope.key
-        lane = self._lanes.get(key)
-        if lane is None:
-            self._lanes[key] = lane = deque(arrivals)
-            self._spawn(self._drain(key, lane))
-        else:
-            lane.extendleft(reversed(arrivals))
-
     def wake_later(self, instance_id: UUID, seconds: float) -> None:
         """Look at an instance again after ``seconds``, unless that is to be done anyway."""
         if instance_id not in self._to_wake:
             self._to_wake.add(instance_id)
-            self._spawn(self._wake_later(instance_id, seconds))
+            self.spawn(self._wake_later(instance_id, seconds))
 
     def _wake_soon(self, instance_id: UUID) -> None:
-        self._spawn(self.wake(instance_id))
+        self.spawn(self.wake(instance_id))
 
     async def _wake_later(self, instance_id: UUID, seconds: float) -> None:
         await self.runtime.environment.sleep(seconds)
         self._to_wake.discard(instance_id)
         await self.wake(instance_id)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something beside the instances until it ends or the host does."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)

@@ -8,7 +8,6 @@ fails, the copy is dropped and loaded again, and the messages that it had taken 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,9 @@ import structlog
 
 from holdfast.events.types import InstanceSuspended, SuspensionReason, Where
 from holdfast.processor.engine.arrival import Arrival
-from holdfast.processor.engine.live_instance import LiveInstance, by_whom, command_of
+from holdfast.processor.engine.commands import Commands
+from holdfast.processor.engine.live_instance import LiveInstance
+from holdfast.processor.engine.mailbox import Mailbox
 from holdfast.processor.engine.provider import AlreadyConsumed, Suspension
 from holdfast.processor.engine.unhandled import UnhandledError
 from holdfast.schemas.errors import (
@@ -57,11 +58,9 @@ class Holding:
         self.task: asyncio.Task[None] | None = None
         self.idle_since = self.runtime.environment.monotonic()
         self.is_taken_over = instance.loaded.is_taken_over
+        self.mailbox = Mailbox(engine.runtime, is_stale=instance.loaded.is_initialized)
+        self._commands = Commands(self)
         self._tries = 0
-        self._mailbox: deque[Arrival] = deque()
-        self._stored: deque[Arrival] = deque()
-        self._due: list[str] = []
-        self._look = instance.loaded.is_initialized
 
     @property
     def busy(self) -> bool:
@@ -77,12 +76,12 @@ class Holding:
 
     def offer(self, arrival: Arrival) -> None:
         """Leave a message here."""
-        self._mailbox.append(arrival)
+        self.mailbox.arrived.append(arrival)
         self._go()
 
     def poke(self) -> None:
         """Have the instance look at what the store holds for it."""
-        self._look = True
+        self.mailbox.is_stale = True
         self._go()
 
     def give_up(self, tries: int) -> None:
@@ -126,15 +125,13 @@ class Holding:
         """Take up one input; False once there is none and nothing is left in memory."""
         instance = self.instance
         if instance.closed:
-            return await self._let_go(release=False)
-        if self._look:
-            await self._look_at_store()
+            return await self.let_go(release=False)
+        if self.mailbox.is_stale:
+            await self.mailbox.look(instance)
         if self.is_suspended:
-            return await self._resume()
-        command = next((a for a in self._stored if _is_command(a)), None)
-        if command is not None and instance.state.version > 0:
-            self._stored.remove(command)
-            return await self._obey(command)
+            return await self._commands.wake()
+        if instance.state.version > 0 and await self._commands.obey_next():
+            return True
         if self._tries:
             detail = f"{self._tries} times the host fell that ran it alone"
             return await self._suspend("attempts_exhausted", None, detail)
@@ -144,33 +141,34 @@ class Holding:
             return await self._begin()
         instance.restore()
         if instance.must_run:
-            await self._run()
+            await self.run()
             return True
-        chosen = self._next_message()
-        timer = self._next_timer()
+        chosen = self.mailbox.next_message(instance)
+        timer = self.mailbox.next_timer(instance)
         if chosen is not None:
-            queue, arrival, bookmark = chosen
+            arrival, bookmark = chosen
             due = instance.due(timer) if timer is not None else None
             if due is None or arrival.received_at <= due:
-                queue.remove(arrival)
-                message = await self._parse(arrival)
+                self.mailbox.take(arrival)
+                message = await self.parse(arrival)
                 if message is not None:
                     await instance.receive(bookmark, arrival, message)
-                    await self._run()
+                    await self.run()
                 return True
         if timer is not None:
-            self._due.remove(timer)
+            self.mailbox.take_timer(timer)
             instance.fire(timer)
-            await self._run()
+            await self.run()
             return True
-        if self._mailbox:
-            await self._keep(self._mailbox[0])
+        if self.mailbox.arrived:
+            await self._keep(self.mailbox.arrived[0])
             return True
-        return self._look
+        return self.mailbox.is_stale
 
-    async def _run(self) -> None:
+    async def run(self) -> None:
+        """Run one burst; raises as ``LiveInstance.run``."""
         await self.instance.run()
-        self._look = bool(self.instance.state.bookmarks)
+        self.mailbox.is_stale = bool(self.instance.state.bookmarks)
         for arrival in self.instance.given_back():
             await self._offer_again(arrival)
 
@@ -178,7 +176,7 @@ class Holding:
         """Put back a message that a failed transaction did not consume, or give it up after so many of them."""
         attempts = (await self.runtime.provider.attempt([arrival.envelope.message_id]))[0]
         if arrival.stored is None:
-            self._mailbox.appendleft(arrival)
+            self.mailbox.arrived.appendleft(arrival)
         if attempts >= self.runtime.settings.max_attempts:
             detail = f"{attempts} transactions that received it failed"
             await self._keep(arrival, "attempts_exhausted", detail)
@@ -186,73 +184,14 @@ class Holding:
     async def _begin(self) -> bool:
         """Run a non-persisted instance from its start message, if that is at hand."""
         instance = self.instance
-        start_id = instance.loaded.start_message_id
-        arrival = next((a for a in self._mailbox if a.envelope.message_id == start_id), None)
-        if arrival is not None:
-            self._mailbox.remove(arrival)
-        elif instance.loaded.start_message is not None:
+        arrival = self.mailbox.take_start(instance.loaded.start_message_id)
+        if arrival is None and instance.loaded.start_message is not None:
             arrival = Arrival.of(instance.loaded.start_message)
-        message = None if arrival is None else await self._parse(arrival)
+        message = None if arrival is None else await self.parse(arrival)
         if arrival is None or message is None:
-            return await self._let_go(release=True)
+            return await self.let_go(release=True)
         instance.begin(arrival, message)
-        await self._run()
-        return True
-
-    async def _resume(self) -> bool:
-        """Follow a command, if there is one that concerns a suspended instance; else let go of it."""
-        instance = self.instance
-        for arrival in self._stored:
-            command = command_of(arrival) if _is_command(arrival) else ""
-            if command not in ("resume", "cancel", "terminate"):
-                continue
-            self._stored.remove(arrival)
-            if command != "resume":
-                return await self._obey(arrival)
-            if instance.state.version == 0:
-                await self.runtime.provider.resume(
-                    self.runtime.host_id, instance.instance_id, arrival.envelope.message_id
-                )
-                return await self._load_again()
-            instance.resume(arrival)
-            if instance.unresolvable is not None:
-                raise instance.unresolvable
-            instance.restore()
-            if instance.must_run:
-                await self._run()
-            else:
-                await instance.persist_requested()
-                self._look = True
-            return True
-        return await self._let_go(release=True)
-
-    async def _obey(self, command: Arrival) -> bool:
-        """Cancel, terminate or suspend the instance as commanded; refuse any other command."""
-        instance, name = self.instance, command_of(command)
-        if name == "suspend" and not instance.state.is_suspended:
-            by, why = by_whom(command)
-            await instance.suspend(InstanceSuspended(reason="requested", detail=why, by=by), (command,))
-        elif name == "cancel" and instance.state.version > 0:
-            instance.restore()
-            instance.cancel(command)
-            await self._run()
-        elif name in ("cancel", "terminate"):
-            if instance.state.version == 0 and not await self._prepare_start():
-                return await self._let_go(release=True)
-            await instance.end(command)
-        else:
-            await self.engine.keep(command, "rejected", reason="not_applicable", detail=f"{name} is not possible now")
-        self._look = True
-        return True
-
-    async def _prepare_start(self) -> bool:
-        """Record that a non-persisted instance starts, without running it; False if its start message is gone."""
-        stored = self.instance.loaded.start_message
-        arrival = None if stored is None else Arrival.of(stored)
-        message = None if arrival is None else await self._parse(arrival)
-        if arrival is None or message is None:
-            return False
-        self.instance.begin(arrival, message)
+        await self.run()
         return True
 
     @property
@@ -261,29 +200,7 @@ class Holding:
         instance = self.instance
         return instance.state.is_suspended or (instance.state.version == 0 and instance.loaded.is_suspended)
 
-    # Inputs.
-
-    async def _look_at_store(self) -> None:
-        self._look = False
-        wakeups = await self.runtime.look.put(self.instance.instance_id)
-        self._stored = deque(Arrival.of(message) for message in wakeups.messages)
-        self._due = list(wakeups.due)
-
-    def _next_message(self) -> tuple[deque[Arrival], Arrival, str] | None:
-        """Return the oldest message that an open bookmark waits for, and the queue that it is in."""
-        for queue in (self._stored, self._mailbox):
-            for arrival in queue:
-                bookmark = self.instance.waiting_for(arrival.envelope.type, arrival.envelope.key)
-                if bookmark is not None:
-                    return queue, arrival, bookmark
-        return None
-
-    def _next_timer(self) -> str | None:
-        """Return the open timer that was due first."""
-        due = [(moment, name) for name in self._due if (moment := self.instance.due(name)) is not None]
-        return min(due)[1] if due else None
-
-    async def _parse(self, arrival: Arrival) -> Message | None:
+    async def parse(self, arrival: Arrival) -> Message | None:
         """Return a validated message; None if it had to become a dead letter."""
         if arrival.message is None:
             kind = self.runtime.app.messages.get(arrival.envelope.type)
@@ -298,12 +215,10 @@ class Holding:
 
     async def _keep(self, arrival: Arrival, reason: str | None = None, detail: str | None = None) -> None:
         """Store a message, as a dead letter if there is a reason, and have it in memory no longer."""
-        await self.engine.keep(arrival, "buffered" if reason is None else "dead_lettered", reason=reason, detail=detail)
-        self._leave(arrival)
-
-    def _leave(self, arrival: Arrival) -> None:
-        if arrival in self._mailbox:
-            self._mailbox.remove(arrival)
+        await self.engine.lanes.keep(
+            arrival, "buffered" if reason is None else "dead_lettered", reason=reason, detail=detail
+        )
+        self.mailbox.leave(arrival)
 
     # When something goes wrong.
 
@@ -351,16 +266,15 @@ class Holding:
             )
             await self.runtime.provider.suspend([suspension])
             for arrival in taken:
-                self._leave(arrival)
+                self.mailbox.leave(arrival)
                 arrival.settle()
         else:
             for arrival in taken:
                 if arrival.stored is None:
                     await self._keep(arrival)
-            commands = tuple(a for a in taken if _is_command(a))
             suspended = InstanceSuspended(reason=reason, exception_name=exception_name, detail=detail, where=where)
-            await instance.suspend(suspended, commands)
-        return await self._let_go(release=False)
+            await instance.suspend(suspended, taken)
+        return await self.let_go(release=False)
 
     async def _abandon(self, error: UnhandledError) -> bool:
         """Go back to the last persistence point, unload, and try the messages again, or give them up."""
@@ -373,11 +287,11 @@ class Holding:
                 return await self._suspend("unhandled_exception", error.name, error.detail, error.where)
             for arrival in taken:
                 await self._keep(arrival, "unhandled_exception", error.detail)
-            return await self._let_go(release=True)
+            return await self.let_go(release=True)
         pause = min(LAST_RETRY, FIRST_RETRY * 2 ** (attempts - 1))
-        if not self._mailbox:
+        if not self.mailbox.arrived:
             self.engine.wake_later(instance.instance_id, pause)
-        return await self._let_go(release=True, pause=pause)
+        return await self.let_go(release=True, pause=pause)
 
     async def _reload(self, error: Exception) -> bool:
         """Drop the copy and load the instance again; False if it is no longer ours to hold."""
@@ -388,26 +302,26 @@ class Holding:
             if isinstance(error, AlreadyConsumed) and arrival.envelope.message_id == error.message_id:
                 arrival.is_double = True
                 if arrival.stored is None:
-                    self._leave(arrival)
-                    self.engine.retry([arrival], 0)
-        return await self._load_again(pause=isinstance(error, StorageError))
+                    self.mailbox.leave(arrival)
+                    self.engine.lanes.retry([arrival], 0)
+        return await self.load_again(pause=isinstance(error, StorageError))
 
     async def _go_back(self) -> list[Arrival]:
         """Drop all since the last persistence point; what it had taken from RabbitMQ is in the mailbox again."""
         taken = await self.instance.drop()
-        self._mailbox.extendleft(a for a in reversed(taken) if a.stored is None)
+        self.mailbox.put_back(taken)
         return taken
 
     async def _start_over(self) -> None:
         """Let go after a failure that has no name; whatever may have caused it is under suspicion."""
         await self._go_back()
-        for arrival in self._mailbox:
+        for arrival in self.mailbox.arrived:
             arrival.redelivered, arrival.is_counted = True, False
         # It may stand in the middle of a burst, with nothing else to wake it.
         self.engine.wake_later(self.instance.instance_id, LAST_RETRY)
-        await self._let_go(release=True, pause=STORAGE_PAUSE)
+        await self.let_go(release=True, pause=STORAGE_PAUSE)
 
-    async def _load_again(self, *, pause: bool = False) -> bool:
+    async def load_again(self, *, pause: bool = False) -> bool:
         while True:
             if pause:
                 await self.runtime.environment.sleep(STORAGE_PAUSE)
@@ -416,21 +330,17 @@ class Holding:
             except StorageError:
                 pause = True
             except (InstanceError, ProgramUnknown):
-                return await self._let_go(release=False)
+                return await self.let_go(release=False)
             else:
-                self._look = True
+                self.mailbox.is_stale = True
                 return True
 
-    async def _let_go(self, *, release: bool, pause: float = 0) -> bool:
+    async def let_go(self, *, release: bool, pause: float = 0) -> bool:
         """Forget the instance and send what is left in memory on its way, after ``pause`` seconds; always False."""
-        arrivals = list(self._mailbox)
-        self._mailbox.clear()
+        arrivals = list(self.mailbox.arrived)
+        self.mailbox.arrived.clear()
         self.engine.forget(self)
-        self.engine.retry(arrivals, pause)
+        self.engine.lanes.retry(arrivals, pause)
         if release:
             await self.engine.release([self.instance.instance_id])
         return False
-
-
-def _is_command(arrival: Arrival) -> bool:
-    return arrival.stored is not None and arrival.stored.kind == "control"

@@ -8,9 +8,9 @@ decides what becomes of it and of the messages that it had taken.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, cast
 
 import orjson
 
@@ -36,34 +36,40 @@ from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.engine.activity_calls import ActivityCalls
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.asks import Asks, where
-from holdfast.processor.engine.persistence_point import encode_value, images_of
+from holdfast.processor.engine.persistence_point import encode_result, encode_value, images_of
 from holdfast.processor.engine.provider import Loaded
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.scopes import Scopes
 from holdfast.processor.engine.sending import Sending
+from holdfast.processor.engine.subflows import States, Subflows
 from holdfast.processor.engine.unhandled import UnhandledError, line_of
-from holdfast.processor.engine.writer import Writer
+from holdfast.processor.engine.writer import Mark, Writer
 from holdfast.processor.language.awaitables import (
     ActivityCall,
     Checkpoint,
+    ContinueAsNew,
     Defer,
     Enter,
     Leave,
     Reply,
     Send,
+    SubflowCall,
     Suspend,
 )
 from holdfast.processor.language.program import Program
 from holdfast.processor.language.workflow import Workflow
 from holdfast.projections.instance import InstanceState
-from holdfast.schemas.errors import CompensationFailed, KeyInUse, ProgramUnresolvable
+from holdfast.schemas.control import Command
+from holdfast.schemas.errors import CompensationFailed, ContinuedAsNew, KeyInUse, ProgramUnresolvable
 from holdfast.schemas.message import Message
+from holdfast.schemas.results import SubflowResult
 
 
 class LiveInstance:
     """An instance that this host holds, between being loaded and being let go.
 
-    ``unresolvable`` says why its own program cannot run here; it can then only be suspended.
+    ``unresolvable`` says why its own program cannot run here; it can then only be suspended. ``inner`` are the states
+    of the subflows that run within it.
     """
 
     def __init__(
@@ -72,7 +78,9 @@ class LiveInstance:
         loaded: Loaded,
         workflow: Workflow,
         program: Program,
+        *,
         unresolvable: ProgramUnresolvable | None = None,
+        inner: States | None = None,
     ) -> None:
         self.runtime = runtime
         self.unresolvable = unresolvable
@@ -86,6 +94,8 @@ class LiveInstance:
         self._scopes = Scopes(runtime, self._asks, self._writer, workflow.persistence)
         self._activities = ActivityCalls(runtime, self._asks, self._writer, self._scopes)
         self._sending = Sending(runtime, self._asks, self._writer)
+        self._subflows = Subflows(runtime, self._asks, self._writer, workflow)
+        self._inner = inner or {}
 
     @property
     def state(self) -> InstanceState:
@@ -114,6 +124,7 @@ class LiveInstance:
                 reply_to=envelope.reply_to,
                 parent=None if loaded.parent_id is None else str(loaded.parent_id),
                 subflow=loaded.subflow,
+                awaited_as=None if loaded.awaited_as is None else str(loaded.awaited_as),
             )
         )
         self._sending.reply_to = envelope.reply_to
@@ -125,6 +136,9 @@ class LiveInstance:
         ask = self._asks.at(bookmark)
         envelope = arrival.envelope
         self._writer.take(arrival)
+        if isinstance(message, SubflowResult):
+            self._subflows.end(ask, message)
+            return
         self._writer.record(
             MessageReceived(
                 where=where(ask),
@@ -155,26 +169,26 @@ class LiveInstance:
         )
         self._asks.answer(ask, bookmarks.by_timer(ask, bookmark))
 
-    def resume(self, command: Arrival) -> None:
+    def resume(self, arrival: Arrival, command: Command) -> None:
         """Let a suspended instance go on; it is durable with the next persistence point."""
-        by, why = by_whom(command)
-        self._writer.take(command)
-        self._writer.record(InstanceResumed(by=by, why=why))
+        self._writer.take(arrival)
+        self._writer.record(InstanceResumed(by=command.by, why=command.why))
+        if self.state.suspension_reason == "requested":
+            self._subflows.command_all("resume")
 
-    def cancel(self, command: Arrival) -> None:
+    def cancel(self, arrival: Arrival, command: Command) -> None:
         """Let the instance unwind from where it stands."""
-        by, why = by_whom(command)
-        self._writer.take(command)
+        self._writer.take(arrival)
         if self.state.is_suspended:
-            self._writer.record(InstanceResumed(by=by, why=why))
-        self._writer.record(CancelRequested(by=by, why=why))
+            self._writer.record(InstanceResumed(by=command.by, why=command.why))
+        self._writer.record(CancelRequested(by=command.by, why=command.why))
         self._asks.machine.cancel()
 
-    async def end(self, command: Arrival) -> None:
+    async def end(self, arrival: Arrival, command: Command) -> None:
         """End the instance at once, without unwinding: it is to be terminated, or cancelled before it ran."""
-        by, why = by_whom(command)
-        self._writer.take(command)
-        if command_of(command) == "terminate":
+        by, why = command.by, command.why
+        self._writer.take(arrival)
+        if command.command == "terminate":
             await self._writer.close("terminated", InstanceTerminated(by=by, why=why))
         else:
             await self._writer.close("cancelled", CancelRequested(by=by, why=why), InstanceCancelled())
@@ -183,8 +197,9 @@ class LiveInstance:
         """Make the stored frames live again, if they are not; asks that are pending are asked again."""
         if not self._asks.is_live:
             images = images_of(self.state, self._types)
-            programs = {**self.runtime.routine_programs, self.program.hash: self.program}
+            programs = {**self.runtime.frame_programs, self.program.hash: self.program}
             self._asks.machine = Machine.restore(programs, images, self.runtime.routine)
+            self._subflows.restore(self._inner)
             self._asks.advance()
 
     @property
@@ -212,7 +227,10 @@ class LiveInstance:
 
     async def _go_on(self) -> bool:
         """Run until all frames wait, and do something about it; True once the burst is over."""
-        await self._activities.withdraw(self._asks.advance())
+        taken_back = self._asks.advance()
+        await self._activities.withdraw(taken_back)
+        self._subflows.withdraw(taken_back)
+        self._subflows.leave()
         outcome = self._asks.machine.outcome
         if outcome is not None:
             return await self._end(outcome)
@@ -220,7 +238,7 @@ class LiveInstance:
         refused = [ask for ask in asks if self._refuse(ask)]
         if refused:
             return False
-        served = [ask for ask in asks if isinstance(ask.awaited, _AT_ONCE) and not bookmarks.waits(ask)]
+        served = [ask for ask in asks if _is_at_once(ask)]
         for ask in served:
             if self._scopes.serves(ask) and await self._serve(ask):
                 return True
@@ -229,7 +247,11 @@ class LiveInstance:
         calls = [ask for ask in asks if isinstance(ask.awaited, ActivityCall)]
         if not calls:
             return await self._idle()
-        await self._activities.serve(calls)
+        starts = [ask for ask in asks if isinstance(ask.awaited, SubflowCall) and not self._asks.bookmarks_of(ask)]
+        if starts:
+            await self._wait(starts, idle=False)
+        else:
+            await self._activities.serve(calls)
         return False
 
     def _refuse(self, ask: Ask) -> bool:
@@ -253,43 +275,74 @@ class LiveInstance:
             case Suspend(reason=reason):
                 self._asks.answer(ask, Returned())
                 suspended = InstanceSuspended(reason="requested", detail=reason, where=where(ask))
+                self._subflows.command_all("suspend")
                 await self._writer.persist("suspended", self._asks.machine, suspended)
                 return True
             case Checkpoint():
                 self._asks.answer(ask, Returned())
                 await self._writer.persist("checkpoint", self._asks.machine)
+            case SubflowCall(mode="run"):
+                await self._activities.commit_earlier(ask)
+                self._subflows.run(ask)
+            case SubflowCall():
+                await self._spawn(ask)
+            case ContinueAsNew():
+                self._subflows.unwind(ask)
         return False
+
+    async def _spawn(self, ask: Ask) -> None:
+        """Start a subflow that is not waited for, and commit."""
+        before = self._writer.unwritten.mark()
+        if self._subflows.spawn(ask):
+            try:
+                await self._writer.persist("subflow", self._asks.machine)
+            except KeyInUse as error:
+                self._take_back(before, ask, error)
+                self._asks.retract(ask, error)
 
     async def _idle(self) -> bool:
         """Open the bookmarks of all asks, close those of asks withdrawn, and persist; False if one cannot be opened."""
-        unwritten = self._writer.unwritten
-        before = len(unwritten.events)
         for name in self._asks.abandoned():
             mark = self.state.bookmarks[name]
             self._writer.record(
                 BookmarkClosed(where=Where(mark.frame, self._step_of(mark.frame), mark.line), bookmark=name)
             )
-        for ask in self._asks:
+        return await self._wait(list(self._asks), idle=True)
+
+    async def _wait(self, asks: Sequence[Ask], *, idle: bool) -> bool:
+        """Open the bookmarks of asks that have none, with the subflows that they start, and persist.
+
+        ``idle`` says that these are all asks. False if one of them cannot wait, and has an exception for an answer.
+        """
+        unwritten = self._writer.unwritten
+        before = unwritten.mark()
+        for ask in asks:
             if self._asks.bookmarks_of(ask):
                 continue
             try:
-                opened = bookmarks.opened(ask, self._asks.asked_at(ask))
-            except OverflowError as error:
-                del unwritten.events[before:]
+                if isinstance(ask.awaited, SubflowCall):
+                    self._subflows.start(ask)
+                else:
+                    unwritten.events += bookmarks.opened(ask, self._asks.asked_at(ask))
+            except Exception as error:  # noqa: BLE001  What it is to wait for makes no sense, and that is the caller's.
+                unwritten.back_to(before)
                 self._asks.answer(ask, Raised(error))
                 return False
-            unwritten.events += opened
         try:
-            await self._writer.persist("idle", self._asks.machine)
+            await self._writer.persist("subflow" if unwritten.children else "idle", self._asks.machine, idle=idle)
         except KeyInUse as error:
-            ask = next(a for a in self._asks if self._waits_for(a, error))
-            if self._writer.sql.is_open:
-                # The user SQL is rolled back with the commit, so the burst cannot go on from here.
-                raise UnhandledError(error, where(ask)) from error
-            del unwritten.events[before:]
+            ask = self._refused(asks, error)
+            self._take_back(before, ask, error)
             self._asks.answer(ask, Raised(error))
             return False
         return True
+
+    def _take_back(self, before: Mark, ask: Ask, error: KeyInUse) -> None:
+        """Have a commit not tried that was refused for what an ask wants."""
+        if self._writer.sql.is_open:
+            # The user SQL is rolled back with the commit, so the burst cannot go on from here.
+            raise UnhandledError(error, where(ask)) from error
+        self._writer.unwritten.back_to(before)
 
     # The end.
 
@@ -299,8 +352,14 @@ class LiveInstance:
         if isinstance(outcome, Returned):
             if machine.settle("confirm"):
                 return False
-            result = encode_value(outcome.value, self._types)
+            encoded = encode_value if self.loaded.awaited_as is None else encode_result
+            result = encoded(outcome.value, self._types)
             await self._close("completed", InstanceCompleted(result=result))
+            return True
+        if isinstance(outcome.error, ContinuedAsNew):
+            if machine.settle("confirm"):
+                return False
+            await self._continue(outcome.error)
             return True
         policy = self.workflow.on_unhandled
         error = encode_value(outcome.error, self._types)
@@ -320,6 +379,13 @@ class LiveInstance:
         self._writer.record(event)
         await self._writer.persist(reason, self._asks.machine)
 
+    async def _continue(self, continued: ContinuedAsNew) -> None:
+        self._subflows.succeed(continued.input, self._sending.reply_to)
+        try:
+            await self._writer.persist("completed", self._asks.machine)
+        except KeyInUse as error:
+            raise UnhandledError(error, self._where_raised(continued)) from error
+
     def _where_raised(self, error: BaseException) -> Where:
         place = self._asks.place(self.program.line)
         return replace(place, line=line_of(error, self.program, place.line))
@@ -330,17 +396,20 @@ class LiveInstance:
         """Take a persistence point because somebody outside asked for it."""
         await self._writer.persist("requested", self._asks.machine)
 
-    async def suspend(self, suspended: InstanceSuspended, commands: tuple[Arrival, ...] = ()) -> None:
+    async def suspend(self, suspended: InstanceSuspended, arrivals: Sequence[Arrival] = ()) -> None:
         """Suspend at the last persistence point; what came after it must have been dropped before.
 
-        ``commands`` are used up by it: those that were to resume it and did not come to a persistence
-        point, or the one that asks for it.
+        Commands among ``arrivals`` are used up by it: those that were to resume it and did not come to a
+        persistence point, or the one that asks for it.
         """
-        for command in commands:
-            if command_of(command) == "resume":
-                self.resume(command)
-            else:
-                self._writer.take(command)
+        for arrival in arrivals:
+            command = arrival.command
+            if command is not None and command.command == "resume":
+                self.resume(arrival, command)
+            elif command is not None:
+                self._writer.take(arrival)
+        if suspended.reason == "requested":
+            self._subflows.command_all("suspend")
         await self._writer.suspend(suspended)
 
     async def drop(self) -> list[Arrival]:
@@ -381,24 +450,24 @@ class LiveInstance:
             path = path.rpartition(".")[0]
         return self.state.frames[path].step
 
-    def _waits_for(self, ask: Ask, error: KeyInUse) -> bool:
-        return any(
-            event.message_type == error.message_type and event.correlation_key == error.correlation_key
-            for event in self._writer.unwritten.events
-            if isinstance(event, BookmarkOpened) and bookmarks.belongs(event.bookmark, ask)
-        )
+    def _refused(self, asks: Sequence[Ask], error: KeyInUse) -> Ask:
+        """Return the ask that wants a key which is in use."""
+        unwritten = self._writer.unwritten
+        for bookmark in [event for event in unwritten.events if isinstance(event, BookmarkOpened)]:
+            wanted = bookmark.message_type, bookmark.correlation_key
+            for child in unwritten.children:
+                if bookmark.correlation_key == str(child.instance_id):
+                    wanted = child.start.type, child.correlation_key
+            if wanted == (error.message_type, error.correlation_key):
+                return next(ask for ask in asks if bookmarks.belongs(bookmark.bookmark, ask))
+        raise error
 
 
-_AT_ONCE = (Send, Reply, Defer, Enter, Leave, Suspend, Checkpoint)
-"""What is served without waiting for anything outside."""
-
-
-def command_of(arrival: Arrival) -> str:
-    """Return what a control row commands."""
-    return cast("str", orjson.loads(arrival.envelope.body).get("command"))
-
-
-def by_whom(command: Arrival) -> tuple[str, str | None]:
-    """Return who gave a command, and why."""
-    body: dict[str, Any] = orjson.loads(command.envelope.body)
-    return body.get("by") or "unknown", body.get("why")
+def _is_at_once(ask: Ask) -> bool:
+    """Whether an ask is served without waiting for anything outside."""
+    match ask.awaited:
+        case SubflowCall(mode=mode):
+            return mode != "start"
+        case Send() | Reply() | Defer() | Enter() | Leave() | Suspend() | Checkpoint() | ContinueAsNew():
+            return not bookmarks.waits(ask)
+    return False

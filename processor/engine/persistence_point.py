@@ -101,6 +101,16 @@ def images_of(state: InstanceState, types: Types) -> dict[str, FrameImage]:
 def encode_value(value: object, types: Types) -> Json:
     """Return one value as the log shows it; what has no stored form is shown as its ``repr``."""
     try:
-        return encode({"value": value}, types)["value"]
+        return encode_result(value, types)
     except NotPersistable:
-        return encode({"value": repr(value)}, types)["value"]
+        return encode_result(repr(value), types)
+
+
+def encode_result(value: object, types: Types) -> Json:
+    """Return a result for who waits for it; ``NotPersistable`` if it has no stored form."""
+    return encode({"result": value}, types)["result"]
+
+
+def decode_value(tree: Json, types: Types) -> Any:
+    """Return the value that ``encode_value`` gave as a tree; raises ``UnreadableValue``."""
+    return decode({"result": tree}, types)["result"]

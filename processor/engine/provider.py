@@ -115,6 +115,7 @@ class Loaded:
     start_message: StoredMessage | None = None
     parent_id: UUID | None = None
     subflow: SubflowMode | None = None
+    awaited_as: UUID | None = None
     is_fresh: bool = False
     is_taken_over: bool = False
 
@@ -177,6 +178,8 @@ class Child:
     """An instance that a batch brings into being: non-persisted, held by nobody, for any host to take up.
 
     Its row names the batch's instance as its parent; ``start`` waits in the inbox, buffered and addressed to it.
+    ``awaited_as`` is the id under which another instance waits for its end. What is addressed to an instance is
+    handed on to the child that goes on in its place (``continued``).
     """
 
     instance_id: UUID
@@ -186,6 +189,7 @@ class Child:
     partition: int
     mode: SubflowMode
     start: Envelope
+    awaited_as: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +215,8 @@ class InnerBatch:
 class Deposit:
     """A message or control command that a batch puts into the inbox, buffered.
 
-    ``instance_id`` addresses a control command; a message finds its instance by type and key.
+    ``instance_id`` addresses a control command, or rather whoever is awaited as that instance by now; a message finds
+    its instance by type and key.
     """
 
     envelope: Envelope
@@ -247,6 +252,11 @@ class Batch:
     inner: Sequence[InnerBatch] = ()
     deposits: Sequence[Deposit] = ()
     release: bool = False
+
+    @property
+    def streams(self) -> list[Batch | InnerBatch]:
+        """All that appends to a stream, the instance itself last."""
+        return [*self.inner, self]
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,10 +373,15 @@ class PersistenceProvider(Protocol):
     async def load(self, host_id: UUID, instance_ids: Sequence[UUID]) -> Sequence[Loaded | HoldfastError]:
         """Lock and load instances; ``InstanceLocked``, ``InstanceCompleted`` or ``InstanceNotFound`` instead.
 
-        ``InstanceUnreadable`` for one that is locked now but whose state cannot be read.
+        ``InstanceUnreadable`` for one that is locked now but whose state cannot be read. A subflow that runs within
+        its parent is not found: only the parent can be loaded.
 
         An instance that this host holds already is given again with its token unchanged.
         """
+        ...
+
+    async def read_states(self, instance_ids: Sequence[UUID]) -> Sequence[InstanceState | HoldfastError]:
+        """Return the states of persisted instances, locked or not; ``InstanceNotFound``, ``InstanceUnreadable``."""
         ...
 
     async def release(self, host_id: UUID, instance_ids: Sequence[UUID]) -> None:

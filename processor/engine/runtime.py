@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
+from holdfast.processor.core.compensation import BY_HASH
 from holdfast.processor.engine.batcher import Batcher
 from holdfast.processor.engine.environment import Environment
 from holdfast.processor.engine.provider import (
@@ -85,7 +86,7 @@ class Runtime:
         self._process_id = process_id
         self._programs = {w.program.hash: (w, w.program) for w in app.workflows.values()}
         self._routines = dict(app.routines)
-        self.routine_programs = {r.program.hash: r.program for r in app.routines.values()}
+        self.frame_programs = dict(BY_HASH) | {d.program.hash: d.program for d in self._definitions()}
         self._clock_offset = (datetime.min.replace(tzinfo=UTC), 0.0)
         self.commit: Batcher[Batch, Committed] = Batcher(provider.commit, limit=settings.group_size)
         self.route: Batcher[Envelope, Route] = Batcher(provider.route, limit=READ_GROUP)
@@ -99,7 +100,7 @@ class Runtime:
         app = self.app
         self.host_id = self.environment.new_id()
         await self.read_clock()
-        await self._save_programs([*app.workflows.values(), *(r.definition for r in self._routines.values())])
+        await self._save_programs(self._definitions())
         await self.provider.open_host(
             Host(
                 host_id=self.host_id,
@@ -107,10 +108,13 @@ class Runtime:
                 machine=self._machine,
                 process_id=self._process_id,
                 lease_seconds=self.settings.lease,
-                programs=(*self._programs, *self.routine_programs),
+                programs=tuple(dict.fromkeys((*self._programs, *self.frame_programs))),
                 message_types=tuple(app.messages),
             )
         )
+
+    def _definitions(self) -> list[Definition]:
+        return [*self.app.workflows.values(), *(r.definition for r in self._routines.values())]
 
     async def _save_programs(self, definitions: Sequence[Definition]) -> None:
         key = self.settings.program_key.encode()
@@ -170,16 +174,19 @@ class Runtime:
         return current, program
 
     async def load_routines(self, hashes: Iterable[str]) -> None:
-        """See to it that ``routine_programs`` has these programs of running frames; raises as ``program`` does."""
+        """See to it that ``frame_programs`` has these programs of running frames; raises as ``program`` does."""
         for program_hash in hashes:
-            if program_hash in self.routine_programs:
+            if program_hash in self.frame_programs:
                 continue
             stored = await self.provider.load_program(program_hash)
+            if stored is not None and stored.starts_with is not None:
+                _, self.frame_programs[program_hash] = await self.program(stored.workflow, program_hash)
+                continue
             current = None if stored is None else self._routines.get(stored.workflow)
             if current is None:
                 name = program_hash if stored is None else repr(stored.workflow)
                 raise ProgramUnknown(f"app {self.app.name} has no routine {name} here")
-            self.routine_programs[program_hash] = await self._linked(program_hash, stored, current.definition)
+            self.frame_programs[program_hash] = await self._linked(program_hash, stored, current.definition)
 
     async def _linked(self, program_hash: str, stored: StoredProgram | None, current: Definition) -> Program:
         """Return a program from the store, linked to the module of the function that is deployed now."""
@@ -209,7 +216,7 @@ class Runtime:
         if fresh:
             await self._save_programs([routine.definition for routine in fresh.values()])
             self._routines.update(fresh)
-            self.routine_programs.update({r.program.hash: r.program for r in fresh.values()})
+            self.frame_programs.update({r.program.hash: r.program for r in fresh.values()})
 
     async def _register(self, registrations: Sequence[Registration]) -> Sequence[int | Exception]:
         return await self.provider.register(self.host_id, registrations)

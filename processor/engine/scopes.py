@@ -17,6 +17,7 @@ from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.asks import Asks, where
 from holdfast.processor.engine.deadline import OutOfTime, within
+from holdfast.processor.engine.inner_streams import is_within
 from holdfast.processor.engine.persistence_point import encode_value
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.writer import Writer
@@ -74,20 +75,18 @@ class Scopes:
         self._writer = writer
         self._is_regular = persistence == "regular"
         self._open: list[_Open] = []
-        self.inner: set[str] = set()
         self.returned: list[Arrival] = []
 
     def drop(self) -> None:
         """Forget everything."""
         self._open.clear()
-        self.inner.clear()
         self.returned.clear()
 
     # What is allowed.
 
     def serves(self, ask: Ask) -> bool:
         """Whether an ask may be served now, rather than when an open scope has been left."""
-        return not self._open or _is_within(ask.path, self._open[-1].frame)
+        return not self._open or is_within(ask.path, self._open[-1].frame)
 
     def may_persist(self, ask: Ask) -> bool:
         """Whether a persistence point may be taken on behalf of an ask."""
@@ -99,7 +98,7 @@ class Scopes:
 
     def is_inner(self, ask: Ask) -> bool:
         """Whether an ask comes from a subflow that runs within the transactions of this instance."""
-        return any(_is_within(ask.path, path) for path in self.inner)
+        return self._writer.inner.around(ask.path) is not None
 
     def objection(self, ask: Ask) -> ScopeError | None:
         """Return why an ask makes no sense where it stands; None if it does."""
@@ -244,8 +243,3 @@ class Scopes:
         """Let the machine know where transactions are open, for scopes that it serves itself."""
         frames = (opened.frame for opened in self._open if not isinstance(opened.scope, NoPersist))
         self._asks.machine.transactions = frozenset(frames)
-
-
-def _is_within(path: str, frame: str) -> bool:
-    """Whether a path is that of a frame, or of a frame or branch below it."""
-    return path == frame or path.startswith(f"{frame}.")

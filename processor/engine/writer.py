@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -10,7 +10,9 @@ import orjson
 
 from holdfast.events.types import Event, InstanceSuspended, MessageSent, Persisted, Reason, Where
 from holdfast.processor.core.machine import Ask, Machine
+from holdfast.processor.engine import family
 from holdfast.processor.engine.arrival import Arrival
+from holdfast.processor.engine.inner_streams import InnerStreams
 from holdfast.processor.engine.persistence_point import Encoder
 from holdfast.processor.engine.provider import Batch, Child, Deposit, Loaded, Outgoing
 from holdfast.processor.engine.runtime import Runtime
@@ -19,6 +21,9 @@ from holdfast.processor.engine.user_sql import UserSql
 from holdfast.processor.language.awaitables import ActivityCall
 from holdfast.projections.instance import fold, initial
 from holdfast.schemas.errors import CommitRefused
+
+Mark = tuple[int, int]
+"""How many events and children a batch has."""
 
 BeforeCommit = Callable[[], Awaitable[None]]
 
@@ -35,6 +40,14 @@ class Unwritten:
     deposits: list[Deposit] = field(default_factory=list)
     has_activity: bool = False
 
+    def mark(self) -> Mark:
+        """Return how far the batch has come."""
+        return len(self.events), len(self.children)
+
+    def back_to(self, mark: Mark) -> None:
+        """Drop the events and children since then."""
+        del self.events[mark[0] :], self.children[mark[1] :]
+
 
 class Writer:
     """Collects what one instance decides, and commits it; ``state`` is as of the last persistence point.
@@ -48,6 +61,7 @@ class Writer:
         self.instance_id: UUID = loaded.instance_id
         self.state = loaded.state or initial
         self.unwritten = Unwritten()
+        self.inner = InnerStreams(loaded.instance_id)
         self.sql = UserSql(runtime)
         self.before_commit: list[BeforeCommit] = []
         self._encoder = Encoder.of(self.state, runtime.app.types)
@@ -98,28 +112,36 @@ class Writer:
     async def drop(self) -> list[Arrival]:
         """Forget everything since the last persistence point; return the messages that it had taken."""
         taken, self.unwritten = self.unwritten.taken, Unwritten()
+        self.inner.drop()
         await self.sql.drop()
         return taken
 
     async def _commit(self, events: list[Event], *, release: bool) -> None:
         runtime, unwritten, before = self.runtime, self.unwritten, self.state
+        metadata = {"app": runtime.app.name, "host": str(runtime.host_id)}
+        events, inner = self.inner.split(events, before, metadata)
         state = fold(events, before)
         opened = tuple(name for name in state.bookmarks if name not in before.bookmarks)
+        is_closed = state.execution_status == "closed"
+        deposits = unwritten.deposits
+        if is_closed:
+            deposits = [*deposits, *family.at_close(self.instance_id, before, state, events)]
         batch = Batch(
             instance_id=self.instance_id,
             host_id=runtime.host_id,
             lock_token=self.loaded.lock_token,
             expected_version=before.version,
             events=events,
-            metadata={"app": runtime.app.name, "host": str(runtime.host_id)},
+            metadata=metadata,
             state=state,
             opened=opened,
             closed=tuple(name for name in before.bookmarks if name not in state.bookmarks),
             consumed=[arrival.consumed() for arrival in unwritten.taken],
             outgoing=unwritten.outgoing,
             children=unwritten.children,
-            deposits=unwritten.deposits,
-            release=release or state.execution_status == "closed",
+            inner=inner,
+            deposits=deposits,
+            release=release or is_closed,
         )
         try:
             await self.sql.commit(batch)
@@ -127,21 +149,24 @@ class Writer:
             raise UnhandledError(error.__cause__ or error, self._place()) from error
         self.state = state
         self.unwritten = Unwritten()
+        self.inner.committed(inner)
         for arrival in unwritten.taken:
             arrival.settle()
         if unwritten.outgoing:
             runtime.publish(self.instance_id, unwritten.outgoing, fresh=self.loaded.is_fresh)
         if any(state.bookmarks[name].kind == "timer" for name in opened):
             runtime.timer_opened()
-        self._wake(unwritten)
+        self._wake(unwritten.children, deposits)
 
-    def _wake(self, written: Unwritten) -> None:
+    def _wake(self, children: Sequence[Child], deposits: Sequence[Deposit]) -> None:
         """Have those looked at that this commit gave something to do."""
-        for child in written.children:
+        for child in children:
             self.runtime.wake(child.instance_id)
-        for deposit in written.deposits:
+        for deposit in deposits:
             if deposit.instance_id is not None:
                 self.runtime.wake(deposit.instance_id)
+            elif self.state.subflow == "start" and self.state.parent is not None:
+                self.runtime.wake(UUID(self.state.parent))
 
     def _place(self) -> Where:
         root = self.state.frames.get("0")

@@ -17,9 +17,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, get_args, overload
 from holdfast.processor.language import awaitables, compensable, compensating
 from holdfast.processor.language.activity import ONCE, Activity, ActivityDecorator, Retry
 from holdfast.processor.language.compiler import compile_workflow
-from holdfast.processor.language.definition import Definition
+from holdfast.processor.language.definition import Definition, Title, entitle, title_of
 from holdfast.processor.language.routine import RESERVED, Routine, reachable
-from holdfast.processor.language.subflows import NOT_IN_RUN, Title, entitle, run, title_of
+from holdfast.processor.language.subflows import NOT_IN_RUN, run
 from holdfast.processor.language.transaction import Transaction
 from holdfast.processor.language.workflow import OnUnhandled, Persistence, Workflow
 from holdfast.schemas.errors import AppError, CompileError, InvalidMessage
@@ -170,7 +170,7 @@ class App:
                 on_unhandled=on_unhandled,
                 expected_lifetime=expected_lifetime,
             )
-            entitle(function, Title(title, start))
+            entitle(function, Title(definition=self.workflows[title], start=start))
             return function
 
         return register
@@ -218,7 +218,7 @@ class App:
                     f"{definition.place_of(call)}: {definition.kind} {definition.name} runs {child.name}, which "
                     "persists by itself: start() it instead, or make it persistence='in_memory'"
                 )
-            for inner in child.with_routines():
+            for inner in child.reached():
                 for other, used in inner.calls():
                     if any(used is forbidden for forbidden in NOT_IN_RUN):
                         raise AppError(

@@ -178,6 +178,11 @@ class NoPersist(Scope[None]):
 
 
 @dataclass(frozen=True, slots=True)
+class CompensableScope(Scope[Any]):
+    """Work that can be undone, confirmed or cancelled later."""
+
+
+@dataclass(frozen=True, slots=True)
 class RoutineCall(Awaitable[T]):
     """One call of a routine, by the routine's name; ``arguments`` are its parameters, bound and by name.
 
@@ -356,6 +361,7 @@ STORED = (
     TransactionScope,
     TransactedReceive,
     NoPersist,
+    CompensableScope,
     Cancelled,
 )
 """The classes that Holdfast itself puts into the variables of a waiting instance."""

@@ -17,6 +17,8 @@ from holdfast.processor.language.activity import Activity
 from holdfast.processor.language.program import Program
 from holdfast.schemas.message import Message
 
+_TITLE = "__workflow_title__"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Definition:
@@ -105,3 +107,27 @@ class Definition:
         if isinstance(node, ast.Attribute):
             return getattr(self.value(node.value), node.attr, None)
         return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Title:
+    """As what a function that is a workflow was registered last: its definition and the type that starts it."""
+
+    definition: Definition
+    start: type[Message]
+
+    @property
+    def name(self) -> str:
+        """The name by which the app knows it."""
+        return self.definition.name
+
+
+def entitle(function: Callable[..., Any], title: Title) -> None:
+    """Let a function be known as a workflow."""
+    setattr(function, _TITLE, title)
+
+
+def title_of(value: object) -> Title | None:
+    """Return the title of a function that is a workflow."""
+    title = getattr(value, _TITLE, None)
+    return title if isinstance(title, Title) else None

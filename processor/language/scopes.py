@@ -7,22 +7,23 @@ found in the scope's own body the decorator refuses it (``CompileError``), else 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from holdfast.processor.language.awaitables import NoPersist, Scope, TransactedReceive, TransactionScope, wanted
+from holdfast.processor.language.awaitables import (
+    CompensableScope,
+    NoPersist,
+    Scope,
+    TransactedReceive,
+    TransactionScope,
+    wanted,
+)
 from holdfast.schemas.message import Message
 
 if TYPE_CHECKING:
     from holdfast.processor.language.compensable import Compensable
 
 M = TypeVar("M", bound=Message)
-
-
-@dataclass(frozen=True, slots=True)
-class CompensableScope(Scope["Compensable"]):
-    """Work that can be undone, confirmed or cancelled later."""
 
 
 def transaction(timeout: timedelta | None = None) -> Scope[None]:

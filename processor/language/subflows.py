@@ -4,38 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable as PythonAwaitable
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal, Never, TypeVar
 from uuid import UUID
 
 from holdfast.processor.language.awaitables import Awaitable, ContinueAsNew, SubflowCall, checkpoint
+from holdfast.processor.language.definition import title_of
 from holdfast.processor.language.scopes import transacted_receive
 from holdfast.schemas.errors import AppError
 from holdfast.schemas.message import Message
 
 M = TypeVar("M", bound=Message)
 R = TypeVar("R")
-
-_ATTRIBUTE = "__workflow_title__"
-
-
-@dataclass(frozen=True, slots=True)
-class Title:
-    """By what an app knows a workflow: its name, and the type of message that starts it."""
-
-    name: str
-    start: type[Message]
-
-
-def entitle(function: Callable[..., Any], title: Title) -> None:
-    """Let a function be known as a workflow."""
-    setattr(function, _ATTRIBUTE, title)
-
-
-def title_of(value: object) -> Title | None:
-    """Return the title of a function that is a workflow."""
-    title = getattr(value, _ATTRIBUTE, None)
-    return title if isinstance(title, Title) else None
 
 
 def run(workflow: Callable[[M], PythonAwaitable[R]], input: M, /) -> Awaitable[R]:

@@ -7,8 +7,9 @@ from datetime import timedelta
 from functools import cached_property
 from typing import ClassVar, Literal
 
-from holdfast.processor.language.definition import Definition
+from holdfast.processor.language.definition import Definition, title_of
 from holdfast.processor.language.routine import reachable
+from holdfast.processor.language.subflows import run
 from holdfast.schemas.message import Message
 
 Persistence = Literal["regular", "in_memory"]
@@ -32,15 +33,26 @@ class Workflow(Definition):
 
     @cached_property
     def receives(self) -> frozenset[str]:
-        """The message types that it waits for somewhere, in its routines too, its start type included."""
-        own = super().receives
-        return own.union({self.start.message_type}, *(r.receives for r in self.with_routines() if r is not self))
+        """The message types that an instance waits for somewhere, its start type included."""
+        received = (message for definition in self.reached() for message in definition.received())
+        return frozenset(message.message_type for message in (self.start, *received))
 
     @cached_property
     def needs_persistence(self) -> bool:
-        """Whether it, or a routine that it reaches, cannot do without a persistence provider."""
-        return any(definition.uses_persistence for definition in self.with_routines())
+        """Whether an instance cannot do without a persistence provider."""
+        return any(definition.uses_persistence for definition in self.reached())
 
-    def with_routines(self) -> list[Definition]:
-        """Return the workflow's own definition and those of the routines that it reaches."""
-        return [self, *(routine.definition for routine in reachable(self.named()).values())]
+    def reached(self) -> list[Definition]:
+        """Return the definitions of all that runs in an instance: of routines, and of workflows that it runs."""
+        found: dict[int, Definition] = {}
+        waiting: list[Definition] = [self]
+        while waiting:
+            definition = waiting.pop()
+            if id(definition) in found:
+                continue
+            found[id(definition)] = definition
+            waiting += (routine.definition for routine in reachable(definition.named()).values())
+            for call, function in definition.calls():
+                if function is run and call.args and (title := title_of(definition.value(call.args[0]))) is not None:
+                    waiting.append(title.definition)
+        return list(found.values())

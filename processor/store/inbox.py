@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from holdfast.processor.engine.provider import Batch, Intake, Route, RouteKind, StoredMessage
+from holdfast.processor.engine.provider import Batch, Deposit, Intake, Route, RouteKind, StoredMessage
 from holdfast.processor.store.connections import Connection
 from holdfast.schemas.identifiers import digest, storable
 from holdfast.schemas.message import Envelope
@@ -126,11 +126,55 @@ async def reject_left_over(connection: Connection, instance_ids: Sequence[Any]) 
     await connection.execute(_SQL["reject_left_over"], {"instance_ids": list(instance_ids)})
 
 
+async def deposit(connection: Connection, app: str, deposits: Sequence[Deposit]) -> None:
+    """Put messages and commands into mailboxes; an id that is known already is left alone.
+
+    Hosts hear of it with the commit.
+    """
+    if not deposits:
+        return
+    addressed = [d.instance_id for d in deposits if d.instance_id is not None]
+    if addressed:
+        await connection.execute(_SQL["await_commits"], {"instance_ids": addressed}, binary=True)
+    await connection.execute(
+        _SQL["deposit"],
+        {
+            "app": app,
+            "kinds": [d.kind for d in deposits],
+            "instance_ids": [d.instance_id for d in deposits],
+            **columns([d.envelope for d in deposits]),
+        },
+        binary=True,
+    )
+    await connection.execute(_SQL["notify"], {"channel": CHANNEL, "app": app})
+
+
+def columns(envelopes: Sequence[Envelope]) -> dict[str, list[Any]]:
+    """Return the columns of messages that are stored as they are."""
+    return {
+        "message_ids": [e.message_id for e in envelopes],
+        "types": [e.type for e in envelopes],
+        "keys": [e.key for e in envelopes],
+        "bodies": [e.body for e in envelopes],
+        "digests": [_digest(e) for e in envelopes],
+        "traceparents": [e.traceparent for e in envelopes],
+        "reply_tos": [e.reply_to for e in envelopes],
+    }
+
+
 def stored_message(row: Sequence[Any]) -> StoredMessage:
-    """Return the message of a row: sequence, kind, id, type, key, body, traceparent, received_at, instance."""
-    sequence, kind, message_id, message_type, key, body, traceparent, received_at, instance_id = row
+    """Return the message of a row.
+
+    Sequence, kind, id, type, key, body, traceparent, reply_to, received_at, instance.
+    """
+    sequence, kind, message_id, message_type, key, body, traceparent, reply_to, received_at, instance_id = row
     envelope = Envelope(
-        message_id=message_id, type=message_type, key=key, body=bytes(body or b""), traceparent=traceparent
+        message_id=message_id,
+        type=message_type,
+        key=key,
+        body=bytes(body or b""),
+        traceparent=traceparent,
+        reply_to=reply_to,
     )
     return StoredMessage(
         sequence=sequence, kind=kind, envelope=envelope, received_at=received_at, instance_id=instance_id
@@ -145,14 +189,10 @@ async def _store(connection: Connection, app: str, intakes: Sequence[Intake]) ->
     cursor = await connection.execute(
         _SQL["take_in"],
         {
+            **columns([i.envelope for i in intakes]),
             "app": app,
-            "message_ids": [i.envelope.message_id for i in intakes],
             "kinds": [i.kind for i in intakes],
-            "types": [i.envelope.type for i in intakes],
-            "keys": [i.envelope.key for i in intakes],
             "bodies": [i.envelope.body if i.verdict in ("buffered", "dead_lettered") else None for i in intakes],
-            "digests": [_digest(i.envelope) for i in intakes],
-            "traceparents": [i.envelope.traceparent for i in intakes],
             "verdicts": [i.verdict for i in intakes],
             "reasons": [i.reason and storable(i.reason) for i in intakes],
             "details": [i.detail and storable(i.detail) for i in intakes],

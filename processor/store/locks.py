@@ -16,6 +16,7 @@ from uuid import UUID
 from holdfast.processor.engine.provider import AlreadyConsumed, Loaded, Registration, Suspension
 from holdfast.processor.store.connections import Connection
 from holdfast.processor.store.inbox import stored_message
+from holdfast.projections.instance import InstanceState
 from holdfast.projections.snapshot import loads
 from holdfast.schemas.errors import (
     HoldfastError,
@@ -111,6 +112,7 @@ async def _suspend(connection: Connection, suspension: Suspension) -> None:
             "body": envelope.body if envelope else None,
             "digest": digest(envelope.type, envelope.key, envelope.body) if envelope else None,
             "traceparent": envelope.traceparent if envelope else None,
+            "reply_to": envelope.reply_to if envelope else None,
         },
     )
     if await cursor.fetchone() is None:
@@ -149,19 +151,18 @@ def _loaded(
     if row is None:
         return InstanceNotFound(instance_id)
     (_, workflow, program_hash, key, partition, start_message_id, token, is_initialized, is_suspended) = row[:9]
-    (is_completed, version, state, owner, machine, expiration, is_held) = row[9:16]
+    (is_completed, version, state, owner, machine, expiration, is_held, parent_id, subflow, awaited_as) = row[9:19]
     if is_completed:
         return InstanceCompleted(instance_id)
+    if subflow == "run":
+        return InstanceNotFound(instance_id)
     if is_taken_over is None or owner != host_id or not is_held:
         if is_held and owner != host_id:
             return InstanceLocked(instance_id, owner=owner, machine=machine, expiration=expiration.astimezone(UTC))
         return InstanceLockLost(instance_id)
-    try:
-        folded = loads(state) if is_initialized else None
-    except StorageError as error:
-        return InstanceUnreadable(instance_id, str(error))
-    if folded is not None and folded.version != version:
-        return InstanceUnreadable(instance_id, f"it is at version {folded.version}, the instance at {version}")
+    folded = readable(instance_id, version, state) if is_initialized else None
+    if isinstance(folded, InstanceUnreadable):
+        return folded
     return Loaded(
         instance_id=instance_id,
         workflow=workflow,
@@ -173,6 +174,20 @@ def _loaded(
         is_initialized=is_initialized,
         is_suspended=is_suspended,
         state=folded,
-        start_message=None if row[16] is None else stored_message(row[16:]),
+        start_message=None if row[19] is None else stored_message(row[19:]),
+        parent_id=parent_id,
+        subflow=subflow,
+        awaited_as=awaited_as,
         is_taken_over=is_taken_over,
     )
+
+
+def readable(instance_id: UUID, version: int, state: bytes) -> InstanceState | InstanceUnreadable:
+    """Return a stored state, unless it cannot be read or is not that of the instance's version."""
+    try:
+        folded = loads(state)
+    except StorageError as error:
+        return InstanceUnreadable(instance_id, str(error))
+    if folded.version != version:
+        return InstanceUnreadable(instance_id, f"it is at version {folded.version}, the instance at {version}")
+    return folded

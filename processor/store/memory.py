@@ -33,12 +33,13 @@ from holdfast.processor.engine.provider import (
     Wakeups,
 )
 from holdfast.processor.language.transaction import Transaction
-from holdfast.processor.store import memory_commit, memory_locks, memory_messages, memory_wakeups
+from holdfast.processor.store import memory_commit, memory_locks, memory_messages, memory_subflows, memory_wakeups
 from holdfast.processor.store.memory_tables import (
     HostRow,
     Tables,
     lease_end,
 )
+from holdfast.projections.instance import InstanceState
 from holdfast.schemas.errors import (
     HoldfastError,
     StorageError,
@@ -53,12 +54,14 @@ class MemoryProvider:
     """``PersistenceProvider`` for one app in one process.
 
     ``clock`` gives the time, in UTC. ``sql`` serves the user SQL of record activities; without it they
-    raise ``StorageError``. ``log`` and ``tables`` are open to look at.
+    raise ``StorageError``. ``log`` and ``tables`` are open to look at, and so are the ``statements`` of user SQL that
+    were committed, oldest first, each with its parameters.
     """
 
     def __init__(self, app: str, clock: Callable[[], datetime], sql: UserSql | None = None) -> None:
         self.log = MemoryEventLog(clock)
         self.tables = Tables(clock)
+        self.statements: list[tuple[str, Any]] = []
         self._app = app
         self._clock = clock
         self._sql = sql
@@ -106,6 +109,9 @@ class MemoryProvider:
     async def load(self, host_id: UUID, instance_ids: Sequence[UUID]) -> Sequence[Loaded | HoldfastError]:
         return [memory_locks.load(self.tables, host_id, instance_id) for instance_id in instance_ids]
 
+    async def read_states(self, instance_ids: Sequence[UUID]) -> Sequence[InstanceState | HoldfastError]:
+        return [memory_subflows.read_state(self.tables, instance_id) for instance_id in instance_ids]
+
     async def release(self, host_id: UUID, instance_ids: Sequence[UUID]) -> None:
         for instance_id in instance_ids:
             row = self.tables.instances.get(instance_id)
@@ -147,9 +153,8 @@ class MemoryProvider:
 
     async def take_in(self, intakes: Sequence[Intake]) -> Sequence[Route]:
         routes = [memory_messages.take_in(self.tables, intake) for intake in intakes]
-        heard = any(i.kind == "control" for i in intakes) or any(r.kind is RouteKind.BOOKMARK for r in routes)
-        for listener in self._listeners if heard else ():
-            listener.set()
+        if any(i.kind == "control" for i in intakes) or any(r.kind is RouteKind.BOOKMARK for r in routes):
+            self._hint()
         return routes
 
     async def attempt(self, message_ids: Sequence[str]) -> Sequence[int]:
@@ -201,46 +206,76 @@ class MemoryProvider:
         """Keep everything: another host may still use it."""
 
     async def _write(self, batch: Batch) -> Committed | HoldfastError:
-        append = Append(
-            instance_id=batch.instance_id,
-            expected=batch.expected_version,
-            events=batch.events,
-            metadata=batch.metadata,
-        )
+        appends = [
+            Append(instance_id=s.instance_id, expected=s.expected_version, events=s.events, metadata=s.metadata)
+            for s in batch.streams
+        ]
         async with self.log.transaction() as transaction:
-            (answer,) = await self.log.append_many(transaction, [append])
-        if not isinstance(answer, Cursor):
-            return answer
+            answers = await self.log.append_many(transaction, appends)
+        for answer in answers:
+            if not isinstance(answer, Cursor):
+                return answer
         memory_commit.apply(self.tables, batch)
-        return Committed(str(answer))
+        if batch.deposits:
+            self._hint()
+        return Committed(str(answers[-1]))
+
+    def _hint(self) -> None:
+        for listener in self._listeners:
+            listener.set()
 
 
 class MemoryUnitOfWork:
-    """A unit of work whose user SQL goes to a function."""
+    """A unit of work whose user SQL goes to a function.
+
+    What is rolled back is forgotten by the list of statements; what the function did stays its own affair.
+    """
 
     def __init__(self, provider: MemoryProvider, sql: UserSql | None) -> None:
         self._provider = provider
         self._sql = sql
+        self._statements: list[tuple[str, Any]] = []
+        self._marks: list[int] = []
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[Transaction]:
-        yield _Handle(self._sql)
+        await self.mark()
+        try:
+            yield _Handle(self._statements, self._sql)
+        except BaseException:
+            await self.back_to_mark()
+            raise
+        await self.drop_mark()
+
+    async def mark(self) -> None:
+        self._marks.append(len(self._statements))
+
+    async def back_to_mark(self) -> None:
+        del self._statements[self._marks.pop() :]
+
+    async def drop_mark(self) -> None:
+        self._marks.pop()
 
     async def commit(self, batch: Batch) -> Committed:
         (answer,) = await self._provider.commit([batch])
         if isinstance(answer, HoldfastError):
             raise answer
+        self._provider.statements += self._statements
         return answer
 
     async def rollback(self) -> None:
-        """Nothing is to be undone: a function's effects are its own."""
+        self._statements.clear()
+        self._marks.clear()
 
 
 class _Handle:
-    def __init__(self, sql: UserSql | None) -> None:
+    def __init__(self, statements: list[tuple[str, Any]], sql: UserSql | None) -> None:
+        self._statements = statements
         self._sql = sql
 
     async def execute(self, query: Any, params: Any = None) -> Any:
         if self._sql is None:
             raise StorageError("there is no SQL in memory: give the provider a function that answers it")
-        return self._sql(query, params)
+        answer = self._sql(query, params)
+        self._statements.append((str(query), params))
+        return answer

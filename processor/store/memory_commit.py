@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from holdfast.processor.engine.provider import AlreadyConsumed, Batch, Consumed
+from holdfast.processor.store import memory_subflows
 from holdfast.processor.store.memory_tables import OutboxRow, Tables, digest_of, settle
-from holdfast.projections.snapshot import dumps
 from holdfast.schemas.errors import HoldfastError, InstanceLockLost, KeyInUse, WrongExpectedVersion
 
 
@@ -24,17 +24,16 @@ def refusals(tables: Tables, members: Sequence[Batch]) -> dict[UUID, HoldfastErr
             )
     if refusals:
         return refusals
-    return _keys_in_use(tables, members) or _consumed_before(tables, members)
+    return (
+        _keys_in_use(tables, members) or memory_subflows.refusals(tables, members) or _consumed_before(tables, members)
+    )
 
 
 def apply(tables: Tables, batch: Batch) -> None:
     """Change all rows that a batch changes, its events apart."""
     state = batch.state
     row = tables.instances[batch.instance_id]
-    row.version, row.status, row.state = state.version, state.execution_status, dumps(state)
-    row.is_suspended = state.is_suspended
-    row.suspension_reason = state.suspension_reason
-    row.suspension_exception_name = state.suspension_exception_name
+    row.come_to(state)
     for name in batch.closed:
         row.bookmarks.pop(name, None)
     row.bookmarks |= {name: state.bookmarks[name] for name in batch.opened}
@@ -42,6 +41,7 @@ def apply(tables: Tables, batch: Batch) -> None:
         _apply(tables, batch, consumed)
     for message in batch.outgoing:
         tables.outbox[message.message_id] = OutboxRow(message, batch.instance_id, batch.host_id)
+    memory_subflows.apply(tables, batch)
     if batch.release or row.is_completed:
         row.owner = None
     if row.is_completed:
@@ -61,13 +61,13 @@ def _keys_in_use(tables: Tables, members: Sequence[Batch]) -> dict[UUID, Holdfas
         (bookmark.message_type, bookmark.correlation_key)
         for instance_id, row in tables.instances.items()
         for name, bookmark in row.bookmarks.items()
-        if bookmark.kind == "message" and (instance_id, name) not in closed
+        if bookmark.kind != "timer" and (instance_id, name) not in closed
     }
     for batch in sorted(members, key=lambda batch: batch.instance_id.int):
         for name in batch.opened:
             bookmark = batch.state.bookmarks[name]
             wanted = (bookmark.message_type, bookmark.correlation_key)
-            if bookmark.kind == "message" and wanted in taken:
+            if bookmark.kind != "timer" and wanted in taken:
                 refusal = KeyInUse(
                     batch.instance_id,
                     message_type=bookmark.message_type or "",

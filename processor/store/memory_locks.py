@@ -34,16 +34,13 @@ def register(tables: Tables, host_id: UUID, registration: Registration) -> int |
         other.start_message_id == registration.start_message_id for other in rows
     ):
         return AlreadyConsumed(registration.start_message_id)
-    for row in tables.instances.values():
-        other = row.registration
-        mine = (registration.workflow, registration.correlation_key)
-        if (other.workflow, other.correlation_key) == mine and not row.is_completed:
-            program = tables.programs.get(registration.program_hash)
-            return KeyInUse(
-                registration.instance_id,
-                message_type=(program.starts_with if program else None) or registration.workflow,
-                correlation_key=registration.correlation_key,
-            )
+    if tables.lives(registration.workflow, registration.correlation_key):
+        program = tables.programs.get(registration.program_hash)
+        return KeyInUse(
+            registration.instance_id,
+            message_type=(program.starts_with if program else None) or registration.workflow,
+            correlation_key=registration.correlation_key,
+        )
     tables.instances[registration.instance_id] = InstanceRow(
         registration, owner=host_id, created=tables.now(), last_machine=host.host.machine
     )
@@ -54,10 +51,10 @@ def load(tables: Tables, host_id: UUID, instance_id: UUID) -> Loaded | HoldfastE
     """Lock and load an instance."""
     now = tables.now()
     row = tables.instances.get(instance_id)
-    if row is None:
-        return InstanceNotFound(instance_id)
-    if row.is_completed:
+    if row is not None and row.is_completed:
         return InstanceCompleted(instance_id)
+    if row is None or row.subflow == "run":
+        return InstanceNotFound(instance_id)
     holder = tables.living(row.owner, now)
     if holder is not None and row.owner is not None and row.owner != host_id:
         return InstanceLocked(instance_id, owner=row.owner, machine=holder.host.machine, expiration=holder.expiration)
@@ -87,6 +84,9 @@ def load(tables: Tables, host_id: UUID, instance_id: UUID) -> Loaded | HoldfastE
         is_suspended=row.is_suspended,
         state=state,
         start_message=start.message if kept and start is not None else None,
+        parent_id=row.parent_id,
+        subflow=row.subflow,
+        awaited_as=row.awaited_as,
         is_taken_over=is_taken_over,
     )
 

@@ -28,7 +28,7 @@ def take_in(tables: Tables, intake: Intake) -> Route:
         return Route(RouteKind.NONE)
     if intake.kind == "control":
         return Route(RouteKind.NONE)
-    waiting = tables.waiting(envelope.type, envelope.key)
+    waiting = tables.waiting(envelope, intake.instance_id)
     if waiting is not None:
         return Route(RouteKind.BOOKMARK, waiting)
     found = tables.route_by_key(envelope)
@@ -50,6 +50,7 @@ def expire(tables: Tables, ttl_seconds: float, limit: int) -> int:
         and row.instance_id is None
         and (now - row.message.received_at).total_seconds() > ttl_seconds
         and tables.route_by_key(row.message.envelope).kind is not RouteKind.LIVING
+        and tables.waiting(row.message.envelope) is None
     ][:limit]
     for row in old:
         settle(row, "expired")

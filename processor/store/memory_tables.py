@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
+from holdfast.events.types import SubflowMode
 from holdfast.processor.engine.provider import (
     Host,
     InboxVerdict,
@@ -18,7 +19,8 @@ from holdfast.processor.engine.provider import (
     StoredMessage,
     StoredProgram,
 )
-from holdfast.projections.instance import Bookmark
+from holdfast.projections.instance import Bookmark, InstanceState
+from holdfast.projections.snapshot import dumps
 from holdfast.schemas.identifiers import digest
 from holdfast.schemas.message import Envelope
 
@@ -33,7 +35,7 @@ class HostRow:
 
 @dataclass(slots=True)
 class InstanceRow:
-    """An instance: how it was registered, who holds it, and its state as bytes once it is persisted."""
+    """An instance: how it was registered, who holds it, whose child it is, and its state as bytes once persisted."""
 
     registration: Registration
     owner: UUID | None
@@ -47,6 +49,9 @@ class InstanceRow:
     state: bytes | None = None
     bookmarks: dict[str, Bookmark] = field(default_factory=dict)
     last_machine: str | None = None
+    parent_id: UUID | None = None
+    subflow: SubflowMode | None = None
+    awaited_as: UUID | None = None
 
     @property
     def is_completed(self) -> bool:
@@ -57,6 +62,13 @@ class InstanceRow:
     def is_initialized(self) -> bool:
         """Whether the instance has had a persistence point."""
         return self.state is not None
+
+    def come_to(self, state: InstanceState) -> None:
+        """Take over a state."""
+        self.version, self.status, self.state = state.version, state.execution_status, dumps(state)
+        self.is_suspended = state.is_suspended
+        self.suspension_reason = state.suspension_reason
+        self.suspension_exception_name = state.suspension_exception_name
 
     @property
     def must_go_on(self) -> bool:
@@ -114,11 +126,12 @@ class Tables:
         """Whether the host holds the instance, or nobody living does."""
         return row.owner == host_id or self.living(row.owner, now) is None
 
-    def waiting(self, message_type: str, key: str) -> UUID | None:
-        """Return the instance that has an open bookmark for a message."""
+    def waiting(self, envelope: Envelope, addressee: UUID | None = None) -> UUID | None:
+        """Return the instance that has an open bookmark for a message, if that is not addressed to another."""
         for instance_id, row in self.instances.items():
             for bookmark in row.bookmarks.values():
-                if bookmark.message_type == message_type and bookmark.correlation_key == key:
+                is_wanted = (bookmark.message_type, bookmark.correlation_key) == (envelope.type, envelope.key)
+                if is_wanted and addressee in (None, instance_id):
                     return instance_id
         return None
 
@@ -127,7 +140,7 @@ class Tables:
         found = [
             (row.is_completed, -row.created.timestamp(), instance_id, row)
             for instance_id, row in self.instances.items()
-            if row.registration.correlation_key == key and self.knows(row, message_type)
+            if row.registration.correlation_key == key and row.subflow != "run" and self.knows(row, message_type)
         ]
         return min(found, key=lambda f: f[:2])[2:] if found else None
 
@@ -165,7 +178,7 @@ class Tables:
         if known is not None:
             same = known.digest == digest_of(envelope)
             return Route(RouteKind.DUPLICATE if same else RouteKind.REUSED)
-        waiting = self.waiting(envelope.type, envelope.key)
+        waiting = self.waiting(envelope)
         if waiting is not None:
             return Route(RouteKind.BOOKMARK, waiting)
         return self.route_by_key(envelope)
@@ -202,6 +215,25 @@ class Tables:
         """Return the timers of an instance that are due."""
         return [name for name, b in row.bookmarks.items() if b.due is not None and datetime.fromisoformat(b.due) <= now]
 
+    def is_for_another(self, envelope: Envelope) -> bool:
+        """Whether a living instance may receive a message, or goes on in the place of one that was started with it."""
+        for row in self.instances.values():
+            program = self.programs.get(row.registration.program_hash)
+            types = {*program.receives, program.starts_with} if program else set()
+            is_its_key = row.registration.correlation_key == envelope.key and row.subflow != "run"
+            if is_its_key and envelope.type in types and not row.is_completed:
+                return True
+        return False
+
+    def lives(self, workflow: str, key: str) -> bool:
+        """Whether there is a living instance of a workflow with a key; what runs within its parent does not count."""
+        return any(
+            (row.registration.workflow, row.registration.correlation_key) == (workflow, key)
+            and not row.is_completed
+            and row.subflow != "run"
+            for row in self.instances.values()
+        )
+
     def reject_left_over(self, instance_id: UUID) -> None:
         """Give what is left in the mailbox of a closed instance its verdict."""
         row = self.instances[instance_id]
@@ -214,7 +246,7 @@ class Tables:
                 and left.instance_id is None
                 and envelope.key == row.registration.correlation_key
                 and envelope.type in types
-                and self.route_by_key(envelope).kind is not RouteKind.LIVING
+                and not self.is_for_another(envelope)
             )
             if by_key or left.instance_id == instance_id:
                 settle(left, "rejected", reason="completed", instance_id=instance_id)

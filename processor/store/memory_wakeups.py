@@ -18,14 +18,14 @@ def wakeups(tables: Tables, host_id: UUID, instance_id: UUID) -> Wakeups:
     if row is None or not tables.holds(row, host_id, row.token):
         return Wakeups(now=now)
     messages: dict[tuple[str, str] | int, StoredMessage] = {}
-    wanted = {(b.message_type, b.correlation_key) for b in row.bookmarks.values() if b.kind == "message"}
+    wanted = {(b.message_type, b.correlation_key) for b in row.bookmarks.values() if b.kind != "timer"}
     for left in tables.buffered():
         message = left.message
         address = (message.envelope.type, message.envelope.key)
         if message.kind == "control":
             if left.instance_id == instance_id:
                 messages[message.sequence] = message
-        elif address in wanted and not row.is_suspended:
+        elif address in wanted and left.instance_id in (None, instance_id) and not row.is_suspended:
             messages.setdefault(address, message)
     due = () if row.is_suspended else tuple(tables.due(row, now))
     return Wakeups(now=now, messages=list(messages.values()), due=due)
@@ -35,7 +35,11 @@ def runnable(tables: Tables, host_id: UUID, start_types: Sequence[str], limit: i
     """Return work for a host."""
     now = tables.now()
     found: dict[UUID | int, Runnable] = {}
-    free = {name: row for name, row in tables.instances.items() if tables.is_free(row, host_id, now)}
+    free = {
+        name: row
+        for name, row in tables.instances.items()
+        if tables.is_free(row, host_id, now) and row.subflow != "run"
+    }
     for left in tables.buffered():
         if left.message.kind == "control" and left.instance_id in free:
             found.setdefault(left.instance_id, Runnable(instance_id=left.instance_id, why="control"))
@@ -74,7 +78,7 @@ def _consider(
 ) -> None:
     """Add what a buffered message makes runnable; reject it if its instance is closed."""
     envelope = left.message.envelope
-    waiting = tables.waiting(envelope.type, envelope.key)
+    waiting = tables.waiting(envelope, left.instance_id)
     started = tables.non_persisted(envelope.message_id)
     if waiting is not None:
         if waiting in awake:

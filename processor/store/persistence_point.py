@@ -11,7 +11,7 @@ from holdfast.events.log import Append
 from holdfast.events.postgres import append_many
 from holdfast.events.recorded import Cursor
 from holdfast.processor.engine.provider import AlreadyConsumed, Batch, Committed
-from holdfast.processor.store import inbox
+from holdfast.processor.store import inbox, subflows
 from holdfast.processor.store.connections import Connection
 from holdfast.projections.store import advance
 from holdfast.schemas.errors import (
@@ -43,7 +43,7 @@ class Written:
 
 
 async def write(connection: Connection, app: str, batches: Sequence[Batch]) -> Written:
-    """Write batches, at most one an instance, in four statements or fewer.
+    """Write batches, at most one an instance, in four statements or fewer; what concerns others takes a few more.
 
     Rows are touched in the order of their keys, instances before messages, by every host alike.
     """
@@ -62,6 +62,10 @@ async def write(connection: Connection, app: str, batches: Sequence[Batch]) -> W
     await _append(connection, members, outcome)
     if outcome.must_roll_back:
         return outcome
+    related = [b for b in members if b.children or b.inner or b.deposits]
+    if related:
+        outcome.spoilt |= await subflows.write(connection, app, related)
+        outcome.must_roll_back = bool(outcome.spoilt)
     applied = await inbox.settle(connection, app, members)
     for batch in members:
         missing = next((c for c in batch.consumed if c.envelope.message_id not in applied), None)
@@ -75,11 +79,12 @@ async def write(connection: Connection, app: str, batches: Sequence[Batch]) -> W
 
 
 async def _append(connection: Connection, members: Sequence[Batch], outcome: Written) -> None:
+    streams = [(batch, stream) for batch in members for stream in batch.streams]
     appends = [
-        Append(instance_id=b.instance_id, expected=b.expected_version, events=b.events, metadata=b.metadata)
-        for b in members
+        Append(instance_id=s.instance_id, expected=s.expected_version, events=s.events, metadata=s.metadata)
+        for _, s in streams
     ]
-    for batch, answer in zip(members, await append_many(connection, appends), strict=True):
+    for (batch, _), answer in zip(streams, await append_many(connection, appends), strict=True):
         if isinstance(answer, Cursor):
             outcome.xid = answer.xid
             outcome.written[batch.instance_id] = Committed(str(answer))
@@ -122,7 +127,7 @@ async def _find_takers(connection: Connection, in_want: Sequence[Batch], outcome
         (b.instance_id, bookmark.message_type, bookmark.correlation_key)
         for b in in_want
         for name in b.opened
-        if (bookmark := b.state.bookmarks[name]).kind == "message"
+        if (bookmark := b.state.bookmarks[name]).kind != "timer"
     ]
     cursor = await connection.execute(
         _SQL["keys_in_use"],
@@ -135,9 +140,7 @@ async def _find_takers(connection: Connection, in_want: Sequence[Batch], outcome
     )
     taken = await cursor.fetchall()
     for batch in in_want:
-        own = Counter(
-            (b.message_type, b.correlation_key) for b in batch.state.bookmarks.values() if b.kind == "message"
-        )
+        own = Counter((b.message_type, b.correlation_key) for b in batch.state.bookmarks.values() if b.kind != "timer")
         taken += [(batch.instance_id, *wanted) for wanted, count in own.items() if count > 1]
     for instance_id, message_type, key in taken:
         outcome.spoilt[instance_id] = KeyInUse(instance_id, message_type=message_type, correlation_key=key)

@@ -25,10 +25,11 @@ from holdfast.processor.engine.provider import (
     UnitOfWork,
     Wakeups,
 )
-from holdfast.processor.store import hosts, inbox, locks, outbox, wakeups
+from holdfast.processor.store import hosts, inbox, locks, outbox, subflows, wakeups
 from holdfast.processor.store.commit import GroupWriter
 from holdfast.processor.store.connections import Connections
 from holdfast.processor.store.unit_of_work import open_unit_of_work
+from holdfast.projections.instance import InstanceState
 from holdfast.schemas.errors import HoldfastError, StorageError
 from holdfast.schemas.message import Envelope
 from holdfast.schemas.postgres.statements import load
@@ -94,6 +95,9 @@ class PostgresProvider:
 
     async def load(self, host_id: UUID, instance_ids: Sequence[UUID]) -> Sequence[Loaded | HoldfastError]:
         return await self._shared.run(lambda c: locks.load(c, self._app, host_id, instance_ids))
+
+    async def read_states(self, instance_ids: Sequence[UUID]) -> Sequence[InstanceState | HoldfastError]:
+        return await self._shared.run(lambda c: subflows.read_states(c, self._app, instance_ids))
 
     async def release(self, host_id: UUID, instance_ids: Sequence[UUID]) -> None:
         await self._shared.run(lambda c: locks.release(c, host_id, instance_ids))

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
+from psycopg.errors import InvalidSavepointSpecification, NoActiveSqlTransaction
 from psycopg.pq import TransactionStatus
 
 from holdfast.processor.engine.provider import Batch, Committed
@@ -49,6 +50,16 @@ class PostgresUnitOfWork:
                 raise failure(error) from error
             raise
 
+    async def mark(self) -> None:
+        await self._run("mark")
+
+    async def back_to_mark(self) -> None:
+        await self._run("back_to_mark")
+        await self._run("drop_mark")
+
+    async def drop_mark(self) -> None:
+        await self._run("drop_mark")
+
     async def commit(self, batch: Batch) -> Committed:
         connection = self._connection
         try:
@@ -79,6 +90,14 @@ class PostgresUnitOfWork:
                 await self._connection.execute(_SQL["rollback"])
         except psycopg.Error:
             await self._connection.close()
+
+    async def _run(self, name: str) -> None:
+        try:
+            await self._connection.execute(_SQL[name])
+        except (NoActiveSqlTransaction, InvalidSavepointSpecification) as error:
+            raise StorageError("the transaction is over: user SQL must not commit or roll back") from error
+        except psycopg.Error as error:
+            raise failure(error) from error
 
 
 @asynccontextmanager

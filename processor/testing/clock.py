@@ -38,6 +38,9 @@ class Clock:
         return self.time.timestamp()
 
     async def sleep(self, seconds: float) -> None:
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
         event = asyncio.Event()
         until = self.time + timedelta(seconds=seconds)
         heapq.heappush(self._sleepers, (until, next(self._numbers), event))
@@ -49,6 +52,16 @@ class Clock:
     async def in_thread(self, function: Callable[[], T]) -> T:
         with self.work.going_on(function):
             return await asyncio.to_thread(function)
+
+    def next_waking(self) -> datetime | None:
+        """Return the next moment at which somebody wakes; None if nobody sleeps."""
+        return self._sleepers[0][0] if self._sleepers else None
+
+    def move_to(self, moment: datetime) -> None:
+        """Move on to a moment, and wake whoever was to wake up to then."""
+        while self.wake_next(moment):
+            pass
+        self.time = moment
 
     def wake_next(self, end: datetime) -> bool:
         """Move on to the next moment at which somebody wakes, and wake them; False if that is after ``end``."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-import orjson
-
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.engine import Engine
 from holdfast.processor.engine.provider import Intake
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.services.detection import Detection
+from holdfast.processor.testing.door import Door
+from holdfast.schemas.control import Command
 from holdfast.schemas.errors import AppError
 from holdfast.schemas.message import Envelope, Message
 
@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 
 
 class SimulatedHost:
-    """One host: the real engine and the real detection, which looks when it is told to."""
+    """One host: the real engine and the real detection, which looks when it is told to.
 
-    def __init__(self, world: World, runtime: Runtime) -> None:
+    ``door`` is how it sees the store, if somebody watches that.
+    """
+
+    def __init__(self, world: World, runtime: Runtime, door: Door | None = None) -> None:
         self.world = world
         self.runtime = runtime
+        self.door = door
         self.engine = Engine(runtime)
         self.detection = Detection(self.engine)
 
@@ -54,15 +58,22 @@ class SimulatedHost:
 
     async def command(self, instance_id: UUID, command: str) -> None:
         """Address a control command to an instance and look for it."""
-        body = orjson.dumps({"command": command, "by": "tester", "why": "because"})
-        envelope = Envelope(message_id=f"{command}-{self.world.new_id()}", type="control", key="", body=body)
+        commanded = Command(command=command, by="tester", why="because")
+        envelope = commanded.envelope(f"{command}-{self.world.new_id()}")
         await self.runtime.provider.take_in(
             [Intake(envelope=envelope, verdict="buffered", kind="control", instance_id=instance_id)]
         )
         await self.detect()
 
+    @property
+    def is_dead(self) -> bool:
+        """Whether it died, be it of a call to the store."""
+        return self.door is not None and self.door.is_dead
+
     async def die(self) -> None:
         """End at once, as by SIGKILL: nothing more is written, locks stay until the lease lapses."""
+        if self.door is not None:
+            self.door.is_dead = True
         await self.engine.abandon_all()
 
     async def renew(self) -> bool:

@@ -8,18 +8,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from holdfast.events.recorded import RecordedEvent
 from holdfast.events.types import Persisted
-from holdfast.processor.engine.provider import Outgoing
+from holdfast.processor.engine.provider import Outgoing, PersistenceProvider
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.language.app import App
-from holdfast.processor.store.memory import MemoryProvider
+from holdfast.processor.store.memory import MemoryProvider, UserSql
 from holdfast.processor.store.memory_tables import InstanceRow
 from holdfast.processor.testing.clock import Clock
+from holdfast.processor.testing.door import Door
 from holdfast.processor.testing.host import SimulatedHost
+from holdfast.processor.testing.rows import Rows
 from holdfast.projections.instance import InstanceState
 from holdfast.projections.snapshot import loads
 from holdfast.schemas.errors import AppError
@@ -44,19 +46,22 @@ class World(Clock):
         self.settings = Settings(**{"lease": 1e6, "host_lock_renewal": 1e5, **settings})
         self.store = MemoryProvider(app.name, self.now, sql=self._sql)
         self.sql: list[tuple[str, Any]] = []
+        self.answer: UserSql = lambda _query, _params: Rows()
         self.published: list[Outgoing] = []
 
-    def _sql(self, query: Any, params: Any) -> None:
+    def _sql(self, query: Any, params: Any) -> Any:
         self.sql.append((str(query), params))
+        return self.answer(query, params)
 
     # What a test does to it.
 
-    async def host(self) -> SimulatedHost:
-        """Start a host."""
-        runtime = Runtime(self.app, self.store, self, self.settings, machine="simulated", process_id=1)
+    async def host(self, door: Door | None = None) -> SimulatedHost:
+        """Start a host, which sees the store as it is or through a door."""
+        store = self.store if door is None else cast("PersistenceProvider", door)
+        runtime = Runtime(self.app, store, self, self.settings, machine="simulated", process_id=1)
         runtime.publish = self._publish
         await runtime.open()
-        return SimulatedHost(self, runtime)
+        return SimulatedHost(self, runtime, door)
 
     async def rest(self) -> None:
         """Let everything happen that needs no time."""

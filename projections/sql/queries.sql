@@ -4,7 +4,7 @@ select
     instance_id, app, workflow, program_hash, correlation_key, partition, start_message_id,
     execution_status, outcome, is_initialized, is_suspended, suspension_reason, suspension_exception_name,
     creation_time, last_updated_time, pending_timer, active_bookmarks,
-    current_machine, last_machine, lock_owner, lock_token, lock_expiration, version
+    current_machine, last_machine, lock_owner, lock_token, lock_expiration, version, parent_id, subflow
 from holdfast.instances
 where (%(instance_id)s::uuid is null or instance_id = %(instance_id)s::uuid)
     and (%(app)s::text is null or app = %(app)s::text)
@@ -17,6 +17,27 @@ where (%(instance_id)s::uuid is null or instance_id = %(instance_id)s::uuid)
     and (%(after)s::uuid is null or instance_id < %(after)s::uuid)
 order by instance_id desc
 limit %(limit)s::bigint;
+
+-- name: tree
+-- An instance and all that came out of it, nearest first.
+with recursive family (instance_id, depth) as (
+    select r.instance_id, 0
+    from holdfast.instance_rows r
+    where r.instance_id = %(instance_id)s::uuid
+    union all
+    select r.instance_id, f.depth + 1
+    from family f
+    join holdfast.instance_rows r on r.parent_id = f.instance_id
+)
+select
+    f.depth,
+    i.instance_id, app, workflow, program_hash, correlation_key, partition, start_message_id,
+    execution_status, outcome, is_initialized, is_suspended, suspension_reason, suspension_exception_name,
+    creation_time, last_updated_time, pending_timer, active_bookmarks,
+    current_machine, last_machine, lock_owner, lock_token, lock_expiration, version, parent_id, subflow
+from (select * from family order by depth, instance_id limit %(limit)s::bigint) f
+join holdfast.instances i on i.instance_id = f.instance_id
+order by f.depth, f.instance_id;
 
 -- name: tally
 select app, workflow, execution_status, outcome, is_initialized, is_suspended, count(*) as instances

@@ -20,10 +20,11 @@ with batch as materialized (
         %(exception_names)b::text[],
         %(pending_timers)b::timestamptz[],
         %(releases)b::boolean[],
-        %(states)b::bytea[]
+        %(states)b::bytea[],
+        %(promoted)b::text[]
     ) as b (
         instance_id, host_id, lock_token, expected, version, execution_status, outcome, is_suspended, reason,
-        exception_name, pending_timer, release, state
+        exception_name, pending_timer, release, state, promoted
     )
 ), fenced as materialized (
     select r.instance_id, h.machine
@@ -61,11 +62,12 @@ with batch as materialized (
     where r.instance_id = f.instance_id
     returning r.instance_id, r.app
 ), stated as (
-    insert into holdfast.instance_states (instance_id, state)
-    select b.instance_id, b.state
+    insert into holdfast.instance_states (instance_id, state, promoted)
+    select b.instance_id, b.state, b.promoted::jsonb
     from advanced a
     join batch b on b.instance_id = a.instance_id
-    on conflict (instance_id) do update set state = excluded.state, state_encoding = 'none'
+    on conflict (instance_id) do update
+    set state = excluded.state, state_encoding = 'none', promoted = excluded.promoted
 ), closed as (
     delete from holdfast.bookmarks k
     using unnest(%(closed_of)b::uuid[], %(closed)b::text[]) as c (instance_id, name)

@@ -208,6 +208,21 @@ def test_the_history_of_a_nonpersisted_instance_is_empty_and_says_so(world: Worl
     assert "not persisted" in done.stderr
 
 
+def test_transactions_show_where_an_instance_committed_and_what_with_it(world: World) -> None:
+    instance = world.order(0)["instance_id"]
+    commits = world.lines("transactions", instance)
+    events = world.lines("history", instance)
+    assert [commit["xid"] for commit in commits] == list(dict.fromkeys(event["xid"] for event in events))
+    assert [name for commit in commits for name in commit["events"]] == [event["type"] for event in events]
+    assert commits[-1]["reason"] == "completed"
+    taken = [(m["message_type"], m["verdict"], m["version"]) for commit in commits for m in commit["consumed"]]
+    received = [commit["last_version"] for commit in commits if commit["consumed"]]
+    assert taken == [("OrderPlaced", "applied", received[0]), ("PaymentReceived", "applied", received[1])]
+    printed = world.run("transactions", instance)
+    assert re.search(r"^transaction \d+, .+, versions \d+ to \d+: completed$", printed, re.MULTILINE)
+    assert re.search(r"^  message taken  PaymentReceived \S+, applied at version \d+$", printed, re.MULTILINE)
+
+
 def test_state_is_shown_as_of_a_version(world: World) -> None:
     instance = world.order(0)["instance_id"]
     (now,) = world.lines("state", instance)
@@ -231,7 +246,7 @@ def test_a_version_that_is_not_there_is_an_error(world: World) -> None:
     assert world.fails("state", world.order(0)["instance_id"], "--at", "99")[0] == 1
 
 
-@pytest.mark.parametrize("command", ["show", "history", "state", "resume", "verify"])
+@pytest.mark.parametrize("command", ["show", "history", "transactions", "state", "resume", "verify"])
 def test_an_instance_that_is_not_there_is_an_error(world: World, command: str) -> None:
     code, said = world.fails(command, ABSENT)
     assert code == 1

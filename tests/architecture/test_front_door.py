@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import holdfast
+from holdfast import testing
 from holdfast.schemas import errors
 from tests.architecture.house import ROOT
 
@@ -41,6 +42,19 @@ def test_the_name_can_be_imported(name: str) -> None:
 def test_every_error_that_a_caller_may_catch_is_public() -> None:
     raised = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
     assert raised <= {*holdfast.__all__}
+
+
+def test_the_door_of_the_testing_kit_has_what_it_says() -> None:
+    module = ast.parse((ROOT / "holdfast" / "testing.py").read_text())
+    imported = {name.name for node in module.body if isinstance(node, ast.ImportFrom) for name in node.names}
+    assert imported == {*testing.__all__}
+    assert testing.__all__ == sorted(testing.__all__)
+
+
+def test_importing_holdfast_does_not_load_the_testing_kit() -> None:
+    code = "import sys, holdfast; holdfast.App; print(*(name for name in sys.modules if 'testing' in name))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [name for name in done.stdout.split() if name.startswith("holdfast")] == []
 
 
 def test_another_name_is_an_attribute_error() -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from holdfast.processor.store.memory import MemoryProvider
 from holdfast.processor.store.postgres import PostgresProvider
-from tests.support.stores import APP, BehindMemory, BehindPostgres, Store
+from holdfast.processor.testing.conformance.harness import APP, Store
+from tests.support.stores import BehindMemory, BehindPostgres
 
 
 @pytest.fixture(params=["memory", "postgres"])
@@ -19,7 +20,7 @@ def store_url(request: pytest.FixtureRequest) -> str | None:
 @pytest.fixture
 async def store(store_url: str | None) -> AsyncIterator[Store]:
     if store_url is None:
-        memory = MemoryProvider(APP, lambda: datetime.now(UTC))
+        memory = MemoryProvider(APP, lambda: datetime.now(UTC), sql=lambda _query, _parameters: None)
         yield Store(memory, BehindMemory(memory))
     else:
         postgres = PostgresProvider(store_url, APP)

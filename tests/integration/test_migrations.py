@@ -1,10 +1,12 @@
 """Bringing a database up to the schema, and saying that it is not."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -12,6 +14,7 @@ import psycopg
 import pytest
 from alembic.script import ScriptDirectory
 from psycopg import sql
+from psycopg.errors import CheckViolation, UniqueViolation
 
 from holdfast.events.log import Expected
 from holdfast.events.postgres import append, read_all
@@ -20,7 +23,7 @@ from holdfast.schemas.errors import NotMigrated, StorageError
 from holdfast.schemas.postgres.check import check, newest
 from holdfast.schemas.postgres.migrate import _HOME, migrate
 
-EVERY_REVISION = ["0001"]
+EVERY_REVISION = ["0001", "0002"]
 
 
 def run(url: str, *statements: str) -> None:
@@ -83,6 +86,99 @@ async def test_an_older_schema_is_refused_and_a_newer_one_accepted(database_url:
         await check(database_url)
     run(database_url, "update holdfast.schema_version set version_num = '9999'")
     await check(database_url)
+
+
+FIRST_SCHEMA = """
+create schema holdfast;
+create table holdfast.schema_version (version_num varchar(32) primary key);
+insert into holdfast.schema_version values ('0001');
+"""
+
+FIRST_DATA = """
+insert into holdfast.instance_rows (
+    instance_id, app, workflow, program_hash, correlation_key, start_message_id, execution_status, is_initialized,
+    version
+)
+select ('00000000-0000-7000-8000-00000000000' || n)::uuid, 'shop', 'order', 'p', 'k' || n, 'm' || n, 'idle', true, 3
+from generate_series(1, 2) n;
+insert into holdfast.instance_states (instance_id, state)
+select instance_id, '{"version":3}' from holdfast.instance_rows;
+insert into holdfast.bookmarks (instance_id, name, app, kind, message_type, correlation_key, due, line)
+values
+    ('00000000-0000-7000-8000-000000000001', 'paid', 'shop', 'message', 'Paid', 'k1', null, 1),
+    ('00000000-0000-7000-8000-000000000001', 'late', 'shop', 'timer', null, null, '2026-01-02', 1);
+insert into holdfast.inbox (app, message_id, type, correlation_key, body, digest, verdict)
+values ('shop', 'm3', 'Note', 'k1', '{}', '', 'buffered');
+insert into holdfast.events (instance_id, version, type, data, metadata)
+values ('00000000-0000-7000-8000-000000000001', 1, 'InstanceResumed', '{"by":"ops"}', '{}');
+"""
+
+KEPT = """
+select
+    (select json_agg(i order by i.instance_id) from holdfast.instances i)::text,
+    (select json_agg(b order by b.name) from holdfast.bookmarks b)::text,
+    (select json_agg(m) from holdfast.inbox m)::text,
+    (select json_agg(e) from holdfast.events e)::text
+"""
+
+BOOKMARK = """
+insert into holdfast.bookmarks (instance_id, name, app, kind, message_type, correlation_key, due, line)
+values ('00000000-0000-7000-8000-000000000002', %s, 'shop', %s, %s, %s, %s, 1)
+"""
+
+
+@pytest.fixture
+def first_schema_url(empty_database_url: str) -> str:
+    """A database as the first migration left it, with data."""
+    run(empty_database_url, FIRST_SCHEMA, _HOME.joinpath("ddl/0001_foundation.sql").read_text(), FIRST_DATA)
+    return empty_database_url
+
+
+def rows(url: str) -> list[list[dict[str, Any]]]:
+    """Return what there is: instances, bookmarks, messages and events."""
+    with psycopg.connect(url) as connection:
+        row = connection.execute(KEPT).fetchone()
+    assert row is not None
+    return [json.loads(text) for text in row]
+
+
+async def test_what_the_first_schema_held_is_there_after_the_upgrade(first_schema_url: str) -> None:
+    before = rows(first_schema_url)
+    assert await migrate(first_schema_url) == EVERY_REVISION[1:]
+    await check(first_schema_url)
+    for old, new in zip(before, rows(first_schema_url), strict=True):
+        assert [{name: row[name] for name in was} for was, row in zip(old, new, strict=True)] == old
+        added = {name: value for row in new for name, value in row.items() if name not in old[0]}
+        assert set(added.values()) <= {None}
+
+
+async def test_the_second_schema_knows_more_to_wait_for_and_subflows(first_schema_url: str) -> None:
+    await migrate(first_schema_url)
+    with psycopg.connect(first_schema_url, autocommit=True) as connection:
+        connection.execute(BOOKMARK, ["child", "child", "holdfast.SubflowResult", "c", None])
+        connection.execute(BOOKMARK, ["activity", "activity", "holdfast.ActivityResult", "a", None])
+        for refused, values in (
+            (UniqueViolation, ["again", "child", "holdfast.SubflowResult", "c", None]),
+            (UniqueViolation, ["taken", "message", "Paid", "k1", None]),
+            (CheckViolation, ["kind", "other", "Paid", "x", None]),
+            (CheckViolation, ["key", "child", "holdfast.SubflowResult", None, None]),
+            (CheckViolation, ["due", "activity", "holdfast.ActivityResult", "b", "2026-01-02"]),
+            (CheckViolation, ["type", "timer", "Paid", None, "2026-01-02"]),
+        ):
+            with pytest.raises(refused):
+                connection.execute(BOOKMARK, values)
+        inner = """insert into holdfast.instance_rows
+            (instance_id, app, workflow, program_hash, correlation_key, start_message_id, parent_id, subflow)
+            values (gen_random_uuid(), 'shop', 'order', 'p', 'k1', %s, %s, %s)"""
+        parent = "00000000-0000-7000-8000-000000000001"
+        connection.execute(inner, ["s1", parent, "run"])
+        for violation, given in (
+            (UniqueViolation, ["s2", parent, "start"]),
+            (CheckViolation, ["s3", None, "run"]),
+            (CheckViolation, ["s4", parent, "other"]),
+        ):
+            with pytest.raises(violation):
+                connection.execute(inner, given)
 
 
 async def test_a_database_in_another_cluster_starts_a_new_epoch(database_url: str) -> None:

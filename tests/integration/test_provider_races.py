@@ -2,8 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -12,6 +11,7 @@ import pytest
 
 from holdfast.processor.engine.provider import AlreadyConsumed, Committed, Intake, Loaded, Route, RouteKind, UnitOfWork
 from holdfast.processor.store.postgres import PostgresProvider
+from holdfast.processor.testing.conformance.harness import APP, Case, Store, fresh, message, stored
 from holdfast.schemas.errors import (
     CommitRefused,
     InstanceLocked,
@@ -20,57 +20,8 @@ from holdfast.schemas.errors import (
     KeyInUse,
     StorageError,
 )
-from tests.support.stores import APP, BehindPostgres, Case, Store, fresh, message, stored
-
-GATE = """
-create function pg_temp.gate() returns trigger language plpgsql as $$
-begin
-    perform pg_advisory_xact_lock(4711);
-    return null;
-end
-$$
-"""
-
-
-@pytest.fixture
-async def stores(database_url: str) -> AsyncIterator[tuple[Store, Store]]:
-    """Two providers, as two workers have them."""
-    providers = PostgresProvider(database_url, APP), PostgresProvider(database_url, APP)
-    behind = BehindPostgres(database_url)
-    yield Store(providers[0], behind), Store(providers[1], behind)
-    for provider in providers:
-        await provider.close()
-
-
-@asynccontextmanager
-async def held_open(database_url: str, table: str, work: Coroutine[Any, Any, Any]) -> AsyncIterator[asyncio.Task[Any]]:
-    """Start work that writes to a table and hold its transaction open, all written, until the block ends.
-
-    Then the work comes to its end, too.
-    """
-    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
-        await connection.execute(GATE.replace("pg_temp.", "holdfast."))
-        await connection.execute("select pg_advisory_lock(4711)")
-        await connection.execute(
-            psycopg.sql.SQL(
-                "create constraint trigger gate after insert on holdfast.{} deferrable initially deferred"
-                " for each row execute function holdfast.gate()"
-            ).format(psycopg.sql.Identifier(table))
-        )
-        task = asyncio.create_task(work)
-        try:
-            await until(connection, "select count(*) > 0 from pg_locks where locktype = 'advisory' and not granted")
-            yield task
-        finally:
-            await connection.execute("select pg_advisory_unlock(4711)")
-            await asyncio.wait([task])
-
-
-async def until(connection: psycopg.AsyncConnection[Any], question: Any) -> None:
-    """Return once the answer to a question is yes."""
-    async with asyncio.timeout(30):
-        while await (await connection.execute(question)).fetchone() == (False,):
-            pass
+from tests.support.races import held_open, until
+from tests.support.stores import BehindPostgres
 
 
 async def take_in(store: Store, envelope: Any) -> Route:
@@ -334,6 +285,19 @@ async def test_user_sql_that_ends_the_transaction_is_found_out(
             await unit.commit(case.move().batch)
     assert await here.behind.versions(case.instance_id) == [1, 2, 3]
     await here.commit(case.move())
+
+
+@pytest.mark.parametrize("statements", [["commit"], ["rollback"], ["commit", "begin"], ["release holdfast_mark"]])
+async def test_user_sql_that_takes_a_mark_away_is_found_out(stores: tuple[Store, Store], statements: list[str]) -> None:
+    here, _ = stores
+    host = await here.host()
+    for back in (False, True):
+        async with here.provider.begin(host) as unit:
+            await unit.mark()
+            with suppress(psycopg.Error):
+                await attempt(unit, *statements)
+            with pytest.raises(StorageError):
+                await (unit.back_to_mark() if back else unit.drop_mark())
 
 
 async def test_units_of_work_are_bounded_and_leave_the_writer_alone(database_url: str) -> None:

@@ -39,6 +39,7 @@ def test_the_server_understands_it(shared_database_url: str, package: str, name:
         if _PREPARED.match(statement):
             connection.execute(f"prepare it as {statement}".encode())
         else:  # What the server does not prepare, such as `commit`, it can do here and now.
+            connection.execute("savepoint holdfast_mark")
             connection.execute(statement.encode())
         connection.rollback()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -46,7 +46,8 @@ class Host:
         await settled.wait()
         await self.rest()
         (row,) = await self.ask(
-            "select instance_id from holdfast.instances where correlation_key = %s", message.correlation_key
+            "select instance_id from holdfast.instances where correlation_key = %s and parent_id is null",
+            message.correlation_key,
         )
         instance_id: UUID = row[0]
         return instance_id
@@ -55,6 +56,11 @@ class Host:
         """Return once nothing is under way in the engine."""
         while tasks := {*self.engine._tasks, *(h.task for h in self.engine.held.values() if h.task is not None)}:
             await asyncio.wait(tasks)
+
+    async def until(self, holds: Callable[[], Awaitable[bool]]) -> None:
+        """Return once something holds; the test's own time limit ends it if it never does."""
+        while not await holds():
+            await self.rest()
 
     async def resume(self, instance_id: UUID) -> None:
         """Resume an instance as an operator does, and let it run."""

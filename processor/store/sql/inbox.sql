@@ -29,7 +29,7 @@ left join lateral (
 left join lateral (
     select o.instance_id
     from holdfast.bookmarks o
-    where o.app = %(app)b and o.kind = 'message' and o.message_type = m.type and o.correlation_key = m.key
+    where o.app = %(app)b and o.kind <> 'timer' and o.message_type = m.type and o.correlation_key = m.key
     limit 1
 ) b on true
 left join lateral (
@@ -38,6 +38,7 @@ left join lateral (
     join holdfast.programs p on p.app = r.app and p.program_hash = r.program_hash
     where r.app = %(app)b
         and r.correlation_key = m.key
+        and r.subflow is distinct from 'run'
         and (m.type = any(p.receives) or (r.is_completed and m.type = p.starts_with))
     order by r.is_completed, r.creation_time desc
     limit 1
@@ -56,17 +57,19 @@ with given as materialized (
         %(bodies)b::bytea[],
         %(digests)b::bytea[],
         %(traceparents)b::text[],
+        %(reply_tos)b::text[],
         %(verdicts)b::text[],
         %(reasons)b::text[],
         %(details)b::text[],
         %(instance_ids)b::uuid[]
-    ) as g (message_id, kind, type, key, body, digest, traceparent, verdict, reason, detail, instance_id)
+    ) as g (message_id, kind, type, key, body, digest, traceparent, reply_to, verdict, reason, detail, instance_id)
 ), stored as (
     insert into holdfast.inbox (
-        app, message_id, kind, type, correlation_key, body, digest, traceparent, verdict, reason, detail, instance_id
+        app, message_id, kind, type, correlation_key, body, digest, traceparent, reply_to, verdict, reason, detail,
+        instance_id
     )
     select
-        %(app)b, message_id, kind, type, key, body, digest, traceparent, verdict, reason, detail, instance_id
+        %(app)b, message_id, kind, type, key, body, digest, traceparent, reply_to, verdict, reason, detail, instance_id
     from given
     order by message_id
     on conflict (app, message_id) do update
@@ -103,7 +106,11 @@ with found as materialized (
     left join lateral (
         select o.instance_id
         from holdfast.bookmarks o
-        where o.app = m.app and o.kind = 'message' and o.message_type = m.type and o.correlation_key = m.correlation_key
+        where o.app = m.app
+            and o.kind <> 'timer'
+            and o.message_type = m.type
+            and o.correlation_key = m.correlation_key
+            and coalesce(o.instance_id = m.instance_id, true)
         limit 1
     ) b on m.kind = 'message'
     left join lateral (
@@ -112,6 +119,7 @@ with found as materialized (
         join holdfast.programs p on p.app = r.app and p.program_hash = r.program_hash
         where r.app = m.app
             and r.correlation_key = m.correlation_key
+            and r.subflow is distinct from 'run'
             and (m.type = any(p.receives) or (r.is_completed and m.type = p.starts_with))
         order by r.is_completed, r.creation_time desc
         limit 1
@@ -197,7 +205,8 @@ with applied as (
 select message_id from applied;
 
 -- name: reject_left_over
--- What still lies in the mailboxes of closed instances is too late, unless another instance takes it.
+-- What still lies in the mailboxes of closed instances is too late, unless another instance takes it, above all the
+-- one that a closed one goes on as.
 -- Each look is one into an index, whatever the planner believes of how much is buffered: `offset 0` and
 -- `coalesce` keep it from reading all that is.
 with closed as materialized (
@@ -226,7 +235,8 @@ with closed as materialized (
         where r.app = c.app
             and r.correlation_key = c.correlation_key
             and not r.is_completed
-            and m.type = any(p.receives)
+            and r.subflow is distinct from 'run'
+            and (m.type = any(p.receives) or m.type = p.starts_with)
     )
     union
     select m.app, m.message_id, c.instance_id
@@ -280,7 +290,15 @@ with page as materialized (
             where r.app = o.app
                 and r.correlation_key = o.correlation_key
                 and not r.is_completed
+                and r.subflow is distinct from 'run'
                 and o.type = any(p.receives)
+        )
+        and not exists (
+            select from holdfast.bookmarks b
+            where b.app = o.app
+                and b.kind <> 'timer'
+                and b.message_type = o.type
+                and b.correlation_key = o.correlation_key
         )
     returning m.app, m.message_id
 ), forgotten as (
@@ -291,6 +309,55 @@ select
     max(sequence),
     count(*) = %(limit)b::int and max(received_at) < clock_timestamp() - make_interval(secs => %(ttl_seconds)b::float8)
 from page;
+
+-- name: await_commits
+-- Those who are about to be commanded may be closing, and others going on for them: what is committed by now is what
+-- the next statement sees.
+select r.instance_id
+from holdfast.instance_rows r
+where r.awaited_as = any(%(instance_ids)b::uuid[]) and not r.is_completed
+order by r.instance_id
+for share;
+
+-- name: deposit
+-- What batches put into mailboxes. A command goes to who is awaited as the instance by now. For one that is closed it is
+-- too late; the lock makes the instance's own last commit come before or after, and after, that finds the command.
+with given as materialized (
+    select *
+    from unnest(
+        %(message_ids)b::text[],
+        %(kinds)b::text[],
+        %(types)b::text[],
+        %(keys)b::text[],
+        %(bodies)b::bytea[],
+        %(digests)b::bytea[],
+        %(traceparents)b::text[],
+        %(reply_tos)b::text[],
+        %(instance_ids)b::uuid[]
+    ) as g (message_id, kind, type, key, body, digest, traceparent, reply_to, named)
+), mailbox as materialized (
+    select a.named, coalesce(r.instance_id, a.named) as instance_id
+    from (select distinct named from given where named is not null) a
+    left join holdfast.instance_rows r on r.awaited_as = a.named and not r.is_completed
+), addressed as materialized (
+    select r.instance_id, r.is_completed
+    from holdfast.instance_rows r
+    where r.instance_id in (select instance_id from mailbox)
+    order by r.instance_id
+    for share of r
+)
+insert into holdfast.inbox (
+    app, message_id, kind, type, correlation_key, body, digest, traceparent, reply_to, verdict, reason, instance_id
+)
+select
+    %(app)b, g.message_id, g.kind, g.type, g.key, case when not coalesce(a.is_completed, false) then g.body end,
+    g.digest, g.traceparent, g.reply_to, case when a.is_completed then 'rejected' else 'buffered' end,
+    case when a.is_completed then 'completed' end, x.instance_id
+from given g
+left join mailbox x on x.named = g.named
+left join addressed a on a.instance_id = x.instance_id
+order by g.message_id
+on conflict (app, message_id) do nothing;
 
 -- name: notify
 select pg_notify(%(channel)s, %(app)s);

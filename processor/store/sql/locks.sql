@@ -46,6 +46,7 @@ select
             and r.workflow = w.workflow
             and r.correlation_key = w.correlation_key
             and not r.is_completed
+            and r.subflow is distinct from 'run'
     ) as key_lives,
     (select p.starts_with from holdfast.programs p where p.app = %(app)b and p.program_hash = w.program_hash)
 from unnest(
@@ -59,7 +60,7 @@ left join holdfast.instance_rows own on own.instance_id = w.instance_id and own.
 
 -- name: lock
 -- Take what nobody living holds; what this host holds already keeps its token. Who ends on purpose frees what it
--- holds, so what still has an owner was held by one that fell.
+-- holds, so what still has an owner was held by one that fell. What runs within its parent is held by way of that.
 with free as materialized (
     select
         r.instance_id,
@@ -71,6 +72,7 @@ with free as materialized (
     where r.instance_id = any(%(instance_ids)b::uuid[])
         and r.app = %(app)b
         and not r.is_completed
+        and r.subflow is distinct from 'run'
         and (
             r.lock_owner is null
             or r.lock_owner = %(host_id)b::uuid
@@ -110,6 +112,9 @@ select
     h.machine,
     h.lease_expiration,
     coalesce(h.lease_expiration > clock_timestamp(), false) as is_held,
+    r.parent_id,
+    r.subflow,
+    r.awaited_as,
     m.sequence,
     m.kind,
     m.message_id,
@@ -117,6 +122,7 @@ select
     m.correlation_key,
     m.body,
     m.traceparent,
+    m.reply_to,
     m.received_at,
     m.instance_id
 from holdfast.instance_rows r
@@ -162,11 +168,11 @@ with suspended as (
     returning r.instance_id, r.app
 ), kept as (
     insert into holdfast.inbox (
-        app, message_id, kind, type, correlation_key, body, digest, traceparent, verdict, instance_id
+        app, message_id, kind, type, correlation_key, body, digest, traceparent, reply_to, verdict, instance_id
     )
     select
         s.app, %(message_id)s, %(kind)s, %(type)s, %(key)s, %(body)s::bytea, %(digest)s::bytea, %(traceparent)s,
-        'buffered', s.instance_id
+        %(reply_to)s, 'buffered', s.instance_id
     from suspended s
     where %(message_id)s::text is not null
     on conflict (app, message_id) do update

@@ -16,7 +16,7 @@ from unnest(%(instance_ids)b::uuid[], %(types)b::text[], %(keys)b::text[])
 join holdfast.instance_rows r on r.instance_id = w.instance_id
 join holdfast.bookmarks b
     on b.app = r.app
-    and b.kind = 'message'
+    and b.kind <> 'timer'
     and b.message_type = w.type
     and b.correlation_key = w.key
     and b.instance_id <> w.instance_id
@@ -30,6 +30,16 @@ commit;
 
 -- name: rollback
 rollback;
+
+-- name: mark
+-- One name does for all: the newest savepoint of a name hides the older ones, and they are there again once it is gone.
+savepoint holdfast_mark;
+
+-- name: back_to_mark
+rollback to savepoint holdfast_mark;
+
+-- name: drop_mark
+release savepoint holdfast_mark;
 
 -- name: open_unit_of_work
 select

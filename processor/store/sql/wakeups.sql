@@ -14,17 +14,17 @@ with wanted as materialized (
 )
 select
     w.ordinal, clock_timestamp(), x.due, x.sequence, x.kind, x.message_id, x.type, x.correlation_key, x.body,
-    x.traceparent, x.received_at, x.instance_id
+    x.traceparent, x.reply_to, x.received_at, x.instance_id
 from wanted w
 left join lateral (
     select
-        null as due, m.sequence, m.kind, m.message_id, m.type, m.correlation_key, m.body, m.traceparent,
+        null as due, m.sequence, m.kind, m.message_id, m.type, m.correlation_key, m.body, m.traceparent, m.reply_to,
         m.received_at, m.instance_id
     from holdfast.inbox m
     where m.instance_id = w.instance_id and m.verdict = 'buffered' and m.kind = 'control'
     union all
     select
-        null, m.sequence, m.kind, m.message_id, m.type, m.correlation_key, m.body, m.traceparent,
+        null, m.sequence, m.kind, m.message_id, m.type, m.correlation_key, m.body, m.traceparent, m.reply_to,
         m.received_at, m.instance_id
     from holdfast.bookmarks b
     cross join lateral (
@@ -35,12 +35,13 @@ left join lateral (
             and i.type = b.message_type
             and i.verdict = 'buffered'
             and i.kind = 'message'
+            and coalesce(i.instance_id = b.instance_id, true)
         order by i.sequence
         limit 1
     ) m
-    where b.instance_id = w.instance_id and b.kind = 'message' and not w.is_suspended
+    where b.instance_id = w.instance_id and b.kind <> 'timer' and not w.is_suspended
     union all
-    select b.name, null, null, null, null, null, null, null, null, null
+    select b.name, null, null, null, null, null, null, null, null, null, null
     from holdfast.bookmarks b
     where b.instance_id = w.instance_id and b.kind = 'timer' and not w.is_suspended and b.due <= statement_timestamp()
     order by 2
@@ -68,6 +69,7 @@ join holdfast.instance_rows r on r.instance_id = m.instance_id
 where m.app = %(app)b
     and m.verdict = 'buffered'
     and m.kind = 'control'
+    and r.subflow is distinct from 'run'
     and not exists (
         select from holdfast.hosts o
         where o.host_id = r.lock_owner and o.host_id <> %(host_id)b::uuid and o.lease_expiration > clock_timestamp()
@@ -76,7 +78,8 @@ order by m.sequence
 limit %(limit)b::int;
 
 -- name: lapsed_instances
--- In the middle of a burst when their host ended or let go of them (the nil owner).
+-- In the middle of a burst when their host ended or let go of them (the nil owner); and children that nobody has begun
+-- yet, whose start message waits in the inbox.
 select r.instance_id
 from (
     select h.host_id
@@ -86,7 +89,16 @@ from (
     select '00000000-0000-0000-0000-000000000000'
 ) ended
 join holdfast.instance_rows r on r.lock_owner = ended.host_id
-where r.app = %(app)b and r.execution_status = 'executing' and r.is_initialized and not r.is_suspended
+where r.app = %(app)b
+    and r.execution_status = 'executing'
+    and not r.is_suspended
+    and (
+        r.is_initialized
+        or r.subflow is not null and exists (
+            select from holdfast.inbox m
+            where m.app = r.app and m.message_id = r.start_message_id and m.verdict = 'buffered'
+        )
+    )
 order by r.last_updated_time
 limit %(limit)b::int;
 
@@ -100,7 +112,7 @@ from (
     cross join lateral (
         select o.instance_id, o.message_type, o.correlation_key
         from holdfast.bookmarks o
-        where o.instance_id = r.instance_id and o.kind = 'message'
+        where o.instance_id = r.instance_id and o.kind <> 'timer'
         offset 0
     ) b
     cross join lateral (
@@ -111,6 +123,7 @@ from (
             and x.type = b.message_type
             and x.verdict = 'buffered'
             and x.kind = 'message'
+            and coalesce(x.instance_id = b.instance_id, true)
         order by x.sequence
         limit 1
     ) i
@@ -149,9 +162,10 @@ with page as materialized (
         select o.instance_id
         from holdfast.bookmarks o
         where o.app = m.app
-            and o.kind = 'message'
+            and o.kind <> 'timer'
             and o.message_type = m.type
             and o.correlation_key = m.correlation_key
+            and coalesce(o.instance_id = m.instance_id, true)
         limit 1
     ) b on true
     left join lateral (
@@ -166,6 +180,7 @@ with page as materialized (
         join holdfast.programs p on p.app = r.app and p.program_hash = r.program_hash
         where r.app = m.app
             and r.correlation_key = m.correlation_key
+            and r.subflow is distinct from 'run'
             and (m.type = any(p.receives) or m.type = p.starts_with)
         order by r.is_completed, r.creation_time desc
         limit 1
@@ -186,7 +201,7 @@ with page as materialized (
 )
 select
     e.sequence, e.size, f.why, case when f.why = 'finished' then f.known else f.taker end, m.sequence, m.kind,
-    m.message_id, m.type, m.correlation_key, m.body, m.traceparent, m.received_at, m.instance_id
+    m.message_id, m.type, m.correlation_key, m.body, m.traceparent, m.reply_to, m.received_at, m.instance_id
 from (select max(sequence) as sequence, count(*) as size from page) e
 left join runnable f on true
 left join page m on m.message_id = f.message_id

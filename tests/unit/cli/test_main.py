@@ -17,6 +17,7 @@ COMMANDS = (
     "instances",
     "show",
     "history",
+    "transactions",
     "state",
     "resume",
     "nonpersisted",

@@ -14,12 +14,12 @@ import pytest
 
 from holdfast.processor.core.machine import ROOT, Machine
 from holdfast.processor.core.outcomes import Returned
-from holdfast.processor.language.awaitables import ActivityCall
+from holdfast.processor.language.awaitables import ActivityCall, Enter, Leave, NoPersist, TransactionScope
 from holdfast.processor.language.compiler import compile_workflow
 from holdfast.processor.language.program import Program
 from holdfast.schemas.errors import ProgramUnresolvable
 from tests.support.twin import compare
-from tests.unit.language import golden_workflow
+from tests.unit.language import golden_scopes, golden_workflow
 from tests.unit.language.golden_workflow import golden
 from tests.unit.language.test_refusals import define
 
@@ -56,6 +56,23 @@ def test_program_of_version_1_still_runs() -> None:
     ]
     outcome, _ = run(program, items=[7], fail=True)
     assert repr(outcome) == r"Returned(value=(-0.0, [2j, b'\xff', Ellipsis], ['  7|1\x00\ud800']))"
+
+
+def test_program_of_version_1_with_scopes_still_runs() -> None:
+    stored = json.loads((GOLDEN.parent / "v1_scopes.json").read_text())
+    program = Program.from_json(stored["program"], vars(golden_scopes))
+    assert program.hash == stored["hash"] == compile_workflow(golden_scopes.golden_scopes, name="golden_scopes").hash
+    machine = Machine.start(program, {"items": [-1, 5]})
+    seen = []
+    while asks := machine.advance():
+        (ask,) = asks
+        seen.append((ask.line, ask.awaited))
+        machine.answer(ROOT, Returned(1) if isinstance(ask.awaited, ActivityCall) else Returned())
+    scopes = TransactionScope(), NoPersist()
+    entered = [(12, Enter(scope)) for scope in scopes]
+    left = [(12, Leave(scope)) for scope in reversed(scopes)]
+    assert seen == [*entered, *left, *entered, (15, ActivityCall("act", (5,))), *left]
+    assert machine.outcome == Returned(None)
 
 
 @pytest.mark.parametrize("fail", [True, False])

@@ -148,9 +148,11 @@ def test_what_is_run_has_no_transactions_of_its_own(
         two(monkeypatch, function).check()
 
 
-def test_what_is_in_memory_and_waits_can_be_run() -> None:
+def test_what_is_in_memory_and_waits_can_be_run_and_its_waits_are_the_parents() -> None:
     app.workflow(start=Begun)(runs_child)
     app.check()
+    assert app.workflows["runs_child"].receives == {"Begun", "Answered"}
+    assert app.workflows["the child"].receives == {"Asked", "Answered"}
 
 
 def test_a_workflow_of_another_app_is_no_subflow() -> None:

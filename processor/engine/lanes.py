@@ -1,0 +1,243 @@
+"""The road of a message, from its delivery to an instance's hands or the inbox.
+
+Messages with one correlation key travel in a *lane*, one after the other; lanes run side by side.
+`docs/protocol.md` names the states of a message and what recovers each of them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import structlog
+
+from holdfast.processor.engine.arrival import Arrival
+from holdfast.processor.engine.holding import STORAGE_PAUSE, Holding
+from holdfast.processor.engine.provider import AlreadyConsumed, InboxVerdict, Intake, RouteKind
+from holdfast.schemas.errors import InstanceLockLost, InvalidMessage, KeyInUse, StorageError
+
+if TYPE_CHECKING:
+    from holdfast.processor.engine.engine import Engine
+
+log = structlog.get_logger("holdfast.engine")
+
+ALONE = 10.0
+"""Seconds that a redelivered message has the host's bursts to itself, so that a long activity holds up nobody."""
+
+
+class _Overtaken(Exception):
+    """An older message of the key came back while this one waited for its turn."""
+
+
+class Lanes:
+    """The messages on their way, by correlation key."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._runtime = engine.runtime
+        self._lanes: dict[str, deque[Arrival]] = {}
+
+    def clear(self) -> None:
+        """Drop every message; the broker still has those that came from it."""
+        self._lanes.clear()
+
+    def deliver(self, arrival: Arrival) -> None:
+        """Put a message into the lane of its key, or into the hands of an instance that waits for it."""
+        lane = self._lanes.get(arrival.envelope.key)
+        if lane is not None:
+            lane.append(arrival)
+            return
+        if self._is_plain(arrival) and self._is_valid(arrival) and self._engine.hand_over(arrival):
+            return
+        self._lanes[arrival.envelope.key] = lane = deque((arrival,))
+        self._engine.spawn(self._drain(arrival.envelope.key, lane))
+
+    def retry(self, arrivals: list[Arrival], seconds: float) -> None:
+        """Handle messages of one key again after ``seconds``, before those that come after them."""
+        if not arrivals:
+            return
+        for arrival in arrivals:
+            arrival.not_before = self._runtime.environment.monotonic() + seconds
+        key = arrivals[0].envelope.key
+        lane = self._lanes.get(key)
+        if lane is None:
+            self._lanes[key] = lane = deque(arrivals)
+            self._engine.spawn(self._drain(key, lane))
+        else:
+            lane.extendleft(reversed(arrivals))
+
+    async def _drain(self, key: str, lane: deque[Arrival]) -> None:
+        environment = self._runtime.environment
+        while lane and not self._engine.stopping:
+            arrival = lane[0]
+            pause = arrival.not_before - environment.monotonic()
+            if pause > 0:
+                await environment.sleep(pause)
+                continue
+            try:
+                await self._handle(arrival)
+            except _Overtaken:
+                continue
+            except StorageError as error:
+                log.warning("store unreachable", error=str(error), message_id=arrival.envelope.message_id)
+                await self._runtime.environment.sleep(STORAGE_PAUSE)
+                continue
+            except InstanceLockLost:
+                self._runtime.doubt_lease()
+                await self._runtime.environment.sleep(STORAGE_PAUSE)
+                continue
+            except Exception:
+                # Counted like one that takes its host down, so that it ends as a dead letter at last.
+                log.exception("message not handled", message_id=arrival.envelope.message_id)
+                await self._runtime.environment.sleep(STORAGE_PAUSE)
+                arrival.redelivered, arrival.is_counted = True, False
+                continue
+            lane.remove(arrival)
+        if self._lanes.get(key) is lane:
+            del self._lanes[key]
+
+    async def _handle(self, arrival: Arrival) -> None:
+        """Bring one message to where it belongs."""
+        try:
+            if arrival.problem is not None:
+                raise arrival.problem
+            if not self._validate(arrival):
+                await self._unknown(arrival)
+                return
+        except InvalidMessage as error:
+            await self._dead_letter(arrival, error.reason, error.detail)
+            return
+        if arrival.stored is None:
+            if self._is_plain(arrival) and self._engine.hand_over(arrival):
+                return
+            await self._route(arrival)
+        else:
+            await self._start(arrival)
+
+    def _validate(self, arrival: Arrival) -> bool:
+        """Parse the body, once; False if this host does not know the type."""
+        if arrival.message is None:
+            kind = self._runtime.app.messages.get(arrival.envelope.type)
+            if kind is None:
+                return False
+            arrival.message = kind.parse(arrival.envelope)
+        return True
+
+    def _is_plain(self, arrival: Arrival) -> bool:
+        """Whether nothing speaks against giving the message to whoever waits for it."""
+        return not (
+            arrival.redelivered or arrival.is_double or arrival.problem or arrival.stored or self._engine.stopping
+        )
+
+    def _is_valid(self, arrival: Arrival) -> bool:
+        try:
+            return self._validate(arrival)
+        except InvalidMessage as error:
+            arrival.problem = error
+            return False
+
+    async def _route(self, arrival: Arrival) -> None:
+        route = await self._runtime.route.put(arrival.envelope)
+        kind, instance_id = route.kind, route.instance_id
+        if kind is RouteKind.DUPLICATE:
+            arrival.settle()
+        elif kind is RouteKind.REUSED:
+            await self._dead_letter(
+                arrival,
+                "message_id_reused",
+                f"message id {arrival.envelope.message_id!r} came before with another type, key or body",
+            )
+        elif kind is RouteKind.FINISHED:
+            await self.keep(arrival, "rejected", reason="completed", instance_id=instance_id)
+        elif kind in (RouteKind.NON_PERSISTED, RouteKind.BOOKMARK) and instance_id is not None:
+            await self._bring(arrival, instance_id)
+        elif kind is RouteKind.LIVING or arrival.envelope.type not in self._runtime.app.starts:
+            if kind is not RouteKind.LIVING or not self._engine.hand_over(arrival):
+                await self._buffer(arrival)
+        else:
+            await self._start(arrival)
+
+    async def _bring(self, arrival: Arrival, instance_id: UUID) -> None:
+        """Bring a message to an instance that is to be loaded."""
+
+        async def find() -> Holding | None:
+            holding = await self._engine.hold(instance_id)
+            if holding is None or holding.is_suspended:
+                await self._buffer(arrival)
+                return None
+            return holding
+
+        await self._give(arrival, find)
+
+    async def _start(self, arrival: Arrival) -> None:
+        """Register a new instance and give it its start message."""
+
+        async def find() -> Holding | None:
+            try:
+                return await self._engine.register(arrival)
+            except KeyInUse:
+                await self._buffer(arrival)
+            except AlreadyConsumed:
+                # Somebody was faster; where the message belongs now, the routing table knows.
+                if arrival.stored is None:
+                    self.retry([arrival], 0)
+            return None
+
+        await self._give(arrival, find)
+
+    async def _give(self, arrival: Arrival, find: Callable[[], Awaitable[Holding | None]]) -> None:
+        """Leave a message with the instance that ``find`` finds.
+
+        A redelivered message may have taken its host down. It is run alone, and its attempt is counted
+        before that, so that it is found out and its innocent neighbours are not.
+        """
+        if not arrival.redelivered:
+            holding = await find()
+            if holding is not None:
+                holding.offer(arrival)
+            return
+        async with self._engine.alone:
+            if self._lanes[arrival.envelope.key][0] is not arrival:
+                raise _Overtaken
+            if not arrival.is_counted:
+                attempts = (await self._runtime.provider.attempt([arrival.envelope.message_id]))[0]
+                if attempts > self._runtime.settings.max_attempts:
+                    detail = f"tried {attempts - 1} times without reaching a commit"
+                    await self._dead_letter(arrival, "attempts_exhausted", detail)
+                    return
+                arrival.is_counted = True
+            holding = await find()
+            if holding is not None:
+                holding.offer(arrival)
+                await holding.rest(ALONE)
+
+    # Messages that no instance takes now.
+
+    async def _unknown(self, arrival: Arrival) -> None:
+        kind = arrival.envelope.type
+        if kind in await self._runtime.provider.known_types():
+            await self._buffer(arrival)
+        else:
+            await self._dead_letter(arrival, "unknown_type", f"no living host knows message type {kind!r}")
+
+    async def _buffer(self, arrival: Arrival) -> None:
+        """Store a message until somebody waits for it; wakes who already does."""
+        await self.keep(arrival, "buffered")
+
+    async def _dead_letter(self, arrival: Arrival, reason: str, detail: str) -> None:
+        envelope = arrival.envelope
+        log.warning("dead letter", reason=reason, detail=detail, message_id=envelope.message_id)
+        await self.keep(arrival, "dead_lettered", reason=reason, detail=detail)
+
+    async def keep(self, arrival: Arrival, verdict: InboxVerdict, **about: Any) -> None:
+        """Store a message with a verdict and settle it; wakes who waits for it. ``about`` is as in ``Intake``."""
+        kind = "message" if arrival.stored is None else arrival.stored.kind
+        route = await self._runtime.take_in.put(Intake(envelope=arrival.envelope, verdict=verdict, kind=kind, **about))
+        if route.kind is RouteKind.REUSED and verdict != "dead_lettered":
+            await self._dead_letter(arrival, "message_id_reused", "the message id came before with another body")
+            return
+        arrival.settle()
+        if route.kind in (RouteKind.BOOKMARK, RouteKind.NON_PERSISTED) and route.instance_id is not None:
+            self._engine.spawn(self._engine.wake(route.instance_id))

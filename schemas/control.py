@@ -1,0 +1,35 @@
+"""Control commands: what somebody outside asks of one instance.
+
+A command lies in the inbox as a row of kind ``control``, addressed to its instance; its body is JSON.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import orjson
+
+from holdfast.schemas.message import Envelope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One command, who gave it, and why."""
+
+    command: str
+    by: str = "unknown"
+    why: str | None = None
+
+    def envelope(self, message_id: str, key: str = "") -> Envelope:
+        """Return the command as the inbox keeps it."""
+        return Envelope(message_id=message_id, type="control", key=key, body=orjson.dumps(asdict(self)))
+
+    @classmethod
+    def of(cls, envelope: Envelope) -> Self:
+        """Read a command; one that cannot be read is a command that nobody knows, the empty one."""
+        try:
+            body: dict[str, Any] = orjson.loads(envelope.body)
+            return cls(**body)
+        except (orjson.JSONDecodeError, TypeError):
+            return cls(command="")
