@@ -1,6 +1,7 @@
 """What Python itself does with what a workflow awaits: routines run as coroutines, branches of a ``gather`` by turns.
 
-A coroutine yields all that it waits for at once and is sent which of these has been answered, and how.
+A coroutine yields all that it waits for at once and is sent which of these has been answered, and how, or that it is
+cancelled. (An exception that is thrown into it would not know what is being handled there.)
 """
 
 import contextlib
@@ -15,10 +16,9 @@ from types import FrameType
 from typing import Any, NoReturn
 from unittest import mock
 
-from holdfast.processor.core.outcomes import Raised, Returned
-from holdfast.processor.language.awaitables import Awaitable, Enter, Gather, Leave, RoutineCall
+from holdfast.processor.core.outcomes import Returned
+from holdfast.processor.language.awaitables import Awaitable, CompensableScope, Enter, Gather, Leave, RoutineCall
 from holdfast.processor.language.routine import RESERVED
-from holdfast.processor.language.scopes import CompensableScope
 from holdfast.schemas.errors import Cancelled
 from tests.support.native_compensation import Compensations, Pending, Run, begin_branch
 from tests.support.native_source import on_its_way
@@ -107,19 +107,12 @@ class Natively(contextlib.ExitStack):
             if errors and not is_cancelling:
                 is_cancelling = True
                 for index in sorted(waiting):
-                    told = Cancelled()
-                    # It is raised in place, while what the workflow handles is being handled.
-                    told.__context__ = sys.exc_info()[1]
-                    step(index, functools.partial(runs[index].throw, told))
+                    step(index, functools.partial(runs[index].send, Cancelled()))
             if not waiting:
                 self.compensations.hand_over(mark, errors[-1])
                 _raise_again(errors[-1])
             branches = [(index, place) for index in sorted(waiting) for place in range(len(waiting[index]))]
-            sent: Cancelled | tuple[int, Returned | Raised]
-            try:
-                sent = yield [waiting[index][place] for index, place in branches]
-            except Cancelled as cancelled:
-                sent = cancelled
+            sent = yield [waiting[index][place] for index, place in branches]
             if isinstance(sent, Cancelled):
                 sent.__context__ = errors[-1] if errors else None
                 errors.append(sent)
@@ -131,7 +124,10 @@ class Natively(contextlib.ExitStack):
 
 def _answered(awaited: Awaitable[Any], line: int) -> Run:
     """Await natively: an error comes from within the await, as that of a function that runs there."""
-    _, answer = yield [(awaited, line)]
+    sent = yield [(awaited, line)]
+    if isinstance(sent, Cancelled):
+        raise sent
+    _, answer = sent
     if isinstance(answer, Returned):
         return answer.value
     return _raise_again(answer.error)

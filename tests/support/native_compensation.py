@@ -19,9 +19,9 @@ from holdfast.schemas.errors import Cancelled, CompensationFailed
 from tests.support.native_source import on_its_way, on_their_way
 
 Pending = list[tuple[Awaitable[Any], int]]
-"""What a coroutine waits for at once, each with the line of its await; it is sent an index and an answer."""
+"""What a coroutine waits for at once, each with the line of its await."""
 
-Run = Generator[Pending, tuple[int, Returned | Raised], Any]
+Run = Generator[Pending, tuple[int, Returned | Raised] | Cancelled, Any]
 
 
 class Abandoned(BaseException):
@@ -187,8 +187,9 @@ class Compensations:
         self.opened = [o for o in self.opened if o.scope.status in ("active", "completed", "failed")]
 
     def _settle(self, end: Callable[[list[Opened]], list[Action]]) -> Run:
-        self.is_settling = True
-        yield from self._carry_out(end(self.opened))
+        actions = end(self.opened)
+        self.is_settling = bool(actions)
+        yield from self._carry_out(actions)
 
     def _carry_out(self, actions: list[Action]) -> Run:
         before = _is_compensating.get()
@@ -211,16 +212,14 @@ class Compensations:
         try:
             pending = next(run)
             while True:
-                try:
-                    sent = yield pending
-                except Cancelled as error:
-                    cancelled = error
+                sent = yield pending
+                if isinstance(sent, Cancelled):
+                    cancelled = sent
                 else:
                     pending = run.send(sent)
         except StopIteration:
             pass
         if cancelled is not None and is_told:
-            cancelled.__context__ = None
             raise cancelled
 
 

@@ -47,7 +47,10 @@ class Exhausted(BaseException):
 
 @dataclass(frozen=True)
 class Result:
-    """All that a run shows: its value or its error, what it did in order, and the variables that it left."""
+    """All that a run shows: its value or its error, what it did in order, and the variables that it left.
+
+    If there was anything to be settled at its end, no variables are left.
+    """
 
     value: Any
     error: BaseException | None
@@ -113,7 +116,7 @@ def run_native(
             pending = compensations.go_on(functools.partial(next, run))
             for number in itertools.count():
                 if number == cancel_at and not compensations.is_settling:
-                    pending = compensations.go_on(functools.partial(run.throw, Cancelled()))
+                    pending = compensations.go_on(functools.partial(run.send, Cancelled()))
                 else:
                     index = _next(order, number, len(pending))
                     answer = index, _performed(effects, number, *pending[index])
@@ -122,7 +125,7 @@ def run_native(
             value = stop.value
         except BaseException as raised:  # noqa: BLE001 - the function may raise anything
             error = raised
-        result = Result(value, error, _log.copy(), variables.copy())
+        result = Result(value, error, _log.copy(), {} if compensations.is_settling else variables.copy())
         compensations.abandon(run)
     return result
 
@@ -149,10 +152,7 @@ def run_machine(
     _log.clear()
     machine = Machine.start(program, copy.deepcopy(dict(arguments)), routines.__getitem__)
     pending: dict[str, Ask] = {}
-    variables: dict[str, Any] | None = None
-
-    def users_variables() -> dict[str, Any]:
-        return {name: value for name, value in machine.frames[ROOT].variables.items() if name[0] != "$"}
+    is_settling = False
 
     def reloaded() -> Machine:
         if reload is None:
@@ -168,12 +168,8 @@ def run_machine(
 
     advance()
     for number in itertools.count():
-        if machine.outcome is not None and variables is None:
-            variables = users_variables()
-            if isinstance(machine.outcome, Returned):
-                machine.settle("confirm")
-            elif settles and not isinstance(machine.outcome.error, CompensationFailed):
-                machine.settle("undo")
+        if machine.outcome is not None and not is_settling and _is_to_settle(machine.outcome, settles=settles):
+            is_settling = machine.settle("confirm" if isinstance(machine.outcome, Returned) else "undo")
             advance()
         if machine.outcome is not None:
             break
@@ -186,10 +182,15 @@ def run_machine(
         advance()
     outcome = machine.outcome
     assert outcome is not None
-    assert variables is not None
+    root = machine.frames[ROOT].variables
+    variables = {} if is_settling else {name: value for name, value in root.items() if name[0] != "$"}
     if isinstance(outcome, Returned):
         return Result(outcome.value, None, _log.copy(), variables)
     return Result(None, outcome.error, _log.copy(), variables)
+
+
+def _is_to_settle(outcome: Returned | Raised, *, settles: bool) -> bool:
+    return isinstance(outcome, Returned) or (settles and not isinstance(outcome.error, CompensationFailed))
 
 
 def _line(machine: Machine, ask: Ask) -> int:
