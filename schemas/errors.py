@@ -5,11 +5,13 @@
     ├── AppError                     the app does not hang together (checked when it is loaded)
     ├── InvalidMessage               a body or its properties break the message contract
     ├── NotPersistable               a variable has no stored form
+    ├── ParticipantError             participants do not go together, or there is none of that class
     ├── ScopeError                   something is awaited in a scope in which it makes no sense
     ├── PersistenceRequired          the workflow needs a persistence provider, and there is none
     ├── CompensationError            a compensable scope is not in the state to be compensated or confirmed
     ├── CompensationFailed           what was to undo, confirm or cancel a scope failed; ends the instance
     ├── ActivityInDoubt              nobody knows whether an activity that must not run twice has run
+    ├── ActivityLost                 a request to an activity worker was given up
     ├── SubflowFailed                a subflow was cancelled or terminated
     ├── ReplyImpossible              the last message named no queue for an answer
     ├── ProgramUnknown               this host does not have, or may not run, an instance's program
@@ -30,6 +32,7 @@
     ├── UnreadableEvent              the log holds an event that this version does not know
     ├── StorageError                 Postgres refused or cannot be reached
     │   ├── CommitRefused            the database will never take what is to be committed
+    │   ├── TransactionConflict      other transactions got in the way of user SQL; it can be run again
     │   ├── NotMigrated              the database lacks the schema, or a part of it
     │   └── CommitOutcomeUnknown     the connection broke while a commit was on its way
     ├── BrokerError                  RabbitMQ refused or cannot be reached
@@ -103,6 +106,10 @@ class NotPersistable(HoldfastError):
         return f"variable {self.variable!r}{inside} holds a {self.type_name}, which cannot be persisted{where}{mend}"
 
 
+class ParticipantError(HoldfastError):
+    """Two participants give a value the same name, or a workflow has no participant of the class that is asked for."""
+
+
 class ScopeError(HoldfastError):
     """Something is awaited where it makes no sense, such as a ``checkpoint()`` inside ``no_persist()``.
 
@@ -134,6 +141,13 @@ class CompensationFailed(HoldfastError):
 
 class ActivityInDoubt(HoldfastError):
     """A host fell while it ran an activity with ``repeatable=False``, and somebody decided that it failed."""
+
+
+class ActivityLost(HoldfastError):
+    """An activity on a queue came to no end: its worker fell silent, or the broker gave the request up.
+
+    Nobody knows how much of it was done; it counts as a failed attempt.
+    """
 
 
 class SubflowFailed(HoldfastError):
@@ -282,6 +296,13 @@ class UnreadableEvent(HoldfastError):
 
 class StorageError(HoldfastError):
     """Postgres refused the operation or cannot be reached."""
+
+
+class TransactionConflict(StorageError):
+    """The database gave up a transaction with user SQL in favour of another: a deadlock, or no serial order.
+
+    Nothing of it was committed, and it may well pass when it is run again.
+    """
 
 
 class NotMigrated(StorageError):

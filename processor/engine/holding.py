@@ -28,6 +28,7 @@ from holdfast.schemas.errors import (
     ProgramUnknown,
     ProgramUnresolvable,
     StorageError,
+    TransactionConflict,
     WrongExpectedVersion,
 )
 from holdfast.schemas.message import Message
@@ -45,7 +46,10 @@ LOST = (InstanceError, WrongExpectedVersion, AlreadyConsumed, StorageError)
 
 FIRST_RETRY = 0.1
 LAST_RETRY = 5.0
-"""Seconds before an abandoned message is tried again: doubled each time between these two."""
+"""Seconds before an abandoned message, or a burst that met a conflict, is tried again: doubled each time."""
+
+CONFLICTS = 20
+"""How often in a row a burst may meet other transactions; two dozen that all want the same rows took eight."""
 
 
 class Holding:
@@ -61,6 +65,7 @@ class Holding:
         self.mailbox = Mailbox(engine.runtime, is_stale=instance.loaded.is_initialized)
         self._commands = Commands(self)
         self._tries = 0
+        self._conflicts = 0
 
     @property
     def busy(self) -> bool:
@@ -112,6 +117,8 @@ class Holding:
                     going = await self._attempted(
                         self._suspend("program_unresolvable", type(error).__name__, str(error))
                     )
+                except TransactionConflict as error:
+                    going = await self._attempted(self._try_again(error))
                 except LOST as error:
                     going = await self._reload(error)
         except Exception:
@@ -157,7 +164,7 @@ class Holding:
                 return True
         if timer is not None:
             self.mailbox.take_timer(timer)
-            instance.fire(timer)
+            await instance.fire(timer)
             await self.run()
             return True
         if self.mailbox.arrived:
@@ -168,6 +175,7 @@ class Holding:
     async def run(self) -> None:
         """Run one burst; raises as ``LiveInstance.run``."""
         await self.instance.run()
+        self._conflicts = 0
         self.mailbox.is_stale = bool(self.instance.state.bookmarks)
         for arrival in self.instance.given_back():
             await self._offer_again(arrival)
@@ -288,7 +296,7 @@ class Holding:
             for arrival in taken:
                 await self._keep(arrival, "unhandled_exception", error.detail)
             return await self.let_go(release=True)
-        pause = min(LAST_RETRY, FIRST_RETRY * 2 ** (attempts - 1))
+        pause = _pause(attempts)
         if not self.mailbox.arrived:
             self.engine.wake_later(instance.instance_id, pause)
         return await self.let_go(release=True, pause=pause)
@@ -304,7 +312,20 @@ class Holding:
                 if arrival.stored is None:
                     self.mailbox.leave(arrival)
                     self.engine.lanes.retry([arrival], 0)
-        return await self.load_again(pause=isinstance(error, StorageError))
+        return await self.load_again(STORAGE_PAUSE if isinstance(error, StorageError) else 0)
+
+    async def _try_again(self, error: TransactionConflict) -> bool:
+        """Go back and run the burst again: only the end of the whole transaction frees what others wait for.
+
+        What meets a conflict so often that it is no accident is an exception of the user's SQL like any other.
+        """
+        self._conflicts += 1
+        if self._conflicts >= CONFLICTS:
+            self._conflicts = 0
+            return await self._unhandled(UnhandledError(error.__cause__ or error, self.instance.place))
+        log.warning("conflict", instance_id=str(self.instance.instance_id), error=str(error))
+        await self._go_back()
+        return await self.load_again(_pause(self._conflicts))
 
     async def _go_back(self) -> list[Arrival]:
         """Drop all since the last persistence point; what it had taken from RabbitMQ is in the mailbox again."""
@@ -321,14 +342,14 @@ class Holding:
         self.engine.wake_later(self.instance.instance_id, LAST_RETRY)
         await self.let_go(release=True, pause=STORAGE_PAUSE)
 
-    async def load_again(self, *, pause: bool = False) -> bool:
+    async def load_again(self, pause: float = 0) -> bool:
         while True:
             if pause:
-                await self.runtime.environment.sleep(STORAGE_PAUSE)
+                await self.runtime.environment.sleep(pause)
             try:
                 self.instance = await self.engine.load(self.instance.instance_id)
             except StorageError:
-                pause = True
+                pause = STORAGE_PAUSE
             except (InstanceError, ProgramUnknown):
                 return await self.let_go(release=False)
             else:
@@ -344,3 +365,8 @@ class Holding:
         if release:
             await self.engine.release([self.instance.instance_id])
         return False
+
+
+def _pause(attempts: int) -> float:
+    """Return the seconds to wait after so many attempts."""
+    return min(LAST_RETRY, FIRST_RETRY * 2.0 ** (attempts - 1))

@@ -308,7 +308,10 @@ class UnitOfWork(Protocol):
     """An open transaction for batches with user SQL, on a connection of its own."""
 
     def savepoint(self) -> AbstractAsyncContextManager[Transaction]:
-        """Give a transaction handle under a savepoint, rolled back if the body raises."""
+        """Give a transaction handle under a savepoint, rolled back if the body raises.
+
+        ``TransactionConflict`` for what the database gave up in favour of another transaction.
+        """
         ...
 
     async def mark(self) -> None:
@@ -399,6 +402,10 @@ class PersistenceProvider(Protocol):
 
     def begin(self, host_id: UUID) -> AbstractAsyncContextManager[UnitOfWork]:
         """Open a transaction for user SQL from a bounded pool; rolled back unless committed."""
+        ...
+
+    def own_transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """Open a transaction for user SQL alone; committed at the end of the body, rolled back if that raises."""
         ...
 
     async def suspend(self, suspensions: Sequence[Suspension]) -> None:

@@ -13,6 +13,7 @@ from holdfast.processor.core.machine import Ask, Machine
 from holdfast.processor.engine import family
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.inner_streams import InnerStreams
+from holdfast.processor.engine.participants import Participants
 from holdfast.processor.engine.persistence_point import Encoder
 from holdfast.processor.engine.provider import Batch, Child, Deposit, Loaded, Outgoing
 from holdfast.processor.engine.runtime import Runtime
@@ -22,7 +23,7 @@ from holdfast.processor.language.awaitables import ActivityCall
 from holdfast.projections.instance import fold, initial
 from holdfast.schemas.errors import CommitRefused
 
-Mark = tuple[int, int]
+Mark = tuple[int, int, int]
 """How many events and children a batch has."""
 
 BeforeCommit = Callable[[], Awaitable[None]]
@@ -42,11 +43,11 @@ class Unwritten:
 
     def mark(self) -> Mark:
         """Return how far the batch has come."""
-        return len(self.events), len(self.children)
+        return len(self.events), len(self.children), len(self.outgoing)
 
     def back_to(self, mark: Mark) -> None:
-        """Drop the events and children since then."""
-        del self.events[mark[0] :], self.children[mark[1] :]
+        """Drop the events, children and messages since then."""
+        del self.events[mark[0] :], self.children[mark[1] :], self.outgoing[mark[2] :]
 
 
 class Writer:
@@ -64,6 +65,7 @@ class Writer:
         self.inner = InnerStreams(loaded.instance_id)
         self.sql = UserSql(runtime)
         self.before_commit: list[BeforeCommit] = []
+        self.participants = Participants(runtime, loaded)
         self._encoder = Encoder.of(self.state, runtime.app.types)
         self._line = line
 
@@ -94,11 +96,18 @@ class Writer:
         ``idle`` says that all frames wait at bookmarks. Raises ``UnhandledError`` for what the database will
         never take, ``NotPersistable``, and what the provider answers.
         """
+        await self.load_participants()
         for prepare in self.before_commit:
             await prepare()
         persisted, texts = self._encoder.persisted(reason, machine, self.state, idle=idle)
-        await self._commit([*self.unwritten.events, *events, persisted], release=reason == "suspended")
+        persisted = self.participants.collect(persisted, machine, self.state, self._place())
+        batch = [*self.unwritten.events, *events, persisted]
+        await self._commit(batch, release=reason == "suspended", save=reason)
         self._encoder.texts = texts
+
+    async def load_participants(self) -> None:
+        """See to it that the participants are there, with what was persisted of them."""
+        await self.participants.load(self.state, self._place())
 
     async def suspend(self, suspended: InstanceSuspended) -> None:
         """Suspend at the last persistence point; what came after it must have been dropped before."""
@@ -113,14 +122,18 @@ class Writer:
         """Forget everything since the last persistence point; return the messages that it had taken."""
         taken, self.unwritten = self.unwritten.taken, Unwritten()
         self.inner.drop()
+        self.participants.drop()
         await self.sql.drop()
         return taken
 
-    async def _commit(self, events: list[Event], *, release: bool) -> None:
+    async def _commit(self, events: list[Event], *, release: bool, save: Reason | None = None) -> None:
+        """Commit; ``save`` is the reason for which participants are to write too."""
         runtime, unwritten, before = self.runtime, self.unwritten, self.state
         metadata = {"app": runtime.app.name, "host": str(runtime.host_id)}
         events, inner = self.inner.split(events, before, metadata)
         state = fold(events, before)
+        if save is not None:
+            await self.participants.save(self.sql, state, save, self._place())
         opened = tuple(name for name in state.bookmarks if name not in before.bookmarks)
         is_closed = state.execution_status == "closed"
         deposits = unwritten.deposits

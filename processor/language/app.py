@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, TypeVar, get_args, overload
@@ -18,25 +18,28 @@ from holdfast.processor.language import awaitables, compensable, compensating
 from holdfast.processor.language.activity import ONCE, Activity, ActivityDecorator, Retry
 from holdfast.processor.language.compiler import compile_workflow
 from holdfast.processor.language.definition import Definition, Title, entitle, title_of
+from holdfast.processor.language.participant import Participant, Registered
 from holdfast.processor.language.routine import RESERVED, Routine, reachable
 from holdfast.processor.language.subflows import NOT_IN_RUN, run
 from holdfast.processor.language.transaction import Transaction
 from holdfast.processor.language.workflow import OnUnhandled, Persistence, Workflow
+from holdfast.schemas.activity_messages import ActivityHeartbeat, ActivityResult
 from holdfast.schemas.errors import AppError, CompileError, InvalidMessage
 from holdfast.schemas.identifiers import check_name
 from holdfast.schemas.message import Message
-from holdfast.schemas.results import ActivityResult, SubflowResult
+from holdfast.schemas.results import SubflowResult
 from holdfast.schemas.values import Types, declarable
 
 P = ParamSpec("P")
 R = TypeVar("R")
 M = TypeVar("M", bound=Message)
+K = TypeVar("K", bound=Participant)
 
 _APP_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
-RESULTS = (SubflowResult, ActivityResult)
-"""The message types that Holdfast itself sends to instances."""
+RESULTS = (SubflowResult, ActivityResult, ActivityHeartbeat)
+"""The message types by which an app hears of subflows and of activities on queues."""
 
 
 class App:
@@ -55,6 +58,7 @@ class App:
         self.name = name
         self.workflows: dict[str, Workflow] = {}
         self.activities: dict[str, Activity[Any, Any]] = {}
+        self.participants: dict[type[Participant], Registered] = {}
         self._declared = types
         self._routines = routines
 
@@ -126,6 +130,7 @@ class App:
         persistence: Persistence = "regular",
         on_unhandled: OnUnhandled = "abandon_and_suspend",
         expected_lifetime: timedelta | None = None,
+        promote: Sequence[str] = (),
     ) -> Callable[[Callable[[M], Awaitable[R]]], Callable[[M], Awaitable[R]]]:
         """Register and compile a workflow that messages of type ``start`` start.
 
@@ -133,7 +138,8 @@ class App:
         ``in_memory`` commits a whole burst at once. ``on_unhandled`` says what an unhandled exception
         does: ``abandon_and_suspend`` goes back to the last persistence point and suspends, ``abandon``
         goes back and retries the message, ``cancel`` undoes what is compensable and ends the instance as
-        cancelled, ``terminate`` ends it as faulted at once. Raises ``CompileError`` with file, line and mend.
+        cancelled, ``terminate`` ends it as faulted at once. ``promote`` names variables that queries are to find,
+        in the column ``promoted``. Raises ``CompileError`` with file, line and mend.
         """
         if persistence not in get_args(Persistence):
             raise AppError(f"persistence={persistence!r}: use one of {', '.join(get_args(Persistence))}")
@@ -169,11 +175,43 @@ class App:
                 persistence=persistence,
                 on_unhandled=on_unhandled,
                 expected_lifetime=expected_lifetime,
+                promote=tuple(promote),
             )
             entitle(function, Title(definition=self.workflows[title], start=start))
             return function
 
         return register
+
+    @overload
+    def participant(self, kind: type[K], /) -> type[K]: ...
+    @overload
+    def participant(
+        self, /, *, workflows: Sequence[str | Callable[..., Any]] | None = None
+    ) -> Callable[[type[K]], type[K]]: ...
+
+    def participant(
+        self, kind: type[K] | None = None, /, *, workflows: Sequence[str | Callable[..., Any]] | None = None
+    ) -> Any:
+        """Register a participant class, for all workflows or for ``workflows``: functions or names.
+
+        Usable with and without arguments. Raises ``AppError`` for a class whose objects cannot be made.
+        """
+
+        def register(kind: type[K]) -> type[K]:
+            registered = Registered(kind, workflows)
+            registered.check()
+            if kind in self.participants:
+                raise AppError(f"app {self.name} has participant {kind.__name__} already")
+            self.participants[kind] = registered
+            return kind
+
+        return register if kind is None else register(kind)
+
+    def participants_of(self, workflow: str) -> tuple[type[Participant], ...]:
+        """Return the participant classes of a workflow, in the order of their registration."""
+        return tuple(
+            kind for kind, each in self.participants.items() if (names := each.names) is None or workflow in names
+        )
 
     def check(self) -> None:
         """Raise ``AppError`` if something that programs name is missing or does not fit."""
@@ -188,6 +226,12 @@ class App:
                 )
         for activity in self.activities.values():
             activity.check()
+        for kind, registered in self.participants.items():
+            for name in registered.names or ():
+                if name not in self.workflows:
+                    raise AppError(
+                        f"participant {kind.__name__} is for {name}, which is no workflow of app {self.name}"
+                    )
         _ = self.messages, self.types
 
     def _check_names(self, definition: Definition) -> None:
@@ -243,6 +287,11 @@ class App:
     def _definitions(self) -> list[Definition]:
         return [*self.workflows.values(), *(r.definition for r in self.routines.values())]
 
+    @property
+    def activity_queues(self) -> tuple[str, ...]:
+        """The queues that its activities are on, in the order of their names."""
+        return tuple(sorted({a.queue for a in self.activities.values() if a.queue is not None}))
+
     @cached_property
     def starts(self) -> Mapping[str, Workflow]:
         """The workflow that each message type starts."""
@@ -289,6 +338,8 @@ class App:
             names = inspect.unwrap(activity.function).__code__.co_names
             module = vars(sys.modules[activity.function.__module__])
             waiting += [c for n in names if _is_exception(c := module.get(n))]
+        for registered in self.participants.values():
+            waiting += registered.hints
         found: dict[type, None] = {}
         while waiting:
             kind = waiting.pop()

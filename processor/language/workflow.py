@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 from holdfast.processor.language.definition import Definition, title_of
 from holdfast.processor.language.routine import reachable
 from holdfast.processor.language.subflows import run
+from holdfast.schemas.errors import AppError
 from holdfast.schemas.message import Message
 
 Persistence = Literal["regular", "in_memory"]
@@ -30,6 +31,14 @@ class Workflow(Definition):
     persistence: Persistence
     on_unhandled: OnUnhandled
     expected_lifetime: timedelta | None
+    promote: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse to promote what is no variable."""
+        code = self.function.__code__
+        for name in self.promote:
+            if name not in (*code.co_varnames, *code.co_cellvars):
+                raise AppError(f"workflow {self.name} promotes {name!r}, which is none of its variables")
 
     @cached_property
     def receives(self) -> frozenset[str]:

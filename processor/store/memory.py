@@ -146,6 +146,12 @@ class MemoryProvider:
     async def begin(self, host_id: UUID) -> AsyncIterator[MemoryUnitOfWork]:  # noqa: ARG002 The commit knows the host.
         yield MemoryUnitOfWork(self, self._sql)
 
+    @asynccontextmanager
+    async def own_transaction(self) -> AsyncIterator[Transaction]:
+        statements: list[tuple[str, Any]] = []
+        yield _Handle(statements, self._sql)
+        self.statements += statements
+
     # Messages.
 
     async def route(self, envelopes: Sequence[Envelope]) -> Sequence[Route]:

@@ -25,10 +25,11 @@ from holdfast.processor.engine.provider import (
     UnitOfWork,
     Wakeups,
 )
+from holdfast.processor.language.transaction import Transaction
 from holdfast.processor.store import hosts, inbox, locks, outbox, subflows, wakeups
 from holdfast.processor.store.commit import GroupWriter
 from holdfast.processor.store.connections import Connections
-from holdfast.processor.store.unit_of_work import open_unit_of_work
+from holdfast.processor.store.unit_of_work import open_unit_of_work, own_transaction
 from holdfast.projections.instance import InstanceState
 from holdfast.schemas.errors import HoldfastError, StorageError
 from holdfast.schemas.message import Envelope
@@ -107,6 +108,9 @@ class PostgresProvider:
 
     def begin(self, host_id: UUID) -> AbstractAsyncContextManager[UnitOfWork]:  # noqa: ARG002 The commit knows the host.
         return open_unit_of_work(self._user, self._app, self._transaction_timeout)
+
+    def own_transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        return own_transaction(self._user, self._app, self._transaction_timeout)
 
     async def suspend(self, suspensions: Sequence[Suspension]) -> None:
         await self._shared.run(lambda c: locks.suspend(c, suspensions))

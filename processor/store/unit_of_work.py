@@ -7,7 +7,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
-from psycopg.errors import InvalidSavepointSpecification, NoActiveSqlTransaction
+from psycopg.errors import (
+    DeadlockDetected,
+    InvalidSavepointSpecification,
+    NoActiveSqlTransaction,
+    SerializationFailure,
+)
 from psycopg.pq import TransactionStatus
 
 from holdfast.processor.engine.provider import Batch, Committed
@@ -15,10 +20,13 @@ from holdfast.processor.language.transaction import Transaction
 from holdfast.processor.store.commit import TransactionAborted, commit_transaction
 from holdfast.processor.store.connections import Connection, Connections, failure, one
 from holdfast.processor.store.persistence_point import write
-from holdfast.schemas.errors import CommitOutcomeUnknown, CommitRefused, StorageError
+from holdfast.schemas.errors import CommitOutcomeUnknown, CommitRefused, StorageError, TransactionConflict
 from holdfast.schemas.postgres.statements import load
 
 _SQL = load(__package__)
+
+_CONFLICTS = (DeadlockDetected, SerializationFailure)
+"""What a transaction gets that the database gave up in favour of another one."""
 
 
 class _Handle:
@@ -42,13 +50,8 @@ class PostgresUnitOfWork:
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[Transaction]:
-        try:
-            async with self._connection.transaction():
-                yield _Handle(self._connection)
-        except psycopg.Error as error:
-            if self._connection.closed:
-                raise failure(error) from error
-            raise
+        async with _told_apart(self._connection), self._connection.transaction():
+            yield _Handle(self._connection)
 
     async def mark(self) -> None:
         await self._run("mark")
@@ -75,7 +78,12 @@ class PostgresUnitOfWork:
             if not await commit_transaction(self._connections, connection, outcome.xid):
                 raise CommitOutcomeUnknown("the connection broke during the commit, and its outcome is unknown")
         except TransactionAborted as error:
-            raise StorageError(f"the commit failed: {error}") from error
+            cause = error.__cause__
+            raise (
+                _conflict(cause) if isinstance(cause, _CONFLICTS) else StorageError(f"the commit failed: {error}")
+            ) from cause
+        except _CONFLICTS as error:
+            raise _conflict(error) from error
         except (psycopg.OperationalError, psycopg.ProgrammingError) as error:
             raise failure(error) from error
         except (psycopg.Error, TypeError, ValueError) as error:
@@ -83,6 +91,11 @@ class PostgresUnitOfWork:
         finally:
             await self.rollback()
         return outcome.written[batch.instance_id]
+
+    async def end(self) -> None:
+        """Commit the user's writes alone."""
+        async with _told_apart(self._connection):
+            await self._connection.execute(_SQL["commit"])
 
     async def rollback(self) -> None:
         try:
@@ -98,6 +111,33 @@ class PostgresUnitOfWork:
             raise StorageError("the transaction is over: user SQL must not commit or roll back") from error
         except psycopg.Error as error:
             raise failure(error) from error
+
+
+@asynccontextmanager
+async def _told_apart(connection: Connection) -> AsyncIterator[None]:
+    """Tell errors of the user's SQL from those after which the transaction is worth nothing."""
+    try:
+        yield
+    except _CONFLICTS as error:
+        # Rolling back to the savepoint would keep the locks that were taken before it, and with them the deadlock.
+        raise _conflict(error) from error
+    except psycopg.Error as error:
+        if connection.closed:
+            raise failure(error) from error
+        raise
+
+
+def _conflict(error: Exception) -> TransactionConflict:
+    return TransactionConflict(f"another transaction got in the way: {error}")
+
+
+@asynccontextmanager
+async def own_transaction(connections: Connections, app: str, timeout: float) -> AsyncIterator[Transaction]:
+    """Open a transaction for user SQL alone, with the bounds of a unit of work."""
+    async with open_unit_of_work(connections, app, timeout) as unit:
+        async with unit.savepoint() as transaction:
+            yield transaction
+        await unit.end()
 
 
 @asynccontextmanager

@@ -30,6 +30,7 @@ from holdfast.processor.language.awaitables import (
     SubflowCall,
     Suspend,
 )
+from holdfast.processor.language.participant import Participant
 from holdfast.processor.testing.clock import Clock
 from holdfast.processor.testing.stand_ins import ActivityRun, StandIns, staged
 from holdfast.schemas.errors import AppError, PersistenceRequired
@@ -77,7 +78,8 @@ async def execute(
     machine = Machine.start(
         workflow.program, {workflow.parameter: message}, lambda name: stage.routines[name].definition.program
     )
-    await _Run(stage, clock, machine, execution, list(received)).to_the_end()
+    participants = {kind: kind() for kind in app.participants_of(workflow.name)}
+    await _Run(stage, clock, machine, execution, list(received), participants).to_the_end()
     execution.ended = clock.time
     match machine.outcome:
         case Raised(error=error):
@@ -101,6 +103,7 @@ class _Run:
     machine: Machine
     execution: Execution
     received: list[Message]
+    participants: dict[type[Participant], Participant]
     asks: dict[str, tuple[Ask, datetime]] = field(default_factory=dict)
 
     async def to_the_end(self) -> None:
@@ -147,6 +150,7 @@ class _Run:
             idempotency_key=idempotency_key(NOBODY, ask.path, ask.step, ask.visit, call.activity),
             unit=None,
             environment=self.clock,
+            participants=self.participants,
         )
         return outcome
 
