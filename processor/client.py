@@ -30,7 +30,15 @@ from holdfast.processor.store.connections import Connection, Connections, failur
 from holdfast.projections import history, queries, transactions, verify
 from holdfast.projections.history import Entry
 from holdfast.projections.instance import ExecutionStatus, InstanceState
-from holdfast.projections.queries import DeadLetter, Instance, NonPersisted, OpenBookmark, OpenedDeadLetter, Tally
+from holdfast.projections.queries import (
+    DeadLetter,
+    Instance,
+    NonPersisted,
+    OpenBookmark,
+    OpenedDeadLetter,
+    Relative,
+    Tally,
+)
 from holdfast.projections.transactions import Commit
 from holdfast.projections.verify import Checked
 from holdfast.schemas.control import Command
@@ -156,6 +164,10 @@ class Client:
     async def instance(self, instance_id: UUID) -> tuple[Instance, list[OpenBookmark]]:
         """Return one instance and where it waits, or raise ``InstanceNotFound``."""
         return await self._run(lambda connection: queries.instance(connection, instance_id))
+
+    async def tree(self, instance_id: UUID) -> list[Relative]:
+        """Return one instance and the subflows that came out of it, nearest first, or raise ``InstanceNotFound``."""
+        return await self._run(lambda connection: queries.tree(connection, instance_id))
 
     async def program(self, app: str, program_hash: str) -> Program | None:
         """Return a program that instances run on, not linked to any module; None if it is not stored."""
