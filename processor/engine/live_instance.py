@@ -15,9 +15,6 @@ from datetime import datetime
 import orjson
 
 from holdfast.events.types import (
-    ActivityRequested,
-    BookmarkClosed,
-    BookmarkOpened,
     CancelRequested,
     InstanceCancelled,
     InstanceCompleted,
@@ -45,7 +42,8 @@ from holdfast.processor.engine.scopes import Scopes
 from holdfast.processor.engine.sending import Sending
 from holdfast.processor.engine.subflows import States, Subflows
 from holdfast.processor.engine.unhandled import UnhandledError, line_of
-from holdfast.processor.engine.writer import Mark, Writer
+from holdfast.processor.engine.waits import Waits
+from holdfast.processor.engine.writer import Writer
 from holdfast.processor.language.awaitables import (
     ActivityCall,
     Checkpoint,
@@ -99,6 +97,7 @@ class LiveInstance:
         self._queued = QueuedCalls(runtime, self._asks, self._writer, self._activities)
         self._sending = Sending(runtime, self._asks, self._writer)
         self._subflows = Subflows(runtime, self._asks, self._writer, workflow)
+        self._waits = Waits(self._asks, self._writer, self._subflows, self._queued)
         self._inner = inner or {}
 
     @property
@@ -264,10 +263,10 @@ class LiveInstance:
         calls = [ask for ask in asks if isinstance(ask.awaited, ActivityCall) and not self._asks.bookmarks_of(ask)]
         run_here = [ask for ask in calls if not self._queued.serves(ask)]
         if not run_here:
-            return await self._idle()
+            return await self._waits.idle()
         early = [ask for ask in asks if self._begins_elsewhere(ask)]
         if early:
-            await self._wait(early, idle=False)
+            await self._waits.open(early)
         else:
             await self._activities.serve(run_here)
         return False
@@ -309,71 +308,10 @@ class LiveInstance:
                 await self._activities.commit_earlier(ask)
                 self._subflows.run(ask)
             case SubflowCall():
-                await self._spawn(ask)
+                await self._waits.spawn(ask)
             case ContinueAsNew():
                 self._subflows.unwind(ask)
         return False
-
-    async def _spawn(self, ask: Ask) -> None:
-        """Start a subflow that is not waited for, and commit."""
-        before = self._writer.unwritten.mark()
-        if self._subflows.spawn(ask):
-            try:
-                await self._writer.persist("subflow", self._asks.machine)
-            except KeyInUse as error:
-                self._take_back(before, ask, error)
-                self._asks.retract(ask, error)
-
-    async def _idle(self) -> bool:
-        """Open the bookmarks of all asks, close those of asks withdrawn, and persist; False if one cannot be opened."""
-        for name in self._asks.abandoned():
-            mark = self.state.bookmarks[name]
-            self._writer.record(
-                BookmarkClosed(where=Where(mark.frame, self._step_of(mark.frame), mark.line), bookmark=name)
-            )
-        return await self._wait(list(self._asks), idle=True)
-
-    async def _wait(self, asks: Sequence[Ask], *, idle: bool) -> bool:
-        """Open the bookmarks of asks that have none, with the subflows that they start, and persist.
-
-        ``idle`` says that these are all asks. False if one of them cannot wait, and has an exception for an answer.
-        """
-        unwritten = self._writer.unwritten
-        before = unwritten.mark()
-        for ask in asks:
-            if self._asks.bookmarks_of(ask):
-                continue
-            try:
-                if isinstance(ask.awaited, SubflowCall):
-                    self._subflows.start(ask)
-                elif self._queued.serves(ask):
-                    self._queued.request(ask)
-                else:
-                    unwritten.events += bookmarks.opened(ask, self._asks.asked_at(ask))
-            except Exception as error:  # noqa: BLE001  What it is to wait for makes no sense, and that is the caller's.
-                unwritten.back_to(before)
-                self._asks.answer(ask, Raised(error))
-                return False
-        reason: Reason = "idle"
-        if unwritten.children:
-            reason = "subflow"
-        elif any(isinstance(event, ActivityRequested) for event in unwritten.events):
-            reason = "activity_intent"
-        try:
-            await self._writer.persist(reason, self._asks.machine, idle=idle)
-        except KeyInUse as error:
-            ask = self._refused(asks, error)
-            self._take_back(before, ask, error)
-            self._asks.answer(ask, Raised(error))
-            return False
-        return True
-
-    def _take_back(self, before: Mark, ask: Ask, error: KeyInUse) -> None:
-        """Have a commit not tried that was refused for what an ask wants."""
-        if self._writer.sql.is_open:
-            # The user SQL is rolled back with the commit, so the burst cannot go on from here.
-            raise UnhandledError(error, where(ask)) from error
-        self._writer.unwritten.back_to(before)
 
     # The end.
 
@@ -473,24 +411,6 @@ class LiveInstance:
     @property
     def _is_cancelling(self) -> bool:
         return self.state.is_cancelling or any(isinstance(e, CancelRequested) for e in self._writer.unwritten.events)
-
-    def _step_of(self, path: str) -> int:
-        """Return the step at which a frame stood when it was last persisted, or its caller if it is a branch."""
-        while path not in self.state.frames:
-            path = path.rpartition(".")[0]
-        return self.state.frames[path].step
-
-    def _refused(self, asks: Sequence[Ask], error: KeyInUse) -> Ask:
-        """Return the ask that wants a key which is in use."""
-        unwritten = self._writer.unwritten
-        for bookmark in [event for event in unwritten.events if isinstance(event, BookmarkOpened)]:
-            wanted = bookmark.message_type, bookmark.correlation_key
-            for child in unwritten.children:
-                if bookmark.correlation_key == str(child.instance_id):
-                    wanted = child.start.type, child.correlation_key
-            if wanted == (error.message_type, error.correlation_key):
-                return next(ask for ask in asks if bookmarks.belongs(bookmark.bookmark, ask))
-        raise error
 
 
 def _is_at_once(ask: Ask) -> bool:
