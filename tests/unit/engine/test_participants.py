@@ -75,6 +75,8 @@ class Cart(Participant):
         self.same = self.lines
 
     def collect(self) -> Values:
+        if "collect" in wrong:
+            raise wrong["collect"]
         return Values(
             read_write={"lines": wrong.get("lines", self.lines), "same": self.same},
             write_only={"count": len(self.lines), "since": date(2026, 1, 2), **wrong.get("write_only", {})},
@@ -181,6 +183,15 @@ async def promoted(begun: Promoted) -> str:
     stage = "closed" if outcome.name == "closed" else float("inf")
     await count()
     return str(stage)
+
+
+class Ended(Opened): ...
+
+
+@app.workflow(start=Ended, persistence="in_memory", on_unhandled="terminate")
+async def ended(start: Ended) -> None:
+    await add(start.key)
+    await fail()
 
 
 class Tried(Opened): ...
@@ -438,6 +449,21 @@ async def test_what_a_participant_raises_is_an_unhandled_exception_of_the_workfl
     wrong.clear()
     await host.command(world.instance_id, "resume")
     assert world.state.promoted["count"] == 2
+
+
+async def test_a_refused_commit_suspends_whatever_the_policy_for_exceptions(world: World) -> None:
+    host = await world.host()
+    wrong["write_only"] = {"nan": float("nan")}
+    await host.deliver(Ended(key="k"), "m1")
+    assert world.row.suspension_reason == "not_persistable"
+    wrong.clear()
+    wrong["collect"] = LookupError("collect")
+    await host.command(world.instance_id, "resume")
+    assert (world.row.suspension_reason, world.row.suspension_exception_name) == ("unhandled_exception", "LookupError")
+    wrong.clear()
+    await host.command(world.instance_id, "resume")
+    assert world.state.outcome == "faulted"
+    assert world.state.promoted["count"] == 1
 
 
 async def test_a_store_that_gives_way_while_participants_load_is_asked_again(world: World) -> None:
