@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
-from enum import Enum
 from typing import Any
-from uuid import UUID
 
 import pytest
 
@@ -22,14 +20,13 @@ from holdfast import (
     activity_context,
     checkpoint,
     defer,
-    first_of,
     receive,
     transaction,
 )
 from holdfast.events.types import Persisted
 from holdfast.processor.testing.host import SimulatedHost
 from holdfast.processor.testing.world import World
-from holdfast.testing import execute
+from holdfast.testing import Simulation, crash_prover, execute
 
 app = App("shop")
 said: list[Any] = []
@@ -58,10 +55,6 @@ class Line:
 
 class Basket:
     """What nobody can turn into JSON."""
-
-
-class Kind(Enum):
-    SMALL = "small"
 
 
 @app.participant
@@ -169,22 +162,6 @@ async def plain(start: Plain) -> str:
     return ""
 
 
-class Promoted(Opened): ...
-
-
-@app.workflow(start=Promoted, promote=("begun", "stage", "never"))
-async def promoted(begun: Promoted) -> str:
-    stage: str | float = "begun"
-    if not begun.key:
-        never = True
-        stage = str(never)
-    stage = "waiting"
-    outcome = await first_of(closed=receive(Closed, begun.key), added=receive(Added, begun.key))
-    stage = "closed" if outcome.name == "closed" else float("inf")
-    await count()
-    return str(stage)
-
-
 class Ended(Opened): ...
 
 
@@ -277,53 +254,6 @@ async def test_a_value_that_is_not_given_any_more_is_forgotten(world: World) -> 
     wrong.clear()
     await host.deliver(Added(key="k"), "m2")
     assert "gone" not in world.state.promoted
-
-
-async def test_values_for_queries_become_json(world: World) -> None:
-    host = await world.host()
-    wrong["write_only"] = {
-        "all": (None, True, 1, 1.5, "ü"),
-        "id": UUID(int=1),
-        "line": Line("pear", Decimal("2.50")),
-        "message": Opened(key="k"),
-        "kind": {"is": Kind.SMALL},
-    }
-    await host.deliver(Opened(key="k"), "m1")
-    shown = world.state.promoted
-    assert shown["all"] == [None, True, 1, 1.5, "ü"]
-    assert shown["id"] == "00000000-0000-0000-0000-000000000001"
-    assert shown["line"] == {"item": "pear", "price": "2.50"}
-    assert (shown["message"], shown["kind"]) == ({"key": "k"}, {"is": "small"})
-
-
-async def test_variables_that_a_workflow_promotes_are_shown_as_they_are_at_each_persistence_point(
-    world: World,
-) -> None:
-    host = await world.host()
-    await host.deliver(Promoted(key="k"), "m1")
-    assert {name: world.state.promoted.get(name) for name in ("begun", "stage", "never")} == {
-        "begun": {"key": "k"},
-        "stage": "waiting",
-        "never": None,
-    }
-    await host.deliver(Closed(key="k"), "m2")
-    assert world.state.promoted["stage"] == "closed"
-
-
-async def test_a_variable_that_is_promoted_takes_its_name(world: World) -> None:
-    host = await world.host()
-    wrong["write_only"] = {"stage": 1}
-    await host.deliver(Promoted(key="k"), "m1")
-    assert world.row.suspension_exception_name == "holdfast.schemas.errors.ParticipantError"
-
-
-async def test_a_variable_that_cannot_be_promoted_suspends(world: World) -> None:
-    host = await world.host()
-    await host.deliver(Promoted(key="k"), "m1")
-    await host.deliver(Added(key="k"), "m2")
-    detail = world.state.suspension_detail or ""
-    assert "'stage' holds a float" in detail
-    assert "It is a value of workflow promoted" in detail
 
 
 async def test_without_a_provider_participants_keep_what_they_are_given() -> None:
@@ -515,3 +445,15 @@ async def test_suspending_and_ending_from_outside_ask_no_participant(world: Worl
     await host.command(world.instance_id, "terminate")
     assert world.state.outcome == "terminated"
     assert world.state.promoted["count"] == 1
+
+
+# Protocol: I12.
+async def test_values_and_writes_come_out_the_same_wherever_a_host_dies() -> None:
+    async def shopping(simulation: Simulation) -> None:
+        await simulation.deliver(Opened(key="k"))
+        await simulation.deliver(Added(key="k", item="pear"))
+        await simulation.deliver(Closed(key="k"))
+
+    report = await crash_prover(app, shopping)
+    assert sum("commit of order/k (idle)" in call for call in report.calls) == 2
+    assert {kind for kind, _ in said} == {"load", "publish"}
