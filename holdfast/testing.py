@@ -4,6 +4,7 @@
 else.
 """
 
+from holdfast.processor.testing import conformance as provider_conformance
 from holdfast.processor.testing.broker import Delivery
 from holdfast.processor.testing.door import Statement
 from holdfast.processor.testing.execution import Execution, execute
@@ -28,4 +29,5 @@ __all__ = [
     "Statement",
     "crash_prover",
     "execute",
+    "provider_conformance",
 ]

@@ -138,6 +138,7 @@ def _compare(row: Mapping[str, Any], stream: _Stream) -> Checked:
         ("is_initialized", row["is_initialized"], version > 0),
         *((name, row[name], getattr(state, name)) for name in _COLUMNS),
         ("parent_id", row["parent_id"], state.parent and UUID(state.parent)),
+        ("awaited_as", row["awaited_as"], state.awaited_as and UUID(state.awaited_as)),
         ("promoted", orjson.loads(row["promoted"] or "{}"), state.promoted),
         ("pending_timer", row["pending_timer"], _pending_timer(state)),
         ("bookmarks", _stored_bookmarks(row["bookmarks"]), _bookmarks(state)),

@@ -14,6 +14,9 @@ from hypothesis import settings
 from compose.local.services import Services, running_services
 from holdfast.schemas.postgres.migrate import migrate
 
+# The laws of the port speak by `assert`, like tests.
+pytest.register_assert_rewrite("holdfast.processor.testing.conformance")
+
 # How long one example takes says more about what else the machine does than about the code.
 settings.register_profile("holdfast", deadline=None, print_blob=True)
 settings.load_profile("holdfast")

@@ -14,7 +14,7 @@ from holdfast.processor.language.awaitables import Awaitable, Compensating, Ende
 from holdfast.processor.language.compensable import Action, Ledger, is_below
 from holdfast.processor.language.compensating import ROUTINES, carry_out
 from holdfast.processor.language.program import Program
-from holdfast.schemas.errors import ScopeError
+from holdfast.schemas.errors import ContinuedAsNew, ScopeError
 
 PROGRAMS: Mapping[str, Program] = {routine.name: routine.program for routine in ROUTINES}
 """The programs of Holdfast's own routines, by name."""
@@ -51,6 +51,9 @@ class Compensation:
         """
         ledger: Ledger = self._root.variables["$ledger"]
         scope = next(s for s in reversed(ledger.scopes) if s.status == "active" and s.path == path)
+        if isinstance(error, ContinuedAsNew):
+            # The work is done, as far as this instance is concerned.
+            error = None
         ledger.close(scope, error)
         if error is not None or not self._is_compensating(path):
             return []

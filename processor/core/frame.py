@@ -270,8 +270,8 @@ def _not_awaitable(value: object) -> TypeError:
     if not hasattr(type(value), "__await__"):
         return TypeError(f"object {type(value).__name__} can't be used in 'await' expression")
     return TypeError(
-        f"a workflow cannot await a {type(value).__name__}: it awaits activities, routines, receive(), send(), "
-        "delay(), first_of(), gather() and checkpoint(); put other asynchronous code into an activity, or make the "
+        f"a workflow cannot await a {type(value).__name__}: it awaits activities, routines, subflows, receive(), "
+        "send(), delay(), first_of(), gather(), checkpoint() and the like; put other asynchronous code into an activity, or make the "
         "function a @routine"
     )
 

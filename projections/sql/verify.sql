@@ -3,7 +3,7 @@
 select
     i.instance_id, i.workflow, i.program_hash, i.correlation_key, i.is_initialized, i.execution_status, i.outcome,
     i.is_suspended, i.suspension_reason, i.suspension_exception_name, i.pending_timer, i.version,
-    i.parent_id, i.subflow, s.promoted::text,
+    i.parent_id, i.subflow, i.awaited_as, s.promoted::text,
     (
         select max(e.version)
         from holdfast.events e

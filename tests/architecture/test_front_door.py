@@ -46,7 +46,9 @@ def test_every_error_that_a_caller_may_catch_is_public() -> None:
 
 def test_the_door_of_the_testing_kit_has_what_it_says() -> None:
     module = ast.parse((ROOT / "holdfast" / "testing.py").read_text())
-    imported = {name.name for node in module.body if isinstance(node, ast.ImportFrom) for name in node.names}
+    imported = {
+        name.asname or name.name for node in module.body if isinstance(node, ast.ImportFrom) for name in node.names
+    }
     assert imported == {*testing.__all__}
     assert testing.__all__ == sorted(testing.__all__)
 

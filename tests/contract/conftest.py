@@ -7,7 +7,8 @@ import pytest
 
 from holdfast.processor.store.memory import MemoryProvider
 from holdfast.processor.store.postgres import PostgresProvider
-from tests.support.stores import APP, BehindMemory, BehindPostgres, Store
+from holdfast.processor.testing.conformance.harness import APP, Store
+from tests.support.stores import BehindMemory, BehindPostgres
 
 
 @pytest.fixture(params=["memory", "postgres"])

@@ -135,6 +135,14 @@ async def test_a_key_is_free_for_a_child_once_its_instance_is_closed(store: Stor
     assert await runnable(store, parent.host_id) == [again.instance_id]
 
 
+async def test_a_child_is_found_at_once_however_much_lies_in_the_inbox(store: Store) -> None:
+    parent = await store.waiting(await store.host(), "k", "Paid")
+    await store.buffer(*(message("Unheard", f"x-{number}") for number in range(1100)))
+    child = parent.child("c")
+    await store.commit(parent.move(children=[child.newborn]))
+    assert await runnable(store, await store.host()) == [child.instance_id]
+
+
 async def test_the_start_message_of_a_child_is_its_own(store: Store) -> None:
     host = await store.host()
     thief = await store.waiting(host, "thief", "Paid")
@@ -192,14 +200,42 @@ async def test_who_goes_on_in_the_place_of_another_keeps_its_mailbox(store: Stor
     assert [await store.verdict(m) for m in (note, start_again, command)] == [
         "buffered",
         "buffered",
-        "rejected: completed",
+        "buffered",
     ]
     assert (await loaded(store, host, successor)).subflow == "continued"
     await store.commit(successor.begin(successor.wait("Note"), consumed=[stored(successor.start)]))
     (woken,) = await store.provider.wakeups(host, [successor.instance_id])
-    assert [m.envelope for m in woken.messages] == [note]
-    await store.commit(successor.end())
+    assert [m.envelope.message_id for m in woken.messages] == [note.message_id, command.message_id]
+    await store.commit(successor.end(consumed=[stored(command)]))
     assert await store.verdict(start_again) == "rejected: completed"
+
+
+async def test_who_goes_on_is_commanded_and_awaited_as_the_one_that_was_started(store: Store) -> None:
+    parent, child = await family(store)
+    found = await loaded(store, parent.host_id, child)
+    assert found.awaited_as == child.instance_id
+    second = child.child("k", "continued", AUDIT)
+    await store.commit(child.begin(consumed=[stored(child.start)]))
+    await store.commit(child.end(children=[second.newborn]))
+    await loaded(store, parent.host_id, second)
+    await store.commit(second.begin(consumed=[stored(second.start)]))
+    third = second.child("k", "continued", AUDIT)
+    await store.commit(second.end(children=[third.newborn]))
+    assert (await loaded(store, parent.host_id, third)).awaited_as == child.instance_id
+    cancel = message("cancel", "c")
+    deposit = Deposit(envelope=cancel, kind="control", instance_id=child.instance_id)
+    await store.commit(parent.move(deposits=[deposit]))
+    (woken,) = await store.provider.wakeups(parent.host_id, [third.instance_id])
+    assert [m.envelope.message_id for m in woken.messages] == [cancel.message_id]
+
+
+async def test_states_are_read_of_those_that_are_persisted_whoever_holds_them(store: Store) -> None:
+    parent, child = await family(store)
+    inner = parent.child("inner", "run")
+    begin = inner.begin()
+    await store.commit(parent.move(inner=[inner.inner(begin)]))
+    answers = await store.provider.read_states([inner.instance_id, child.instance_id, parent.instance_id])
+    assert [answers[0], type(answers[1]), answers[2]] == [begin.batch.state, InstanceNotFound, parent.state]
 
 
 # Inner subflows.
@@ -261,7 +297,10 @@ async def test_an_inner_subflow_is_neither_found_nor_loaded_nor_addressed_by_its
     await store.command(child.instance_id)
     await store.behind.lapse(host)
     assert await runnable(store, there) == []
-    assert await refused(store, child) is InstanceNotFound
+    (answer,) = await store.provider.load(there, [child.instance_id])
+    assert isinstance(answer, InstanceNotFound)
+    await store.behind.lapse(there)
+    assert await runnable(store, await store.host()) == []
     (route,) = await store.provider.route([message("Note", "inner")])
     assert route.kind is RouteKind.NONE
 

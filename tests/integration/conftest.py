@@ -7,7 +7,8 @@ import pytest
 
 from compose.local.services import Services
 from holdfast.processor.store.postgres import PostgresProvider
-from tests.support.stores import APP, BehindPostgres, Store
+from holdfast.processor.testing.conformance.harness import APP, Store
+from tests.support.stores import BehindPostgres
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,11 @@ from compose.local.services import Services
 from holdfast.processor.engine.provider import Committed
 from holdfast.processor.store import commit
 from holdfast.processor.store.postgres import PostgresProvider
+from holdfast.processor.testing.conformance.harness import APP, Store, message
 from holdfast.schemas.errors import CommitOutcomeUnknown, StorageError
 from holdfast.schemas.postgres.migrate import migrate
 from tests.support.proxy import Cut, Proxy, proxy_to
-from tests.support.stores import APP, BehindPostgres, Store, message
+from tests.support.stores import BehindPostgres
 
 
 @pytest.fixture

@@ -60,11 +60,13 @@ LOOK: dict[str, Any] = {"app": "shop", "host_id": HOST, "limit": 100}
 IDS = {"instance_ids": ["c4ca4238-a0b9-2382-0dcc-509a6f75849b"]}
 PARAMETERS: dict[str, dict[str, Any]] = {
     "attempt": {"app": "shop", "message_ids": ["m1"]},
+    "await_commits": IDS,
     "commanded_instances": LOOK,
     "compare": {"app": "shop", "message_ids": ["m1"]},
     "due_instances": LOOK,
     "expire": LOOK | {"after": 0, "ttl_seconds": 60.0},
     "find_takers": {"app": "shop", "message_ids": ["m1", "m3"]},
+    "hand_on": IDS | {"successor_ids": IDS["instance_ids"]},
     "instances_with_mail": LOOK,
     "lapsed_instances": LOOK,
     "load": LOOK | IDS,
@@ -72,6 +74,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "look_through_inbox": LOOK | {"after": 0, "page": 100, "start_types": ["Placed"]},
     "next_timer": LOOK,
     "published": {"message_ids": ["o1"]},
+    "read_states": LOOK | IDS,
     "reject_left_over": IDS,
     "release": LOOK | IDS,
     "route": {"app": "shop", "message_ids": ["m1"], "types": ["Paid"], "keys": ["k1"], "digests": [b"x"]},

@@ -11,6 +11,7 @@ import pytest
 
 from holdfast.processor.engine.provider import AlreadyConsumed, Committed, Intake, Loaded, Route, RouteKind, UnitOfWork
 from holdfast.processor.store.postgres import PostgresProvider
+from holdfast.processor.testing.conformance.harness import APP, Case, Store, fresh, message, stored
 from holdfast.schemas.errors import (
     CommitRefused,
     InstanceLocked,
@@ -20,7 +21,7 @@ from holdfast.schemas.errors import (
     StorageError,
 )
 from tests.support.races import held_open, until
-from tests.support.stores import APP, BehindPostgres, Case, Store, fresh, message, stored
+from tests.support.stores import BehindPostgres
 
 
 async def take_in(store: Store, envelope: Any) -> Route:

@@ -7,9 +7,9 @@ from uuid import uuid4
 import psycopg
 
 from holdfast.processor.engine.provider import Committed, Deposit, Loaded
+from holdfast.processor.testing.conformance.harness import AUDIT, Case, Move, Store, message, stored
 from holdfast.schemas.errors import InstanceLocked, InstanceLockLost, KeyInUse
 from tests.support.races import held_open, until
-from tests.support.stores import AUDIT, Case, Move, Store, message, stored
 
 Stores = tuple[Store, Store]
 

@@ -117,6 +117,10 @@ SECOND_RELEASE: tuple[Event, ...] = (
         reply_to="shop.answers",
         parent="01890a5d-ac96-774b-bcce-b302099a8056",
         subflow="start",
+        awaited_as="01890a5d-ac96-774b-bcce-b302099a8055",
+    ),
+    ActivityCompleted(
+        where=HERE, activity="book", idempotency_key="i/0/3/1/book", attempts=1, result=None, is_record=True
     ),
     ActivityIntended(where=HERE, activity="charge", idempotency_key=CHARGE),
     Persisted(

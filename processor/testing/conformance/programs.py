@@ -1,0 +1,32 @@
+"""Stored programs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from holdfast.processor.testing.conformance.harness import AUDIT, ORDER, Store
+from holdfast.processor.testing.conformance.laws import law
+
+
+@law
+async def a_program_without_a_signature_gets_one_later_and_is_otherwise_kept(store: Store) -> None:
+    await store.provider.save_programs([AUDIT])
+    await store.provider.save_programs([replace(AUDIT, program={"steps": [1]}, signature=b"signed")])
+    assert await store.provider.load_program(AUDIT.program_hash) == replace(AUDIT, signature=b"signed")
+
+
+@law
+async def a_signature_stays(store: Store) -> None:
+    await store.provider.save_programs([ORDER])
+    await store.provider.save_programs([replace(ORDER, signature=b"other")])
+    await store.provider.save_programs([replace(ORDER, signature=None)])
+    assert await store.provider.load_program(ORDER.program_hash) == ORDER
+
+
+@law
+async def a_program_stays_as_it_was_first_saved(store: Store) -> None:
+    await store.provider.save_programs([ORDER])
+    await store.provider.save_programs([replace(ORDER, program={"steps": [1]}, receives=()), AUDIT])
+    assert await store.provider.load_program(ORDER.program_hash) == ORDER
+    assert await store.provider.load_program(AUDIT.program_hash) == AUDIT
+    assert await store.provider.load_program("unheard-of") is None
