@@ -11,6 +11,7 @@ import pytest
 from holdfast import (
     App,
     InstanceView,
+    KeyInUse,
     Message,
     Participant,
     ParticipantError,
@@ -139,7 +140,7 @@ async def order(opened: Opened) -> int:
     return await count()
 
 
-app.participant(workflows=("saved", order))(Ledger)
+app.participant(workflows=("saved", "rivalry", order))(Ledger)
 
 
 class Saved(Opened): ...
@@ -160,6 +161,18 @@ async def plain(start: Plain) -> str:
     except ParticipantError as error:
         return str(error)
     return ""
+
+
+class Rivalry(Opened): ...
+
+
+@app.workflow(start=Rivalry)
+async def rivalry(start: Rivalry) -> str:
+    try:
+        await receive(Added, "contested")
+    except KeyInUse:
+        return "lost"
+    return "won"
 
 
 class Ended(Opened): ...
@@ -292,6 +305,14 @@ async def test_participants_write_after_everything_else_of_each_persistence_poin
     ]
     assert world.store.statements == world.sql
     assert world.state.version == 6
+
+
+async def test_what_participants_wrote_for_a_refused_wait_is_written_anew(world: World) -> None:
+    host = await world.host()
+    await host.deliver(Rivalry(key="first"), "m1")
+    await host.deliver(Rivalry(key="second"), "m2")
+    assert [row.status for row in world.store.tables.instances.values()] == ["idle", "closed"]
+    assert [params[2] for _, params in world.store.statements] == ["idle", "completed"]
 
 
 async def test_a_participant_is_there_for_its_workflows_only(world: World) -> None:
@@ -441,7 +462,7 @@ async def test_suspending_and_ending_from_outside_ask_no_participant(world: Worl
     await host.deliver(Opened(key="k"), "m1")
     wrong["on_save"] = LookupError("nobody is asked")
     await host.command(world.instance_id, "suspend")
-    assert world.state.is_suspended
+    assert world.state.suspension_reason == "requested"
     await host.command(world.instance_id, "terminate")
     assert world.state.outcome == "terminated"
     assert world.state.promoted["count"] == 1

@@ -48,7 +48,7 @@ class Stage(Participant):
     given = False
 
     def collect(self) -> Values:
-        return Values(write_only={"stage": 1} if self.given else {})
+        return Values(read_write={"kept": 1}, write_only={"stage": 1} if self.given else {})
 
 
 @app.workflow(start=Begun, promote=("begun", "stage", "never"))
@@ -112,6 +112,16 @@ async def test_variables_that_a_workflow_promotes_are_shown_as_they_are_at_each_
     assert world.state.promoted == {"begun": {"key": "k", "stage": "begun"}, "stage": "waiting"}
     await host.deliver(Closed(key="k"), "m2")
     assert world.state.promoted["stage"] == "closed"
+
+
+async def test_promotion_leaves_alone_what_participants_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = await world.host()
+    await host.deliver(Begun(key="k"), "m1")
+    await host.engine.unload_idle(0)
+    monkeypatch.setattr(app, "participants", {})
+    await host.deliver(Closed(key="k"), "m2")
+    assert world.state.promoted["stage"] == "closed"
+    assert world.state.values == {"kept": 1}
 
 
 async def test_a_variable_that_is_promoted_takes_its_name(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
