@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from holdfast.processor.language.transaction import Transaction
     from holdfast.schemas.errors import (
         ActivityInDoubt,
+        ActivityLost,
         AppError,
         BrokerError,
         Cancelled,
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ActivityContext",
     "ActivityInDoubt",
+    "ActivityLost",
     "App",
     "AppError",
     "BrokerError",
@@ -151,6 +153,7 @@ __all__ = [
 _HOMES = {
     "ActivityContext": "holdfast.processor.engine.activities",
     "ActivityInDoubt": "holdfast.schemas.errors",
+    "ActivityLost": "holdfast.schemas.errors",
     "App": "holdfast.processor.language.app",
     "AppError": "holdfast.schemas.errors",
     "BrokerError": "holdfast.schemas.errors",

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import os
-import signal
 import socket
-import sys
 from contextlib import suppress
+from functools import partial
 from random import Random
 
 import structlog
-import uvloop
-from structlog.typing import Processor
 
 from holdfast.processor.broker.connection import Connection
 from holdfast.processor.broker.publisher import Publisher
@@ -29,6 +25,7 @@ from holdfast.processor.engine.environment import Environment, RealEnvironment
 from holdfast.processor.engine.provider import PersistenceProvider
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.language.app import App
+from holdfast.processor.process import run_until_signalled
 from holdfast.processor.services.detection import Detection
 from holdfast.processor.services.intake import Intake
 from holdfast.processor.services.lease import keep_lease
@@ -46,27 +43,12 @@ def run(app: App, settings: Settings) -> None:
 
     Raises ``SettingsError``, ``StorageError`` or ``BrokerError`` if it cannot start.
     """
-    _configure_logging()
     # Thousands of idle instances are long-lived data, to be looked through again and again for cycles, of which
     # the engine makes few.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 50, 100)
-    uvloop.run(_run_until_signalled(app, settings))
-
-
-async def _run_until_signalled(app: App, settings: Settings) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _stop_or_die, stop)
-    await serve(app, settings, stop=stop)
-
-
-def _stop_or_die(stop: asyncio.Event) -> None:
-    if stop.is_set():
-        os._exit(1)
-    stop.set()
+    run_until_signalled(partial(serve, app, settings))
 
 
 async def serve(app: App, settings: Settings, *, stop: asyncio.Event, environment: Environment | None = None) -> None:
@@ -88,7 +70,7 @@ async def serve(app: App, settings: Settings, *, stop: asyncio.Event, environmen
         machine=socket.gethostname(),
         process_id=os.getpid(),
     )
-    topology = Topology(app.name, settings.partitions)
+    topology = Topology(app.name, settings.partitions, app.activity_queues)
     random = Random()  # noqa: S311  It spreads reconnections over time, nothing else.
     name = f"holdfast {app.name} {os.getpid()}"
     try:
@@ -162,23 +144,3 @@ async def _end(tasks: list[asyncio.Task[object]]) -> None:
     for result in results:
         if isinstance(result, Exception):
             raise result
-
-
-def _configure_logging() -> None:
-    """Log to standard error: coloured lines on a terminal, one JSON object a line elsewhere; libraries too."""
-    renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, renderer],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    # What the AMQP library meets is said again, in our words, by the connection that used it.
-    logging.getLogger("aiormq").setLevel(logging.CRITICAL)

@@ -11,6 +11,7 @@
     ├── CompensationError            a compensable scope is not in the state to be compensated or confirmed
     ├── CompensationFailed           what was to undo, confirm or cancel a scope failed; ends the instance
     ├── ActivityInDoubt              nobody knows whether an activity that must not run twice has run
+    ├── ActivityLost                 a request to an activity worker was given up
     ├── SubflowFailed                a subflow was cancelled or terminated
     ├── ReplyImpossible              the last message named no queue for an answer
     ├── ProgramUnknown               this host does not have, or may not run, an instance's program
@@ -140,6 +141,13 @@ class CompensationFailed(HoldfastError):
 
 class ActivityInDoubt(HoldfastError):
     """A host fell while it ran an activity with ``repeatable=False``, and somebody decided that it failed."""
+
+
+class ActivityLost(HoldfastError):
+    """An activity on a queue came to no end: its worker fell silent, or the broker gave the request up.
+
+    Nobody knows how much of it was done; it counts as a failed attempt.
+    """
 
 
 class SubflowFailed(HoldfastError):

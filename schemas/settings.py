@@ -24,6 +24,9 @@ class Settings(BaseSettings):
     amqp_url: str = Field(default="", description="amqp:// URL of RabbitMQ")
     partitions: int = Field(default=1, ge=1, le=100, description="queues that the app's messages are spread over")
     prefetch: int = Field(default=400, ge=1, le=65535, description="unacked messages a partition")
+    activity_prefetch: int = Field(
+        default=10, ge=1, le=65535, description="activities of one queue that an activity worker does at a time"
+    )
     lease: float = Field(default=60.0, gt=0, description="seconds that a host's locks outlive its last renewal")
     host_lock_renewal: float = Field(default=30.0, gt=0, description="seconds between two renewals of the lease")
     runnable_detection: float = Field(default=5.0, gt=0, description="seconds between two looks for runnable instances")

@@ -56,6 +56,10 @@ class AckTracker:
             following += 1
         self._floor = following - 1
 
+    def leave_out(self, tag: int) -> None:
+        """Note that a delivery was answered otherwise than by an ack, and is not to be acked."""
+        self._acked.add(tag)
+
     def take(self, *, everything: bool = False) -> list[Ack]:
         """Return the acks to send now, and take them for sent.
 

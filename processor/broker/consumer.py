@@ -87,6 +87,11 @@ class Consumer:
         if self._channel and delivery.generation == self._generation:
             self._channel.settle(delivery.tag)
 
+    def reject(self, delivery: Delivery) -> None:
+        """Give a delivery up instead of settling it: the broker dead-letters it, with the reason ``rejected``."""
+        if self._channel and delivery.generation == self._generation:
+            self._channel.reject(delivery.tag)
+
     def pause(self) -> None:
         """Keep what comes from now on unhandled, up to the prefetch, to be returned by ``close``.
 
@@ -224,6 +229,10 @@ class _Intake(Channel):
         self._tracker.settle(tag)
         if self._sending is None:
             self._sending = asyncio.get_running_loop().call_soon(self._send)
+
+    def reject(self, tag: int) -> None:
+        self._tracker.leave_out(tag)
+        self.write(frames.reject(self.number, tag))
 
     async def leave(self) -> None:
         """Send all acks that there are and close the channel."""

@@ -45,9 +45,14 @@ def read_envelope(properties: Properties, body: bytes, max_body_bytes: int = MAX
         body=body,
         traceparent=properties.traceparent,
     )
+    check_size(body, max_body_bytes)
+    return envelope
+
+
+def check_size(body: bytes, max_body_bytes: int) -> None:
+    """Raise ``InvalidMessage`` (``too_large``) for a body that apps do not take in."""
     if len(body) > max_body_bytes:
         raise InvalidMessage("too_large", f"the body has {len(body)} bytes, at most {max_body_bytes} are allowed")
-    return envelope
 
 
 def salvage(properties: Properties, body: bytes) -> Envelope:

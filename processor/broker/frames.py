@@ -24,7 +24,7 @@ FRAME_OVERHEAD = 8
 """Bytes of a frame beside its payload: type, channel, size and the end mark."""
 
 BASIC = 60
-RETURN, DELIVER, ACK, NACK, CANCEL = 50, 60, 80, 120, 30
+RETURN, DELIVER, ACK, REJECT, NACK, CANCEL = 50, 60, 80, 90, 120, 30
 CHANNEL, CHANNEL_CLOSE = 20, 40
 CONNECTION, CLOSE, BLOCKED, UNBLOCKED = 10, 50, 60, 61
 
@@ -192,6 +192,11 @@ def _short(payload: bytes, at: int) -> tuple[str, int]:
 def ack(channel: int, tag: int, *, multiple: bool) -> bytes:
     """Return the frame that acks a delivery, or all outstanding ones up to it."""
     return _ACK.pack(METHOD, channel, 13, BASIC, ACK, tag, multiple, 0xCE)
+
+
+def reject(channel: int, tag: int) -> bytes:
+    """Return the frame that gives a delivery up, so that the broker dead-letters it."""
+    return _ACK.pack(METHOD, channel, 13, BASIC, REJECT, tag, 0, 0xCE)
 
 
 def publish(channel: int, exchange: str, routing_key: str, message: Publishable, frame_max: int) -> bytes:

@@ -3,6 +3,8 @@
     publishers -> holdfast.<app>  (fanout) -> holdfast.<app>.00                            one partition
     publishers -> holdfast.<app>  (fanout) -> holdfast.<app>.hash -> holdfast.<app>.00…    more
 
+    hosts -> holdfast.<app>.activities  (direct) -> holdfast.<app>.activity.<queue>        activities on queues
+
 A key's messages stay in order only while its partition stays the same. The broker lays the partitions out on
 a ring in the order in which they are bound, and again in the order of their names when it restarts; so they
 are bound in the order of their names, before the first message can come, and never anew: an app keeps the
@@ -27,6 +29,12 @@ from holdfast.schemas.errors import AppError, BrokerError
 DELIVERY_LIMIT = 100
 """Deliveries after which the broker takes a message for poison; a backstop, workers count for themselves."""
 
+ACTIVITY_DELIVERY_LIMIT = 20
+"""Deliveries after which the broker takes a request for poison: so often its worker died of it, or with it."""
+
+ACTIVITY_TIME_LIMIT = 86_400
+"""Seconds that a worker may be busy with one request before newer brokers take it for dead (30 minutes by default)."""
+
 WEIGHT = "1"
 """Points of a partition on the ring; the broker spreads keys evenly over points, however few."""
 
@@ -41,10 +49,14 @@ _UNLIMITED_QUEUE: FieldTable = {
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The names of an app's exchanges and queues; ``AppError`` if it is to have no or over 100 partitions."""
+    """The names of an app's exchanges and queues; ``AppError`` if it is to have no or over 100 partitions.
+
+    ``activities`` are the names by which the app's activities call their queues.
+    """
 
     app: str
     partitions: int = 1
+    activities: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.partitions <= 100:
@@ -89,6 +101,15 @@ class Topology:
         """The topic exchange of committed events."""
         return f"{self.exchange}.events"
 
+    @property
+    def activity_exchange(self) -> str:
+        """The direct exchange of requests to run activities; the routing key is the queue as the app calls it."""
+        return f"{self.exchange}.activities"
+
+    def activity_queue(self, name: str) -> str:
+        """Return the full name of a queue of activities."""
+        return f"{self.exchange}.activity.{name}"
+
 
 async def declare(connection: Connection, topology: Topology) -> None:
     """Bring an app's exchanges and queues into being; what is there already stays as it is.
@@ -103,6 +124,30 @@ async def declare(connection: Connection, topology: Topology) -> None:
     await _declare_exchanges(connection, topology)
     await _declare_partitions(connection, topology, topology.partitions)
     await _bind(connection, topology)
+    await declare_activities(connection, topology)
+
+
+async def declare_activities(connection: Connection, topology: Topology) -> None:
+    """Bring the queues of an app's activities into being; raises as ``declare``."""
+    if not topology.activities:
+        return
+    async with _channel(connection, f"cannot declare the activity queues of {topology.app}") as channel:
+        await channel.exchange_declare(topology.activity_exchange, exchange_type="direct", durable=True)
+        for name in topology.activities:
+            queue = topology.activity_queue(name)
+            await channel.queue_declare(queue, durable=True, arguments=_activity_arguments(topology))
+            await channel.queue_bind(queue, topology.activity_exchange, routing_key=name)
+
+
+def _activity_arguments(topology: Topology) -> FieldTable:
+    return {
+        "x-queue-type": "quorum",
+        "x-delivery-limit": ACTIVITY_DELIVERY_LIMIT,
+        "x-consumer-timeout": ACTIVITY_TIME_LIMIT * 1000,
+        "x-dead-letter-exchange": topology.dead,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
 
 
 async def _declare_exchanges(connection: Connection, topology: Topology) -> None:

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from holdfast.processor.cli import (
+    activities,
     dead_letters,
     history,
     instances,
@@ -105,6 +106,7 @@ _add(
     {
         "migrate": migrate.migrate,
         "worker": worker.worker,
+        "activities": activities.activities,
         "publish": publish.publish,
         "instances": instances.instances,
         "show": show.show,

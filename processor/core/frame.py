@@ -271,8 +271,8 @@ def _not_awaitable(value: object) -> TypeError:
         return TypeError(f"object {type(value).__name__} can't be used in 'await' expression")
     return TypeError(
         f"a workflow cannot await a {type(value).__name__}: it awaits activities, routines, subflows, receive(), "
-        "send(), delay(), first_of(), gather(), checkpoint() and the like; put other asynchronous code into an activity, or make the "
-        "function a @routine"
+        "send(), delay(), first_of(), gather(), checkpoint() and the like; put other asynchronous code into an "
+        "activity, or make the function a @routine"
     )
 
 

@@ -76,39 +76,48 @@ async def run(
     attempt = 0
     while True:
         attempt += 1
-        _current.set(
-            ActivityContext(
-                instance_id=instance_id,
-                idempotency_key=idempotency_key,
-                attempt=attempt,
-                participants=participants,
-            )
+        context = ActivityContext(
+            instance_id=instance_id,
+            idempotency_key=idempotency_key,
+            attempt=attempt,
+            participants=participants,
         )
+        trying = try_once(activity, call, context, unit=unit, environment=environment)
         try:
             if activity.timeout is None:
-                return Returned(await _attempt(activity, call, unit, environment)), attempt
+                return Returned(await trying), attempt
             async with asyncio.timeout(activity.timeout.total_seconds()):
-                return Returned(await _attempt(activity, call, unit, environment)), attempt
+                return Returned(await trying), attempt
         except BaseException as error:
-            if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)) or is_cancelled(error):
+            if ends_the_task(error):
                 raise
             # Whatever an activity raises goes on at its await, but a transaction that is gone takes the burst along.
             if unit is not None and isinstance(error, StorageError):
                 raise
-            if attempt >= activity.retry.attempts or not isinstance(error, activity.retry.on):
+            if not activity.retry.tries_again(attempt, error):
                 return Raised(error), attempt
             await environment.sleep(activity.retry.wait(attempt))
 
 
-def is_cancelled(error: BaseException) -> bool:
-    """Whether this burst is being cancelled, rather than something that the activity waited for."""
+def ends_the_task(error: BaseException) -> bool:
+    """Whether an error is no outcome of an activity, but the end of who runs it."""
+    if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+        return True
+    # What an activity waits for may be cancelled too, which is the activity's own affair.
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
-async def _attempt(
-    activity: Activity[Any, Any], call: ActivityCall[Any], unit: UnitOfWork | None, environment: Environment
+async def try_once(
+    activity: Activity[Any, Any],
+    call: ActivityCall[Any],
+    context: ActivityContext,
+    *,
+    unit: UnitOfWork | None = None,
+    environment: Environment,
 ) -> object:
+    """Call an activity's function once and return what it returns; it can ask for ``context``."""
+    _current.set(context)
     if unit is not None:
         async with unit.savepoint() as transaction:
             return await activity.function(transaction, *call.args, **call.kwargs)

@@ -61,7 +61,7 @@ class ActivityCalls:
     async def withdraw(self, asks: Sequence[Ask]) -> None:
         """Cancel the activities of asks that were taken back, and record how they ended."""
         for ask, outcome, attempts in await self._running.cancel([ask.path for ask in asks]):
-            await self._end(ask, outcome, attempts)
+            await self.end(ask, outcome, attempts)
 
     async def stop(self) -> None:
         """Cancel all: the burst is over."""
@@ -78,7 +78,7 @@ class ActivityCalls:
             outcome, attempts = await self._scopes.bound(ask, running)
         except TimeoutError as error:
             outcome, attempts = Raised(error), 1
-        await self._end(ask, outcome, attempts)
+        await self.end(ask, outcome, attempts)
 
     async def _run_side_by_side(self, asks: Sequence[Ask]) -> None:
         """Start what does not run yet, and wait for the first to end; record activities run one at a time."""
@@ -103,7 +103,7 @@ class ActivityCalls:
             stopped = await self._running.cancel([ask.path for ask in self._running])
             ended = [(ask, Raised(error), attempts) for ask, _, attempts in stopped]
         for ask, outcome, attempts in ended:
-            await self._end(ask, outcome, attempts)
+            await self.end(ask, outcome, attempts)
 
     async def commit_earlier(self, ask: Ask) -> None:
         """Commit an activity's result before the next one starts, where each has a transaction of its own."""
@@ -118,7 +118,7 @@ class ActivityCalls:
             activity = self._runtime.app.activities[call.activity]
             running = self._run(activity, ask, await self._writer.sql.unit(), call)
             outcome, attempts = await self._writer.sql.bound(running, where(ask))
-            self._record(ask, call, outcome, attempts)
+            self.record(ask, outcome, attempts, call)
             if isinstance(outcome, Raised):
                 raise UnhandledError(outcome.error, where(ask))
 
@@ -130,16 +130,16 @@ class ActivityCalls:
             activity,
             call,
             instance_id=self._writer.instance_id,
-            idempotency_key=self._key(ask, call),
+            idempotency_key=self.key(ask, call),
             unit=unit,
             environment=self._runtime.environment,
             participants=self._writer.participants.objects,
         )
 
-    async def _end(self, ask: Ask, outcome: Returned | Raised, attempts: int) -> None:
+    async def end(self, ask: Ask, outcome: Returned | Raised, attempts: int) -> None:
         """Record how an activity ended, and answer its ask if it has not been taken back meanwhile."""
         self._writer.unwritten.has_activity = True
-        self._record(ask, _call(ask), outcome, attempts)
+        self.record(ask, outcome, attempts)
         if not self._asks.is_pending(ask):
             return
         self._asks.answer(ask, outcome)
@@ -147,11 +147,15 @@ class ActivityCalls:
         if activity is not None and activity.persist_on_close and self._scopes.may_persist(ask):
             await self._writer.persist("persist_on_close", self._asks.machine)
 
-    def _record(self, ask: Ask, call: ActivityCall[Any], outcome: Returned | Raised, attempts: int) -> None:
+    def record(
+        self, ask: Ask, outcome: Returned | Raised, attempts: int, call: ActivityCall[Any] | None = None
+    ) -> None:
+        """Record how an activity ended: the one that the ask calls, or another ``call`` in its place."""
+        call = call or _call(ask)
         about: dict[str, Any] = {
             "where": where(ask),
             "activity": call.activity,
-            "idempotency_key": self._key(ask, call),
+            "idempotency_key": self.key(ask, call),
             "attempts": attempts,
         }
         types = self._runtime.app.types
@@ -163,7 +167,9 @@ class ActivityCalls:
         else:
             self._writer.record(ActivityFailed(**about, error=encode_value(outcome.error, types)))
 
-    def _key(self, ask: Ask, call: ActivityCall[Any]) -> str:
+    def key(self, ask: Ask, call: ActivityCall[Any] | None = None) -> str:
+        """Return the idempotency key of the call that an ask is, or of another one in its place."""
+        call = call or _call(ask)
         return idempotency_key(self._writer.instance_id, ask.path, ask.step, ask.visit, call.activity)
 
     def _activity(self, ask: Ask) -> Activity[Any, Any] | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from holdfast.events.types import BookmarkClosed, MessageReceived, SubflowEnded, TimerFired, Where
+from holdfast.events.types import BookmarkClosed, BookmarkOpened, MessageReceived, SubflowEnded, TimerFired, Where
 from holdfast.processor.core import bookmarks
 from holdfast.processor.core.machine import ROOT, Ask, Machine
 from holdfast.processor.core.outcomes import Raised, Returned
@@ -90,21 +90,26 @@ class Asks:
 
     def bookmarks_of(self, ask: Ask) -> tuple[str, ...]:
         """Return the open bookmarks of an ask."""
-        return tuple(name for name in self._writer.state.bookmarks if bookmarks.belongs(name, ask))
+        return tuple(name for name in self._open() if bookmarks.belongs(name, ask))
 
     def abandoned(self) -> list[str]:
         """Return the open bookmarks whose asks were taken back."""
-        closed: set[str] = set()
-        for event in self._writer.unwritten.events:
-            if isinstance(event, MessageReceived | TimerFired | SubflowEnded):
-                closed.update(event.closes)
-            elif isinstance(event, BookmarkClosed):
-                closed.add(event.bookmark)
         return [
-            name
-            for name in self._writer.state.bookmarks
-            if name not in closed and not any(bookmarks.belongs(name, ask) for ask in self._pending.values())
+            name for name in self._open() if not any(bookmarks.belongs(name, ask) for ask in self._pending.values())
         ]
+
+    def _open(self) -> Iterable[str]:
+        """Return the names of the bookmarks that are open now, with what the batch has changed so far."""
+        names = dict.fromkeys(self._writer.state.bookmarks)
+        for event in self._writer.unwritten.events:
+            if isinstance(event, BookmarkOpened):
+                names[event.bookmark] = None
+            elif isinstance(event, BookmarkClosed):
+                names.pop(event.bookmark, None)
+            elif isinstance(event, MessageReceived | TimerFired | SubflowEnded):
+                for name in event.closes:
+                    names.pop(name, None)
+        return names
 
     def place(self, default_line: int) -> Where:
         """Return where the root frame stands."""

@@ -164,7 +164,7 @@ class Holding:
                 return True
         if timer is not None:
             self.mailbox.take_timer(timer)
-            instance.fire(timer)
+            await instance.fire(timer)
             await self.run()
             return True
         if self.mailbox.arrived:

@@ -15,7 +15,8 @@ import structlog
 
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.holding import STORAGE_PAUSE, Holding
-from holdfast.processor.engine.provider import AlreadyConsumed, InboxVerdict, Intake, RouteKind
+from holdfast.processor.engine.provider import AlreadyConsumed, InboxVerdict, Intake, Route, RouteKind
+from holdfast.schemas.activity_messages import ActivityRequest, ActivityResult, lost
 from holdfast.schemas.errors import InstanceLockLost, InvalidMessage, KeyInUse, StorageError
 
 if TYPE_CHECKING:
@@ -229,6 +230,12 @@ class Lanes:
     async def _dead_letter(self, arrival: Arrival, reason: str, detail: str) -> None:
         envelope = arrival.envelope
         log.warning("dead letter", reason=reason, detail=detail, message_id=envelope.message_id)
+        if envelope.type == ActivityRequest.message_type and envelope.key:
+            # Its instance waits for an answer, and nobody else is going to give one.
+            answer = Intake(
+                envelope=lost(envelope.key, f"the request became a dead letter: {reason}"), verdict="buffered"
+            )
+            self._wake(await self._runtime.take_in.put(answer))
         await self.keep(arrival, "dead_lettered", reason=reason, detail=detail)
 
     async def keep(self, arrival: Arrival, verdict: InboxVerdict, **about: Any) -> None:
@@ -238,6 +245,17 @@ class Lanes:
         if route.kind is RouteKind.REUSED and verdict != "dead_lettered":
             await self._dead_letter(arrival, "message_id_reused", "the message id came before with another body")
             return
+        if (
+            verdict == "buffered"
+            and route.kind is RouteKind.NONE
+            and arrival.envelope.type == ActivityResult.message_type
+        ):
+            # The bookmark of a request is open before the request leaves, so nobody is going to wait for it.
+            await self._runtime.take_in.put(Intake(envelope=arrival.envelope, verdict="rejected", reason="late"))
         arrival.settle()
+        self._wake(route)
+
+    def _wake(self, route: Route) -> None:
+        """Have an instance looked at that a stored message turned out to concern."""
         if route.kind in (RouteKind.BOOKMARK, RouteKind.NON_PERSISTED) and route.instance_id is not None:
             self._engine.spawn(self._engine.wake(route.instance_id))

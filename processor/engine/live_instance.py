@@ -15,6 +15,7 @@ from datetime import datetime
 import orjson
 
 from holdfast.events.types import (
+    ActivityRequested,
     BookmarkClosed,
     BookmarkOpened,
     CancelRequested,
@@ -38,6 +39,7 @@ from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.asks import Asks, where
 from holdfast.processor.engine.persistence_point import encode_result, encode_value, images_of
 from holdfast.processor.engine.provider import Loaded
+from holdfast.processor.engine.queued import QueuedCalls
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.scopes import Scopes
 from holdfast.processor.engine.sending import Sending
@@ -59,6 +61,7 @@ from holdfast.processor.language.awaitables import (
 from holdfast.processor.language.program import Program
 from holdfast.processor.language.workflow import Workflow
 from holdfast.projections.instance import InstanceState
+from holdfast.schemas.activity_messages import ActivityResult
 from holdfast.schemas.control import Command
 from holdfast.schemas.errors import CompensationFailed, ContinuedAsNew, KeyInUse, ProgramUnresolvable
 from holdfast.schemas.message import Message
@@ -93,6 +96,7 @@ class LiveInstance:
         self._asks = Asks(self._writer, runtime.now)
         self._scopes = Scopes(runtime, self._asks, self._writer, workflow.persistence)
         self._activities = ActivityCalls(runtime, self._asks, self._writer, self._scopes)
+        self._queued = QueuedCalls(runtime, self._asks, self._writer, self._activities)
         self._sending = Sending(runtime, self._asks, self._writer)
         self._subflows = Subflows(runtime, self._asks, self._writer, workflow)
         self._inner = inner or {}
@@ -139,6 +143,9 @@ class LiveInstance:
     async def receive(self, bookmark: str, arrival: Arrival, message: Message) -> None:
         """Resume a bookmark with a message."""
         ask = self._asks.at(bookmark)
+        if isinstance(message, ActivityResult):
+            await self._queued.receive(ask, arrival, message)
+            return
         envelope = arrival.envelope
         self._writer.take(arrival)
         if isinstance(message, SubflowResult):
@@ -161,7 +168,7 @@ class LiveInstance:
             await self._scopes.receive(ask, arrival)
         self._asks.answer(ask, bookmarks.by_message(ask, bookmark, message))
 
-    def fire(self, bookmark: str) -> None:
+    async def fire(self, bookmark: str) -> None:
         """Resume a bookmark whose timer is due."""
         ask = self._asks.at(bookmark)
         self._writer.record(
@@ -172,7 +179,10 @@ class LiveInstance:
                 due=self.state.bookmarks[bookmark].due or "",
             )
         )
-        self._asks.answer(ask, bookmarks.by_timer(ask, bookmark))
+        if not isinstance(ask.awaited, ActivityCall):
+            self._asks.answer(ask, bookmarks.by_timer(ask, bookmark))
+        elif bookmark.endswith(":timeout"):
+            await self._queued.time_out(ask)
 
     def resume(self, arrival: Arrival, command: Command) -> None:
         """Let a suspended instance go on; it is durable with the next persistence point."""
@@ -237,6 +247,7 @@ class LiveInstance:
         await self._activities.withdraw(taken_back)
         self._subflows.withdraw(taken_back)
         self._subflows.leave()
+        self._queued.withdraw(taken_back)
         outcome = self._asks.machine.outcome
         if outcome is not None:
             return await self._end(outcome)
@@ -250,15 +261,22 @@ class LiveInstance:
                 return True
         if served:
             return False
-        calls = [ask for ask in asks if isinstance(ask.awaited, ActivityCall)]
-        if not calls:
+        calls = [ask for ask in asks if isinstance(ask.awaited, ActivityCall) and not self._asks.bookmarks_of(ask)]
+        run_here = [ask for ask in calls if not self._queued.serves(ask)]
+        if not run_here:
             return await self._idle()
-        starts = [ask for ask in asks if isinstance(ask.awaited, SubflowCall) and not self._asks.bookmarks_of(ask)]
-        if starts:
-            await self._wait(starts, idle=False)
+        early = [ask for ask in asks if self._begins_elsewhere(ask)]
+        if early:
+            await self._wait(early, idle=False)
         else:
-            await self._activities.serve(calls)
+            await self._activities.serve(run_here)
         return False
+
+    def _begins_elsewhere(self, ask: Ask) -> bool:
+        """Whether an ask has something begin elsewhere that need not wait for what runs here."""
+        if not isinstance(ask.awaited, SubflowCall) and not self._queued.serves(ask):
+            return False
+        return self._scopes.may_persist(ask) and not self._asks.bookmarks_of(ask)
 
     def _refuse(self, ask: Ask) -> bool:
         """Answer an ask that makes no sense where it stands; False if it does make sense."""
@@ -328,14 +346,21 @@ class LiveInstance:
             try:
                 if isinstance(ask.awaited, SubflowCall):
                     self._subflows.start(ask)
+                elif self._queued.serves(ask):
+                    self._queued.request(ask)
                 else:
                     unwritten.events += bookmarks.opened(ask, self._asks.asked_at(ask))
             except Exception as error:  # noqa: BLE001  What it is to wait for makes no sense, and that is the caller's.
                 unwritten.back_to(before)
                 self._asks.answer(ask, Raised(error))
                 return False
+        reason: Reason = "idle"
+        if unwritten.children:
+            reason = "subflow"
+        elif any(isinstance(event, ActivityRequested) for event in unwritten.events):
+            reason = "activity_intent"
         try:
-            await self._writer.persist("subflow" if unwritten.children else "idle", self._asks.machine, idle=idle)
+            await self._writer.persist(reason, self._asks.machine, idle=idle)
         except KeyInUse as error:
             ask = self._refused(asks, error)
             self._take_back(before, ask, error)

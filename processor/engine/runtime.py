@@ -81,7 +81,9 @@ class Runtime:
         self.wake: Callable[[UUID], None] = _wake_nobody
         self.lease_in_doubt = asyncio.Event()
         self.host_id = environment.new_id()
-        self.out_exchange = f"holdfast.{app.name}.out"
+        self.app_exchange = f"holdfast.{app.name}"
+        self.out_exchange = f"{self.app_exchange}.out"
+        self.activity_exchange = f"{self.app_exchange}.activities"
         self._machine = machine
         self._process_id = process_id
         self._programs = {w.program.hash: (w, w.program) for w in app.workflows.values()}

@@ -22,6 +22,7 @@ from holdfast.processor.engine.persistence_point import encode_value
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.writer import Writer
 from holdfast.processor.language.awaitables import (
+    ActivityCall,
     Checkpoint,
     ContinueAsNew,
     Delay,
@@ -108,6 +109,10 @@ class Scopes:
             name = "transacted_receive()"
         elif isinstance(awaited, SubflowCall) and awaited.mode != "run":
             name = f"{awaited.mode}()"
+        elif isinstance(awaited, ActivityCall):
+            activity = self._runtime.app.activities.get(awaited.activity)
+            if activity is not None and activity.queue is not None:
+                name = f"{activity.name}(), which is on a queue,"
         if self._open:
             return self._objection_in_scope(ask, name)
         if name in ("checkpoint()", "continue_as_new()", "transacted_receive()", "start()", "spawn()") and (

@@ -23,7 +23,7 @@ from holdfast.processor.language.awaitables import ActivityCall
 from holdfast.projections.instance import fold, initial
 from holdfast.schemas.errors import CommitRefused, KeyInUse
 
-Mark = tuple[int, int]
+Mark = tuple[int, int, int]
 """How many events and children a batch has."""
 
 BeforeCommit = Callable[[], Awaitable[None]]
@@ -43,11 +43,11 @@ class Unwritten:
 
     def mark(self) -> Mark:
         """Return how far the batch has come."""
-        return len(self.events), len(self.children)
+        return len(self.events), len(self.children), len(self.outgoing)
 
     def back_to(self, mark: Mark) -> None:
-        """Drop the events and children since then."""
-        del self.events[mark[0] :], self.children[mark[1] :]
+        """Drop the events, children and messages since then."""
+        del self.events[mark[0] :], self.children[mark[1] :], self.outgoing[mark[2] :]
 
 
 class Writer:

@@ -46,6 +46,10 @@ class Retry:
             if getattr(self, name) < timedelta(0):
                 raise AppError(f"Retry({name}={getattr(self, name)}): a wait cannot be negative")
 
+    def tries_again(self, attempt: int, error: BaseException) -> bool:
+        """Whether there is another call after the ``attempt``-th, counted from 1, failed with ``error``."""
+        return attempt < self.attempts and isinstance(error, self.on)
+
     def wait(self, attempt: int) -> float:
         """Return the seconds to wait after the ``attempt``-th call failed, counted from 1."""
         bound = self.max_delay.total_seconds()

@@ -23,10 +23,11 @@ from holdfast.processor.language.routine import RESERVED, Routine, reachable
 from holdfast.processor.language.subflows import NOT_IN_RUN, run
 from holdfast.processor.language.transaction import Transaction
 from holdfast.processor.language.workflow import OnUnhandled, Persistence, Workflow
+from holdfast.schemas.activity_messages import ActivityHeartbeat, ActivityResult
 from holdfast.schemas.errors import AppError, CompileError, InvalidMessage
 from holdfast.schemas.identifiers import check_name
 from holdfast.schemas.message import Message
-from holdfast.schemas.results import ActivityResult, SubflowResult
+from holdfast.schemas.results import SubflowResult
 from holdfast.schemas.values import Types, declarable
 
 P = ParamSpec("P")
@@ -37,8 +38,8 @@ K = TypeVar("K", bound=Participant)
 _APP_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
-RESULTS = (SubflowResult, ActivityResult)
-"""The message types that Holdfast itself sends to instances."""
+RESULTS = (SubflowResult, ActivityResult, ActivityHeartbeat)
+"""The message types by which an app hears of subflows and of activities on queues."""
 
 
 class App:
@@ -285,6 +286,11 @@ class App:
 
     def _definitions(self) -> list[Definition]:
         return [*self.workflows.values(), *(r.definition for r in self.routines.values())]
+
+    @property
+    def activity_queues(self) -> tuple[str, ...]:
+        """The queues that its activities are on, in the order of their names."""
+        return tuple(sorted({a.queue for a in self.activities.values() if a.queue is not None}))
 
     @cached_property
     def starts(self) -> Mapping[str, Workflow]:

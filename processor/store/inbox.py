@@ -162,6 +162,11 @@ def columns(envelopes: Sequence[Envelope]) -> dict[str, list[Any]]:
     }
 
 
+async def reject_late(connection: Connection, app: str, message_ids: Sequence[str]) -> None:
+    """Give stored results of activities that nobody waits for the verdict ``rejected: late``."""
+    await connection.execute(_SQL["reject_late"], {"app": app, "message_ids": list(message_ids)})
+
+
 def stored_message(row: Sequence[Any]) -> StoredMessage:
     """Return the message of a row.
 

@@ -7,7 +7,8 @@ from datetime import datetime
 from uuid import UUID
 
 from holdfast.processor.engine.provider import RouteKind, Runnable, StoredMessage, Wakeups
-from holdfast.processor.store.memory_tables import InboxRow, InstanceRow, Tables
+from holdfast.processor.store.memory_tables import InboxRow, InstanceRow, Tables, settle
+from holdfast.schemas.activity_messages import ActivityResult
 from holdfast.schemas.message import Envelope
 
 
@@ -86,6 +87,8 @@ def _consider(
     elif started is not None:
         if started[0] in awake:
             found.setdefault(started[0], Runnable(instance_id=started[0], why="start"))
+    elif envelope.type == ActivityResult.message_type:
+        settle(left, "rejected", reason="late")
     else:
         known = tables.route_by_key(envelope)
         if known.kind is RouteKind.FINISHED and known.instance_id is not None:

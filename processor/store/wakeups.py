@@ -13,7 +13,8 @@ from uuid import UUID
 
 from holdfast.processor.engine.provider import Runnable, StoredMessage, Wakeups
 from holdfast.processor.store.connections import Connection, one
-from holdfast.processor.store.inbox import reject_left_over, stored_message
+from holdfast.processor.store.inbox import reject_late, reject_left_over, stored_message
+from holdfast.schemas.activity_messages import ActivityResult
 from holdfast.schemas.postgres.statements import load
 
 _SQL = load(__package__)
@@ -91,6 +92,7 @@ class Sweep:
                 "app": self._app,
                 "host_id": host_id,
                 "start_types": list(start_types),
+                "result_type": ActivityResult.message_type,
                 "after": self._after,
                 "page": PAGE,
             },
@@ -100,10 +102,13 @@ class Sweep:
         end, size = rows[0][:2]
         found: dict[UUID | int, Runnable] = {}
         closed: set[UUID] = set()
+        late: list[str] = []
         self._after = end if size == PAGE else 0
         for _, _, why, taker, sequence, *message in rows:
             if why == "finished":
                 closed.add(taker)
+            elif why == "late":
+                late.append(message[1])
             elif why is not None and len(found) == limit:
                 self._after = sequence - 1
                 break
@@ -113,4 +118,6 @@ class Sweep:
                 found[sequence] = Runnable(message=stored_message([sequence, *message]), why=why)
         if closed:
             await reject_left_over(connection, sorted(closed))
+        if late:
+            await reject_late(connection, self._app, late)
         return list(found.values())

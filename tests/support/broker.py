@@ -95,6 +95,11 @@ class Broker:
         )
         return inbox.consumer
 
+    def consume_queue(self, inbox: Inbox, queue: str) -> Consumer:
+        """Describe a consumer of any queue; entering it consumes."""
+        inbox.consumer = Consumer(self.connection, queue, inbox, random=dice())
+        return inbox.consumer
+
     async def publish(self, messages: Iterable[Envelope]) -> None:
         """Publish messages to the app; each must be confirmed."""
         sent = [await self.publisher.send(self.topology.exchange, "", message) for message in messages]
@@ -118,9 +123,11 @@ async def library(connection: Connection) -> AsyncIterator[AbstractChannel]:
 
 
 @asynccontextmanager
-async def running_broker(url: str, app: str, partitions: int = 1) -> AsyncIterator[Broker]:
+async def running_broker(
+    url: str, app: str, partitions: int = 1, activities: tuple[str, ...] = ()
+) -> AsyncIterator[Broker]:
     """Give a declared app, and remove it at the end."""
-    topology = Topology(app, partitions)
+    topology = Topology(app, partitions, activities)
     async with connect(url) as connection, connect(url) as publishing:
         try:
             await declare(connection, topology)
@@ -132,7 +139,8 @@ async def running_broker(url: str, app: str, partitions: int = 1) -> AsyncIterat
 async def remove(connection: Connection, topology: Topology) -> None:
     """Remove an app's queues and exchanges."""
     async with asyncio.timeout(PATIENCE), library(connection) as channel:
-        for queue in (*topology.queues, topology.dead, topology.control):
+        activities = map(topology.activity_queue, topology.activities)
+        for queue in (*topology.queues, topology.dead, topology.control, *activities):
             await channel.queue_delete(queue)
         for exchange in (
             topology.exchange,
@@ -140,5 +148,6 @@ async def remove(connection: Connection, topology: Topology) -> None:
             topology.dead,
             topology.out,
             topology.events,
+            topology.activity_exchange,
         ):
             await channel.exchange_delete(exchange)

@@ -253,6 +253,11 @@ set verdict = 'rejected', reason = 'completed', body = null, instance_id = l.ins
 from left_over l
 where m.app = l.app and m.message_id = l.message_id and coalesce(m.verdict, '') = 'buffered';
 
+-- name: reject_late
+update holdfast.inbox
+set verdict = 'rejected', reason = 'late', body = null
+where app = %(app)s and message_id = any(%(message_ids)s::text[]) and verdict = 'buffered';
+
 -- name: attempt
 insert into holdfast.attempts (app, message_id, attempts)
 select %(app)b, m.message_id, 1

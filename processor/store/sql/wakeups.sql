@@ -134,7 +134,8 @@ limit %(limit)b::int;
 
 -- name: look_through_inbox
 -- One page of what is buffered, in order of age: what an open bookmark waits for, what starts a workflow
--- or once started an instance that was never persisted, and what came too late for a closed instance.
+-- or once started an instance that was never persisted, what came too late for a closed instance, and results of
+-- activities that nobody waits for any more: who is to get one waits for it before it can come.
 -- The first row tells where the page ends and how long it was.
 with page as materialized (
     select *
@@ -153,6 +154,7 @@ with page as materialized (
         case
             when b.instance_id is not null then 'message'
             when n.instance_id is not null then 'start'
+            when m.type = %(result_type)b then 'late'
             when i.is_completed then 'finished'
             when i.instance_id is null and m.instance_id is null and m.type = any(%(start_types)b::text[]) then 'start'
         end as why,

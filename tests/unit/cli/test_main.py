@@ -13,6 +13,7 @@ ID = "0199c1a2-0000-7000-8000-000000000000"
 COMMANDS = (
     "migrate",
     "worker",
+    "activities",
     "publish",
     "instances",
     "show",

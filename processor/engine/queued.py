@@ -1,0 +1,178 @@
+"""Activities on queues: requests to activity workers, and what they answer, while the instance waits at bookmarks.
+
+Each attempt is a request of its own, a message that leaves with the commit of its intent. The worker's result comes as
+a message to the bookmark ``<frame>.<visit>``, which waits for nothing but the result of that one request; a timer
+``…:timeout`` bounds the attempt. After an attempt that failed the instance waits at the timer ``…:retry``.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+from holdfast.events.types import (
+    ActivityDelayed,
+    ActivityRequested,
+    BookmarkClosed,
+    BookmarkOpened,
+)
+from holdfast.processor.core import bookmarks
+from holdfast.processor.core.machine import Ask
+from holdfast.processor.core.outcomes import Raised, Returned
+from holdfast.processor.engine.activity_calls import ActivityCalls
+from holdfast.processor.engine.arrival import Arrival
+from holdfast.processor.engine.asks import Asks, where
+from holdfast.processor.engine.persistence_point import encode_value
+from holdfast.processor.engine.provider import Outgoing
+from holdfast.processor.engine.runtime import Runtime
+from holdfast.processor.engine.writer import Writer
+from holdfast.processor.language.activity import Activity
+from holdfast.processor.language.awaitables import ActivityCall
+from holdfast.projections.instance import fold
+from holdfast.schemas.activity_messages import ActivityRequest, ActivityResult
+from holdfast.schemas.errors import Cancelled, NotPersistable, UnreadableValue
+from holdfast.schemas.identifiers import outgoing_message_id
+from holdfast.schemas.values import decode, encode
+
+
+class QueuedCalls:
+    """The calls of one instance that activity workers do."""
+
+    def __init__(self, runtime: Runtime, asks: Asks, writer: Writer, calls: ActivityCalls) -> None:
+        self._runtime = runtime
+        self._asks = asks
+        self._writer = writer
+        self._calls = calls
+
+    def serves(self, ask: Ask) -> bool:
+        """Whether an ask is a call of an activity on a queue."""
+        return isinstance(ask.awaited, ActivityCall) and self._queue(ask) is not None
+
+    def request(self, ask: Ask) -> None:
+        """Put the request for the next attempt into the batch, and open the bookmarks at which the call waits.
+
+        Raises ``NotPersistable`` for arguments without a stored form, ``OverflowError`` for a timeout out of reach.
+        """
+        activity = self._runtime.app.activities[_call(ask).activity]
+        request = self._request(ask, activity)
+        about: dict[str, Any] = {"where": where(ask), "activity": activity.name, "idempotency_key": request.call}
+        name = bookmarks.prefix(ask)
+        self._writer.record(
+            ActivityRequested(**about, attempt=request.attempt, queue=activity.queue or "", message_id=request.request)
+        )
+        self._writer.unwritten.outgoing.append(
+            Outgoing(
+                message_id=request.request,
+                exchange=self._runtime.activity_exchange,
+                routing_key=activity.queue or "",
+                type=request.message_type,
+                key=request.correlation_key,
+                body=request.model_dump_json().encode(),
+            )
+        )
+        self._writer.record(
+            BookmarkOpened(
+                where=where(ask),
+                bookmark=name,
+                kind="activity",
+                message_type=ActivityResult.message_type,
+                correlation_key=request.request,
+            )
+        )
+        if request.deadline is not None:
+            self._open_timer(ask, "timeout", request.deadline)
+
+    async def receive(self, ask: Ask, arrival: Arrival, result: ActivityResult) -> None:
+        """Take the result of the attempt that the call waits for."""
+        self._writer.take(arrival)
+        for name in self._asks.bookmarks_of(ask):
+            self._writer.record(BookmarkClosed(where=where(ask), bookmark=name))
+        await self._end(ask, self._outcome(result))
+
+    async def time_out(self, ask: Ask) -> None:
+        """Let the attempt fail whose time is over; its timer has been recorded."""
+        activity = self._runtime.app.activities.get(_call(ask).activity)
+        limit = "" if activity is None else f" within {activity.timeout}"
+        await self._end(ask, Raised(TimeoutError(f"activity {_call(ask).activity} gave no result{limit}")))
+
+    def withdraw(self, asks: list[Ask]) -> None:
+        """Record that calls were cancelled; what was requested cannot be recalled, but its result is late."""
+        for ask in asks:
+            if not self.serves(ask):
+                continue
+            attempts = self._attempts(ask)
+            if attempts:
+                self._calls.record(ask, Raised(Cancelled()), attempts)
+
+    async def _end(self, ask: Ask, outcome: Returned | Raised) -> None:
+        """Record how an attempt ended; have it tried again, or answer the call."""
+        activity = self._runtime.app.activities.get(_call(ask).activity)
+        attempts = self._attempts(ask)
+        if isinstance(outcome, Raised) and activity is not None and activity.retry.tries_again(attempts, outcome.error):
+            self._delay(ask, outcome.error, attempts, activity.retry.wait(attempts))
+        else:
+            await self._calls.end(ask, outcome, attempts)
+
+    def _delay(self, ask: Ask, error: BaseException, attempts: int, seconds: float) -> None:
+        due = self._runtime.now() + timedelta(seconds=seconds)
+        self._writer.record(
+            ActivityDelayed(
+                where=where(ask),
+                activity=_call(ask).activity,
+                idempotency_key=self._calls.key(ask),
+                attempts=attempts,
+                error=encode_value(error, self._runtime.app.types),
+                due=due.isoformat(),
+            )
+        )
+        self._open_timer(ask, "retry", due)
+
+    def _request(self, ask: Ask, activity: Activity[Any, Any]) -> ActivityRequest:
+        writer, call = self._writer, _call(ask)
+        try:
+            given: dict[str, Any] = encode({"args": list(call.args), "kwargs": call.kwargs}, self._runtime.app.types)
+        except NotPersistable as error:
+            raise NotPersistable(
+                variable=f"{error.variable} of {activity.name}",
+                path=error.path,
+                type_name=error.type_name,
+                mend=error.mend,
+                line=ask.line,
+            ) from None
+        return ActivityRequest(
+            request=outgoing_message_id(writer.instance_id, writer.state.version + 1, len(writer.unwritten.outgoing)),
+            activity=activity.name,
+            **given,
+            call=self._calls.key(ask),
+            attempt=self._attempts(ask) + 1,
+            instance_id=writer.instance_id,
+            workflow=writer.loaded.workflow,
+            reply_to=self._runtime.app_exchange,
+            deadline=None if activity.timeout is None else self._runtime.now() + activity.timeout,
+            heartbeat=None if activity.heartbeat is None else activity.heartbeat.total_seconds(),
+        )
+
+    def _outcome(self, result: ActivityResult) -> Returned | Raised:
+        tree = result.result if result.outcome == "completed" else result.error
+        try:
+            value = decode({"value": tree}, self._runtime.app.types)["value"]
+        except UnreadableValue as error:
+            return Raised(error)
+        return Raised(value) if result.outcome == "failed" and isinstance(value, BaseException) else Returned(value)
+
+    def _open_timer(self, ask: Ask, name: str, due: datetime) -> None:
+        bookmark = f"{bookmarks.prefix(ask)}:{name}"
+        self._writer.record(BookmarkOpened(where=where(ask), bookmark=bookmark, kind="timer", due=due.isoformat()))
+
+    def _attempts(self, ask: Ask) -> int:
+        """Return how many attempts of a call there were, the one under way included."""
+        call = fold(self._writer.unwritten.events, self._writer.state).calls.get(self._calls.key(ask))
+        return 0 if call is None else call.attempts
+
+    def _queue(self, ask: Ask) -> str | None:
+        activity = self._runtime.app.activities.get(_call(ask).activity)
+        return None if activity is None else activity.queue
+
+
+def _call(ask: Ask) -> ActivityCall[Any]:
+    return cast("ActivityCall[Any]", ask.awaited)

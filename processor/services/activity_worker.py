@@ -1,0 +1,230 @@
+"""Does the activities of one queue: takes requests, runs them, publishes how they ended.
+
+A request stays unacked until the broker has confirmed its result, so what a worker was busy with when it died comes to
+another one. So an activity on a queue runs at least once, under one idempotency key. Of several results of one request
+the first counts; the app rejects the others as late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from random import Random
+from typing import Self
+
+import structlog
+
+from holdfast.processor.broker.connection import Connection
+from holdfast.processor.broker.consumer import Consumer
+from holdfast.processor.broker.delivery import Delivery, check_size
+from holdfast.processor.broker.publisher import MAX_BODY_BYTES, Fate, Publisher
+from holdfast.processor.broker.topology import Topology, declare_activities
+from holdfast.processor.engine.environment import Environment, RealEnvironment
+from holdfast.processor.engine.performing import failed, perform
+from holdfast.processor.language.app import App
+from holdfast.processor.services.first_of import first_of
+from holdfast.schemas.activity_messages import ActivityHeartbeat, ActivityRequest, ActivityResult
+from holdfast.schemas.errors import AppError, InvalidMessage
+from holdfast.schemas.message import Envelope, Message
+from holdfast.schemas.settings import Settings
+
+log = structlog.get_logger("holdfast.activities")
+
+PAUSE = 1.0
+"""Seconds before a result is published again that the broker did not take."""
+
+BEATS = 3
+"""Heartbeats in the time within which one must come."""
+
+
+async def serve(
+    app: App,
+    queues: Sequence[str],
+    settings: Settings,
+    *,
+    stop: asyncio.Event,
+    environment: Environment | None = None,
+) -> None:
+    """Do the activities of ``app`` on these queues, or on all that it has, until ``stop`` is set.
+
+    What runs then gets ``shutdown_grace`` seconds to end. Raises ``AppError`` for a queue that no activity is on.
+    """
+    app.check()
+    settings.require("amqp_url")
+    queues = _check(app, queues)
+    environment = environment or RealEnvironment()
+    random = Random()  # noqa: S311  It spreads reconnections over time, nothing else.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(len(queues) * settings.activity_prefetch))
+    name = f"holdfast activities {app.name} {os.getpid()}"
+    connect = partial(Connection, settings.amqp_url, heartbeat=settings.heartbeat, random=random, patience=None)
+    async with AsyncExitStack() as stack:
+        incoming = await stack.enter_async_context(connect(name=f"{name} in"))
+        publisher = Publisher(await stack.enter_async_context(connect(name=f"{name} out")))
+        await declare_activities(incoming, Topology(app.name, activities=tuple(queues)))
+        worker_of = partial(ActivityWorker, environment=environment, settings=settings, random=random)
+        workers = [worker_of(app, queue, incoming, publisher) for queue in queues]
+        for worker in workers:
+            await stack.enter_async_context(worker)
+        log.info("started", app=app.name, queues=queues)
+        await stop.wait()
+        for worker in workers:
+            worker.pause()
+        await first_of(_drain(workers), environment.sleep(settings.shutdown_grace))
+    log.info("stopped", app=app.name)
+
+
+def _check(app: App, queues: Sequence[str]) -> Sequence[str]:
+    known = app.activity_queues
+    for queue in queues:
+        if queue not in known:
+            raise AppError(f"app {app.name} has no activity on queue {queue!r}; it has {', '.join(known) or 'none'}")
+    if not known:
+        raise AppError(f"app {app.name} has no activity on a queue: declare one with @app.activity(queue='…')")
+    return queues or known
+
+
+async def _drain(workers: Sequence[ActivityWorker]) -> None:
+    for worker in workers:
+        await worker.drain()
+
+
+@dataclass(slots=True)
+class _Job:
+    """A request that is being served; ``delivery`` is the latest of it, as a lost connection brings it again."""
+
+    delivery: Delivery
+    task: asyncio.Task[None]
+
+
+class ActivityWorker:
+    """Serves one queue while the ``async with`` block lasts."""
+
+    def __init__(
+        self,
+        app: App,
+        queue: str,
+        connection: Connection,
+        publisher: Publisher,
+        *,
+        environment: Environment,
+        settings: Settings,
+        random: Random,
+    ) -> None:
+        self._app = app
+        self._publisher = publisher
+        self._environment = environment
+        self._max_body_bytes = settings.max_body_bytes
+        self._jobs: dict[str, _Job] = {}
+        self._consumer = Consumer(
+            connection,
+            Topology(app.name).activity_queue(queue),
+            self._take,
+            random=random,
+            prefetch=settings.activity_prefetch,
+            max_body_bytes=MAX_BODY_BYTES,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._consumer.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Give what has not ended back to the queue."""
+        tasks = [job.task for job in self._jobs.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._consumer.close()
+
+    def pause(self) -> None:
+        """Begin nothing new."""
+        self._consumer.pause()
+
+    async def drain(self) -> None:
+        """Return once everything that was begun has ended."""
+        while self._jobs:
+            await asyncio.wait([job.task for job in self._jobs.values()])
+
+    def _take(self, delivery: Delivery) -> None:
+        try:
+            request = _read(delivery)
+        except InvalidMessage as error:
+            log.warning("no request", reason=error.reason, detail=error.detail, queue=self._consumer.queue)
+            self._consumer.reject(delivery)
+            return
+        job = self._jobs.get(request.request)
+        if job is not None:
+            job.delivery = delivery
+            return
+        self._jobs[request.request] = _Job(delivery, asyncio.create_task(self._serve(request)))
+
+    async def _serve(self, request: ActivityRequest) -> None:
+        try:
+            async with self._beating(request):
+                result = await perform(self._app, request, environment=self._environment, now=_now)
+            log.info("done", activity=request.activity, call=request.call, attempt=request.attempt, how=result.outcome)
+            await self._answer(request, self._fitting(result))
+            self._consumer.settle(self._jobs[request.request].delivery)
+        except Exception:
+            # It stays unacked, so the broker gives it to another worker once this one is gone.
+            log.exception("not served", activity=request.activity, call=request.call)
+        finally:
+            del self._jobs[request.request]
+
+    def _fitting(self, result: ActivityResult) -> Envelope:
+        """Return a result as a message that the app takes in."""
+        envelope = self._envelope(result)
+        try:
+            check_size(envelope.body, self._max_body_bytes)
+            ActivityResult.parse(envelope)
+        except InvalidMessage as error:
+            return self._envelope(failed(result.request, error, self._app.types))
+        return envelope
+
+    async def _answer(self, request: ActivityRequest, envelope: Envelope) -> None:
+        while True:
+            receipt = await self._publisher.publish(request.reply_to, "", envelope)
+            if receipt.fate is Fate.CONFIRMED:
+                return
+            log.warning("result not taken", request=request.request, reason=receipt.reason)
+            await self._environment.sleep(PAUSE)
+
+    @asynccontextmanager
+    async def _beating(self, request: ActivityRequest) -> AsyncIterator[None]:
+        """Say again and again that this worker is busy with a request, if somebody wants to hear it."""
+        if request.heartbeat is None:
+            yield
+            return
+        beating = asyncio.create_task(self._beat(request, request.heartbeat))
+        try:
+            yield
+        finally:
+            beating.cancel()
+            await asyncio.wait([beating])
+
+    async def _beat(self, request: ActivityRequest, seconds: float) -> None:
+        while True:
+            beat = ActivityHeartbeat(request=request.request, seconds=seconds)
+            await self._publisher.publish(request.reply_to, "", self._envelope(beat))
+            await self._environment.sleep(seconds / BEATS)
+
+    def _envelope(self, message: Message) -> Envelope:
+        return message.envelope(str(self._environment.new_id()))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _read(delivery: Delivery) -> ActivityRequest:
+    if delivery.envelope is None:
+        raise delivery.problem or InvalidMessage("invalid_body", "there is no message")
+    if delivery.envelope.type != ActivityRequest.message_type:
+        raise InvalidMessage("unknown_type", f"a queue of activities takes no {delivery.envelope.type!r}")
+    return ActivityRequest.parse(delivery.envelope)
