@@ -16,7 +16,7 @@ import structlog
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.holding import STORAGE_PAUSE, Holding
 from holdfast.processor.engine.provider import AlreadyConsumed, InboxVerdict, Intake, Route, RouteKind
-from holdfast.schemas.activity_messages import ActivityRequest, ActivityResult, lost
+from holdfast.schemas.activity_messages import ActivityHeartbeat, ActivityRequest, ActivityResult, lost
 from holdfast.schemas.errors import InstanceLockLost, InvalidMessage, KeyInUse, StorageError
 
 if TYPE_CHECKING:
@@ -110,7 +110,10 @@ class Lanes:
         except InvalidMessage as error:
             await self._dead_letter(arrival, error.reason, error.detail)
             return
-        if arrival.stored is None:
+        if isinstance(arrival.message, ActivityHeartbeat):
+            await self._runtime.beat.put(arrival.message)
+            arrival.settle()
+        elif arrival.stored is None:
             if self._is_plain(arrival) and self._engine.hand_over(arrival):
                 return
             await self._route(arrival)

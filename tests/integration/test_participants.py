@@ -183,7 +183,7 @@ async def test_a_participant_reads_and_writes_before_its_values_come_back(start:
         assert await second.ask("select promoted ->> 'owner' from holdfast.instances") == [("Ann",)]
 
 
-# Protocol: I12.
+# Protocol: I16.
 async def test_what_a_participant_cannot_write_is_refused_with_all_that_was_to_commit_with_it(host: Host) -> None:
     instance_id = await host.deliver(Opened(key="k"))
     before = await host.transactions(instance_id)

@@ -468,7 +468,7 @@ async def test_suspending_and_ending_from_outside_ask_no_participant(world: Worl
     assert world.state.promoted["count"] == 1
 
 
-# Protocol: I12.
+# Protocol: I16.
 async def test_values_and_writes_come_out_the_same_wherever_a_host_dies() -> None:
     async def shopping(simulation: Simulation) -> None:
         await simulation.deliver(Opened(key="k"))

@@ -1,6 +1,7 @@
 """Activities on queues in the engine: requests, results, retries, and answers that come too late."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -17,7 +18,7 @@ from holdfast.processor.language.routine import routine
 from holdfast.processor.language.scopes import transaction
 from holdfast.processor.testing.host import Delivered, SimulatedHost
 from holdfast.processor.testing.world import World
-from holdfast.schemas.activity_messages import ActivityRequest, ActivityResult
+from holdfast.schemas.activity_messages import ActivityHeartbeat, ActivityRequest, ActivityResult
 from holdfast.schemas.errors import ActivityLost, Cancelled, InvalidMessage, ScopeError
 from holdfast.schemas.message import Envelope, Message
 
@@ -61,6 +62,10 @@ class Enclosed(Message, correlation="key"):
     key: str
 
 
+class Watched(Message, correlation="key"):
+    key: str
+
+
 class Unwritable(Message, correlation="key"):
     key: str
 
@@ -94,7 +99,7 @@ def print_out(pages: tuple[int, ...]) -> str:
 
 
 @app.activity(queue="mail")
-async def pack(what: object) -> None:
+async def pack(what: list[object]) -> None:
     raise AssertionError("no worker of workflows runs it")
 
 
@@ -191,9 +196,22 @@ async def enclosed(start: Enclosed) -> str:
         return str(error)
 
 
+@app.activity(queue="copy", heartbeat=timedelta(seconds=10))
+async def copy(what: str) -> str:
+    raise AssertionError("no worker of workflows runs it")
+
+
+@app.workflow(start=Watched)
+async def watched(start: Watched) -> str:
+    try:
+        return await copy(start.key)
+    except ActivityLost as error:
+        return f"lost: {error}"
+
+
 @app.workflow(start=Unwritable)
 async def unwritable(start: Unwritable) -> None:
-    await pack(object())
+    await pack([object()])
 
 
 @routine
@@ -456,3 +474,34 @@ async def test_arguments_that_have_no_stored_form_suspend_the_instance() -> None
     world, _ = await begin(Unwritable)
     assert world.row.suspension_exception_name == "holdfast.schemas.errors.NotPersistable"
     assert requests(world) == []
+
+
+async def test_a_worker_that_falls_silent_is_given_up_and_one_that_beats_is_not() -> None:
+    world, host = await begin(Watched)
+    (request,) = requests(world)
+    assert request.heartbeat == 10
+    await world.advance(3600)
+    await host.detect()
+    for number in range(3):
+        delivered = await host.deliver(ActivityHeartbeat(request=request.request, seconds=10), f"h{number}")
+        assert delivered.acked
+        assert world.verdict(f"h{number}") is None
+        await world.advance(9)
+        await host.detect()
+        assert not world.row.is_completed
+    await world.advance(2)
+    await host.detect()
+    assert world.state.result == "lost: its worker fell silent"
+    assert len(await of_type(world, ActivityRequested)) == 1
+    await host.deliver(ActivityHeartbeat(request=request.request, seconds=10), "h9")
+    assert world.store.tables.heartbeats == {}
+    await answer(host, request, "copied", "r1")
+    assert world.verdict("r1") == ("rejected", "late")
+
+
+async def test_a_heartbeat_that_breaks_the_contract_is_a_dead_letter() -> None:
+    world, host = await begin(Watched)
+    envelope = ActivityHeartbeat(request="r", seconds=1).envelope("h")
+    host.put(replace(envelope, body=b'{"request": "r", "seconds": 0}'))
+    await world.rest()
+    assert world.verdict("h") == ("dead_lettered", "invalid_body")
