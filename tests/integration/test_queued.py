@@ -1,6 +1,6 @@
 """Activities on queues on Postgres: which transactions they take, and what is kept of them between hosts."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
@@ -22,14 +22,17 @@ ASKED = ["ActivityRequested", "BookmarkOpened"]
 ANSWERED = ["BookmarkClosed", DONE]
 
 
+Hosts = Callable[[], AbstractAsyncContextManager[Host]]
+"""Starts one more host."""
+
+
 @pytest.fixture
-def hosts(database_url: str) -> partial[AbstractAsyncContextManager[Host]]:
-    """Start one more host."""
+def hosts(database_url: str) -> Hosts:
     return partial(running_host, app, database_url, Settings(lease=60))
 
 
 @pytest.fixture
-async def host(hosts: partial[AbstractAsyncContextManager[Host]]) -> AsyncIterator[Host]:
+async def host(hosts: Hosts) -> AsyncIterator[Host]:
     async with hosts() as host:
         yield host
 
@@ -89,7 +92,7 @@ async def test_the_intent_is_one_transaction_more(host: Host) -> None:
 
 
 async def test_another_host_takes_the_result_of_what_a_dead_one_asked_for(
-    hosts: partial[AbstractAsyncContextManager[Host]],
+    hosts: Hosts,
 ) -> None:
     async with hosts() as first:
         instance_id = await first.deliver(Wanted(key="k"))
