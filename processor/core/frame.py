@@ -14,7 +14,7 @@ their names, its own under names that begin with ``$``:
     $scope…    the scope of an ``async with``
     $caught…   the exception that an ``except`` clause handles
     $pending…  how a ``finally`` clause goes on: an exception, a step, or a step and a return value
-    $cancel    the exception to go on with when what undoes, confirms or cancels has ended
+    $cancel    the exception to go on with when what undoes, confirms or cancels, or ends a scope, has ended
     $child     the subflow whose first frame it is
 
 and in the workflow's own frame
@@ -271,8 +271,8 @@ def _not_awaitable(value: object) -> TypeError:
         return TypeError(f"object {type(value).__name__} can't be used in 'await' expression")
     return TypeError(
         f"a workflow cannot await a {type(value).__name__}: it awaits activities, routines, subflows, receive(), "
-        "send(), delay(), first_of(), gather(), checkpoint() and the like; put other asynchronous code into an activity, or make the "
-        "function a @routine"
+        "send(), delay(), first_of(), gather(), checkpoint() and the like; put other asynchronous code into an "
+        "activity, or make the function a @routine"
     )
 
 

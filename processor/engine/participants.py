@@ -18,7 +18,7 @@ import orjson
 
 from holdfast.events.types import Json, Persisted, Reason, Where
 from holdfast.processor.core.machine import ROOT, Machine
-from holdfast.processor.engine.activities import is_cancelled
+from holdfast.processor.engine.activities import ends_the_task
 from holdfast.processor.engine.deadline import OutOfTime, within
 from holdfast.processor.engine.promotion import plain
 from holdfast.processor.engine.provider import Loaded
@@ -140,8 +140,7 @@ def _unhandled(where: Where) -> Iterator[None]:
         yield
     except BaseException as error:
         known = (UnhandledError, StorageError, NotPersistable, ProgramUnresolvable)
-        fatal = (KeyboardInterrupt, SystemExit, GeneratorExit)
-        if isinstance(error, (*known, *fatal)) or is_cancelled(error):
+        if isinstance(error, known) or ends_the_task(error):
             raise
         raise UnhandledError(error, where) from error
 

@@ -20,6 +20,7 @@ from holdfast.processor.engine.provider import Intake, Outgoing, PersistenceProv
 from holdfast.processor.language.app import App
 from holdfast.processor.store.memory import MemoryProvider, UserSql
 from holdfast.processor.store.memory_tables import Tables
+from holdfast.processor.testing.activity_worker import SimulatedActivityWorker
 from holdfast.processor.testing.broker import Delivery, SimulatedBroker
 from holdfast.processor.testing.door import Door, Statement, Watch
 from holdfast.processor.testing.host import SimulatedHost
@@ -76,6 +77,8 @@ class Simulation:
         self.activity_runs: list[ActivityRun] = []
         self.survived: list[str] = []
         self._world.app = staged(app, stand_ins or {}, self._world.work, self.activity_runs)
+        self._worker = SimulatedActivityWorker(self._world.app, self._world, self._broker)
+        self._broker.request = self._worker.take
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -84,6 +87,7 @@ class Simulation:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        await self._worker.stop()
         for host in list(self.hosts):
             await self._bury(host)
 
@@ -156,7 +160,7 @@ class Simulation:
                 await self._come_to_rest()
                 await self._as_host(self._broker.relay(host))
             await self._come_to_rest()
-            if len(self._watch.calls) == before:
+            if not self._hand_out() and len(self._watch.calls) == before:
                 return
 
     # What a test sees.
@@ -188,8 +192,9 @@ class Simulation:
 
     @property
     def outbox(self) -> list[Outgoing]:
-        """The messages that were published by workflows, each id once, oldest first."""
-        return list(self._broker.published.values())
+        """The messages that workflows sent, each id once, oldest first."""
+        requests = f"holdfast.{self.app.name}.activities"
+        return [each for each in self._broker.published.values() if each.exchange != requests]
 
     def sent(self, kind: type[M]) -> list[M]:
         """Return the messages of one type that workflows sent, oldest first."""
@@ -222,10 +227,9 @@ class Simulation:
 
     # Hosts.
 
-    def _hand_out(self) -> None:
-        """Give messages to the host that lives longest, if there is one."""
-        if self.hosts:
-            self._broker.hand_out(self.hosts[0])
+    def _hand_out(self) -> bool:
+        """Give messages to the host that lives longest, if there is one; False if there are none for it."""
+        return bool(self.hosts) and self._broker.hand_out(self.hosts[0])
 
     async def _bury(self, host: SimulatedHost) -> None:
         """End all that a dead host had under way; what it had not acked is nobody's."""

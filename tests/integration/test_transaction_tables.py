@@ -1,6 +1,6 @@
-"""The tables of docs/transactions.md, row by row, on Postgres: which transactions each workflow takes, read from the log.
+"""The tables of docs/transactions.md, row by row, on Postgres: the transactions of each workflow, read from the log.
 
-The query is the one that the page gives to users. Each row says what the page says of it.
+The query is the one that the page gives to users.
 """
 
 import re
@@ -25,7 +25,7 @@ Commits = list[tuple[str, str]]
 """The reason of each transaction of a stream, and the other events in it."""
 
 BEGUN, DONE, COMPLETED = "InstanceStarted", "ActivityCompleted", "InstanceCompleted"
-AT_ONCE: Commits = [("completed", " ".join((BEGUN, DONE, DONE, COMPLETED)))]
+AT_ONCE: Commits = [("completed", f"{BEGUN} {DONE} {DONE} {COMPLETED}")]
 ONE_BY_ONE: Commits = [("activity_completed", f"{BEGUN} {DONE}"), ("completed", f"{DONE} {COMPLETED}")]
 
 

@@ -1,4 +1,4 @@
-"""The workflows of the tables of docs/transactions.md; loaded twice, as ``in_memory`` and as ``regular`` (see ``load``).
+"""The workflows of the tables of docs/transactions.md, to be loaded as ``in_memory`` and as ``regular``.
 
 Activities note in ``ran`` that they ran, so that a test can tell what ran twice.
 """

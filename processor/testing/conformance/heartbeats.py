@@ -1,8 +1,11 @@
-"""Heartbeats of activity workers: what every persistence provider promises of them."""
+"""Heartbeats of activity workers, which keep a timer back."""
+
+from __future__ import annotations
 
 from holdfast.processor.engine.provider import Intake, RouteKind
+from holdfast.processor.testing.conformance.harness import Case, Store, message
+from holdfast.processor.testing.conformance.laws import law
 from holdfast.schemas.activity_messages import ActivityHeartbeat, ActivityResult
-from tests.support.stores import Case, Store, message
 
 AT_ONCE = 1e-6
 LATER = 1000.0
@@ -25,7 +28,8 @@ async def answers(store: Store) -> dict[str, str]:
     return {name: entry.verdict for name, entry in (await store.behind.inbox()).items() if name.endswith(":lost")}
 
 
-async def test_a_request_is_answered_with_a_failure_when_its_worker_falls_silent_and_only_then(store: Store) -> None:
+@law
+async def a_request_is_answered_with_a_failure_when_its_worker_falls_silent_and_only_then(store: Store) -> None:
     case = await asking(store, "slow", "dead", "queued")
     await store.provider.beat([beat("slow", AT_ONCE), beat("dead", LATER)])
     await store.provider.beat([beat("slow", LATER), beat("dead", AT_ONCE), beat("dead", AT_ONCE)])
@@ -39,7 +43,8 @@ async def test_a_request_is_answered_with_a_failure_when_its_worker_falls_silent
     assert await store.provider.lapse(10) == 0
 
 
-async def test_a_request_that_nobody_waits_for_is_neither_kept_nor_answered(store: Store) -> None:
+@law
+async def a_request_that_nobody_waits_for_is_neither_kept_nor_answered(store: Store) -> None:
     case = await asking(store, "answered")
     await store.provider.beat([beat("answered", AT_ONCE), beat("strange", AT_ONCE)])
     await store.commit(case.end())
@@ -47,7 +52,8 @@ async def test_a_request_that_nobody_waits_for_is_neither_kept_nor_answered(stor
     assert await answers(store) == {}
 
 
-async def test_a_worker_that_falls_silent_again_answers_nothing_a_second_time(store: Store) -> None:
+@law
+async def a_worker_that_falls_silent_again_answers_nothing_a_second_time(store: Store) -> None:
     await asking(store, "dead")
     for expected in (1, 1):
         await store.provider.beat([beat("dead", AT_ONCE)])
@@ -55,13 +61,15 @@ async def test_a_worker_that_falls_silent_again_answers_nothing_a_second_time(st
     assert len(await answers(store)) == 1
 
 
-async def test_so_many_requests_are_given_up_at_a_time(store: Store) -> None:
+@law
+async def so_many_requests_are_given_up_at_a_time(store: Store) -> None:
     await asking(store, "a", "b", "c")
     await store.provider.beat([beat(name, AT_ONCE) for name in "abc"])
     assert [await store.provider.lapse(2), await store.provider.lapse(2), await store.provider.lapse(2)] == [2, 1, 0]
 
 
-async def test_a_stored_result_that_nobody_waits_for_any_more_is_too_late(store: Store) -> None:
+@law
+async def a_stored_result_that_nobody_waits_for_any_more_is_too_late(store: Store) -> None:
     case = await asking(store, "asked")
     awaited, strange = (message(ActivityResult.message_type, key) for key in ("asked", "strange"))
     (found, lost) = await store.provider.take_in([Intake(envelope=e, verdict="buffered") for e in (awaited, strange)])
