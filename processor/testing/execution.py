@@ -143,16 +143,21 @@ class _Run:
         activity = self.app.activities[call.activity]
         if activity.is_record:
             self._refuse(ask, f"record activity {activity.name}")
-        outcome, _ = await activities.run(
-            activity,
-            call,
-            instance_id=NOBODY,
-            idempotency_key=idempotency_key(NOBODY, ask.path, ask.step, ask.visit, call.activity),
-            unit=None,
-            environment=self.clock,
-            participants=self.participants,
-        )
-        return outcome
+        attempts = 0
+        while True:
+            outcome, attempts = await activities.run(
+                activity,
+                call,
+                instance_id=NOBODY,
+                idempotency_key=idempotency_key(NOBODY, ask.path, ask.step, ask.visit, call.activity),
+                unit=None,
+                environment=self.clock,
+                attempt=attempts,
+                participants=self.participants,
+            )
+            if not isinstance(outcome, activities.Postponed):
+                return outcome
+            await self.clock.sleep(outcome.seconds)
 
     def _refuse(self, ask: Ask, what: str) -> NoReturn:
         raise PersistenceRequired(f"line {ask.line}: {what} needs a persistence provider, and there is none")

@@ -452,7 +452,7 @@ async def break_off(world: Simulation) -> None:
     await world.deliver(Asked(key="at once"))
 
 
-# Protocol: D14, D15, I12, I13.
+# Protocol: D14, D15, I13, I14.
 @pytest.mark.parametrize(
     "scenario", [start_one, start_in_steps, spawn_one, gather_some, break_off], ids=lambda s: s.__name__
 )

@@ -1,4 +1,4 @@
-"""Where the frames of one instance come to wait, and what the commit that says so begins elsewhere."""
+"""Where an instance waits: its bookmarks, what begins elsewhere in the meantime, and the commit of both."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from holdfast.processor.language.awaitables import SubflowCall
 from holdfast.schemas.errors import KeyInUse
 
 
-class Waits:
-    """Opens bookmarks, starts subflows and requests queued activities."""
+class Waiting:
+    """Has one instance wait; what it cannot wait for is raised at the ``await``."""
 
     def __init__(self, asks: Asks, writer: Writer, subflows: Subflows, queued: QueuedCalls) -> None:
         self._asks = asks
@@ -33,9 +33,9 @@ class Waits:
             self._writer.record(
                 BookmarkClosed(where=Where(mark.frame, self._step_of(mark.frame), mark.line), bookmark=name)
             )
-        return await self.open(list(self._asks), idle=True)
+        return await self.begin(list(self._asks), idle=True)
 
-    async def open(self, asks: Sequence[Ask], *, idle: bool = False) -> bool:
+    async def begin(self, asks: Sequence[Ask], *, idle: bool) -> bool:
         """Open the bookmarks of asks that have none, with the subflows that they start, and persist.
 
         ``idle`` says that these are all asks. False if one of them cannot wait, and has an exception for an answer.
@@ -87,12 +87,6 @@ class Waits:
             raise UnhandledError(error, where(ask)) from error
         self._writer.unwritten.back_to(before)
 
-    def _step_of(self, path: str) -> int:
-        """Return the step at which a frame stood when it was last persisted, or its caller if it is a branch."""
-        while path not in self._writer.state.frames:
-            path = path.rpartition(".")[0]
-        return self._writer.state.frames[path].step
-
     def _refused(self, asks: Sequence[Ask], error: KeyInUse) -> Ask:
         """Return the ask that wants a key which is in use."""
         unwritten = self._writer.unwritten
@@ -104,3 +98,9 @@ class Waits:
             if wanted == (error.message_type, error.correlation_key):
                 return next(ask for ask in asks if bookmarks.belongs(bookmark.bookmark, ask))
         raise error
+
+    def _step_of(self, path: str) -> int:
+        """Return the step at which a frame stood when it was last persisted, or its caller if it is a branch."""
+        while path not in self._writer.state.frames:
+            path = path.rpartition(".")[0]
+        return self._writer.state.frames[path].step
