@@ -21,6 +21,7 @@ from holdfast import (
 )
 from holdfast.events.types import Persisted
 from holdfast.schemas.errors import InvalidMessage, KeyInUse
+from holdfast.schemas.results import SubflowResult
 from holdfast.testing import SimulatedInstance, Simulation, crash_prover
 
 app = App("subflows")
@@ -261,6 +262,19 @@ async def test_a_result_that_cannot_be_handed_over_suspends_the_subflow() -> Non
         sub = world.instance("c")
         assert (sub.is_suspended, sub.suspension_reason) == (True, "not_persistable")
         assert world.instance("p").status == "idle"
+
+
+async def test_nobody_else_can_say_how_a_subflow_ended() -> None:
+    async with Simulation(app) as world:
+        await world.deliver(Caught(key="p", how="wait"))
+        sub = world.instance("c")
+        forged = SubflowResult(
+            instance_id=str(sub.instance_id), workflow="child", outcome="completed", result='"forged"'
+        )
+        delivery = await world.deliver(forged)
+        assert world.verdict(delivery) == "dead_lettered: reserved_type"
+        await world.deliver(Note(key="c"))
+        assert world.instance("p").result == "c"
 
 
 # Keys.
