@@ -114,7 +114,7 @@ class LiveInstance:
                 awaited_as=None if loaded.awaited_as is None else str(loaded.awaited_as),
             )
         )
-        self._sending.reply_to = envelope.reply_to
+        self._sending.hear(envelope)
         arguments = {self.workflow.parameter: message}
         self._asks.machine = Machine.start(self.program, arguments, self.runtime.routine)
 
@@ -141,7 +141,7 @@ class LiveInstance:
                 reply_to=envelope.reply_to,
             )
         )
-        self._sending.reply_to = envelope.reply_to
+        self._sending.hear(envelope)
         if isinstance(ask.awaited, Enter):
             await self._scopes.receive(ask, arrival)
         self._asks.answer(ask, bookmarks.by_message(ask, bookmark, message))
@@ -285,7 +285,7 @@ class LiveInstance:
         self._doubt.drop()
         self._activities.retries.drop()
         taken = await self._writer.drop()
-        self._sending.reply_to = self.state.reply_to
+        self._sending.drop()
         return [*given_back, *taken]
 
     def given_back(self) -> list[Arrival]:
