@@ -64,7 +64,8 @@ class Calls(Expressions):
 
     def awaitable(self, depth: int) -> Expression:
         """Draw something to await."""
-        return self.pick(self._branch, self.routine, self.gather, self._branch, self._compensating)(depth)
+        kinds: list[Draw] = [self._branch, self.routine, self.gather, self._branch, self.compensating]
+        return self.pick(*kinds)(depth)
 
     def routine(self, depth: int) -> Expression:
         """Draw the call of a routine, if there is one."""
@@ -147,22 +148,24 @@ class Calls(Expressions):
         return scope
 
     def _branch(self, depth: int) -> Expression:
-        kinds: list[Draw] = [self._any_activity, self.routine, self.routine, self._compensating]
+        kinds: list[Draw] = [self._any_activity, self.routine, self.routine, self.compensating]
         if self.may_wait:
             kinds += [self.receive, self.first_of, self.delay]
         return self.pick(*kinds)(depth)
 
-    def _compensating(self, depth: int) -> Expression:
-        scope = self.pick("u", "u", "z", f"{self.value(depth)}" if self.native else "u")
-        return Expression(f"{self.pick('compensate', 'confirm')}({scope})", calls=True)
+    def compensating(self, _depth: int = 0) -> Expression:
+        """Draw the call that undoes or confirms a scope, if there is one."""
+        return Expression(f"{self.pick('compensate', 'confirm')}({'z' if self.chance(6) else 'u'})", calls=True)
 
     def action(self) -> str:
         """Write how a compensable scope is told what to call."""
         with self.natively():
             value = self.value(1)
-        called = self.pick("same", "number", "grow", *(routine.name for routine in self.routines), "fail", "note")
-        kind = self.pick("undo", "confirm", "cancel")
-        return f"{self.pick('u', 'u', 'u', 'z')}.{kind}({called}, {value})"
+        called = self.pick("same", "number", "grow", *(routine.name for routine in self.routines))
+        if self.chance(8):
+            called = self.pick("fail", "note")
+        kind = self.pick("undo", "confirm", "cancel", "undo")
+        return f"{'z' if self.chance(10) else 'u'}.{kind}({called}, {value})"
 
     def _any_activity(self, depth: int) -> Expression:
         return self.activity(self.pick("number", "fail", "grow", "same", "fresh"), depth)

@@ -38,9 +38,10 @@ class Writer:
         # What a function has more of than others do, so that rare things meet in one.
         self.compound: list[Callable[[int], Lines]] = []
         self.simple: list[Callable[[], Lines]] = []
-        match self.pick(
-            "variety", "ways out", "errors", "changes", "expressions", *(["calls"] * 3 if routines else [])
-        ):
+        kinds = ["variety", "ways out", "errors", "changes", "expressions", "scopes", "compensation", "compensation"]
+        if routines:
+            kinds += ["calls", "compensation", "calls"]
+        match self.pick(*kinds):
             case "variety":
                 self.compound = [self._try]
                 self.simple = [self._await, self._assign, self._assign, self._change]
@@ -63,8 +64,8 @@ class Writer:
                 self.simple = [self._leave, self._await, self._note, self._call] * 4
             case "compensation":
                 self.expressions.simple = True
-                self.compound = [self._compensable, self._try, self._compensable] * 4
-                self.simple = [self._call, self._leave, self._register, self._await, self._call] * 4
+                self.compound = [self._compensable, self._try, self._compensable] * 8
+                self.simple = [self._await, self._call, self._leave, self._await, self._compensate] * 6
             case "calls":
                 self.expressions.simple = True
                 self.compound = [self._try] * 10
@@ -430,6 +431,10 @@ class Writer:
         lines = self._register() + self.body(depth) + self.pick([], self._leave())
         draw.scopes.pop()
         return ["async with compensable() as u:", *indented(lines)]
+
+    def _compensate(self) -> Lines:
+        draw = self.expressions
+        return self._note() if draw.native else [f"await {draw.compensating()}"]
 
     def _as(self) -> str:
         if self.expressions.scopes[-1] == "compensable" and not self.chance(4):
