@@ -46,6 +46,7 @@ class Calls(Expressions):
         super().__init__(choose)
         self.routines = routines
         self.scopes: list[str] = []
+        self.compensable = False
 
     @property
     def may_wait(self) -> bool:
@@ -72,13 +73,14 @@ class Calls(Expressions):
         if not self.routines:
             return self._any_activity(depth)
         called = self.pick(*self.routines)
-        # These fit the signature, up to a last one that does not.
         shapes = {
-            SIGNATURES[0]: ("{items}", "{items}, {scalar}", "xs={items}, i={scalar}", "{scalar}, {items}", ""),
-            SIGNATURES[1]: ("", "{value}, n={scalar}", "n={scalar}", "{value}, {scalar}"),
-            SIGNATURES[2]: ("{value}", "{value}, {value}, n=1", "{value}, *xs, k={items}", "{value}, **ds", "z=1"),
+            SIGNATURES[0]: ("{items}", "{items}, {scalar}", "xs={items}, i={scalar}", "{scalar}, {items}"),
+            SIGNATURES[1]: ("", "{value}, n={scalar}", "n={scalar}"),
+            SIGNATURES[2]: ("{value}", "{value}, {value}, n=1", "{value}, *xs, k={items}", "{value}, **ds"),
         }
-        return self._filled(f"{called.name}({self.pick(*shapes[called.signature])})", depth)
+        # This one fits one signature only, and only because it takes any name.
+        shape = "1, q=2" if self.chance(20) else self.pick(*shapes[called.signature])
+        return self._filled(f"{called.name}({shape})", depth)
 
     def _filled(self, shape: str, depth: int) -> Expression:
         """Write the expressions whose kinds stand in the text of a call."""
@@ -145,6 +147,7 @@ class Calls(Expressions):
         else:
             scope = Expression(f"{kind}()")
         self.scopes.append(kind)
+        self.compensable |= kind == "compensable"
         return scope
 
     def _branch(self, depth: int) -> Expression:
@@ -153,8 +156,10 @@ class Calls(Expressions):
             kinds += [self.receive, self.first_of, self.delay]
         return self.pick(*kinds)(depth)
 
-    def compensating(self, _depth: int = 0) -> Expression:
-        """Draw the call that undoes or confirms a scope, if there is one."""
+    def compensating(self, depth: int) -> Expression:
+        """Draw the call that undoes or confirms a scope, if there was one."""
+        if not self.compensable and not self.chance(8):
+            return self._any_activity(depth)
         return Expression(f"{self.pick('compensate', 'confirm')}({'z' if self.chance(6) else 'u'})", calls=True)
 
     def action(self) -> str:

@@ -420,21 +420,26 @@ class Writer:
 
     def _register(self) -> Lines:
         """Tell a compensable scope what to call."""
+        if "compensable" not in self.expressions.scopes and not self.chance(8):
+            return self._await()
         return [self.expressions.action() for _ in range(self.pick(1, 1, 2))]
 
     def _compensable(self, depth: int) -> Lines:
-        """Write a scope that can be undone, inside of a ``try`` for the most part."""
+        """Write a scope that can be undone, for the most part with something behind it whatever happens."""
         draw = self.expressions
         if draw.native or set(draw.scopes) & set(TRANSACTIONS):
             return self._try(depth)
         draw.scopes.append("compensable")
+        draw.compensable = True
         lines = self._register() + self.body(depth) + self.pick([], self._leave())
         draw.scopes.pop()
-        return ["async with compensable() as u:", *indented(lines)]
+        lines = ["async with compensable() as u:", *indented(lines)]
+        clause = self.pick("", "except BaseException as err:", "finally:")
+        return ["try:", *indented(lines), clause, *indented(self.body(depth))] if clause else lines
 
     def _compensate(self) -> Lines:
         draw = self.expressions
-        return self._note() if draw.native else [f"await {draw.compensating()}"]
+        return self._note() if draw.native else [f"await {draw.compensating(1)}"]
 
     def _as(self) -> str:
         if self.expressions.scopes[-1] == "compensable" and not self.chance(4):
