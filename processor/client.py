@@ -30,7 +30,15 @@ from holdfast.processor.store.connections import Connection, Connections, failur
 from holdfast.projections import history, queries, transactions, verify
 from holdfast.projections.history import Entry
 from holdfast.projections.instance import ExecutionStatus, InstanceState
-from holdfast.projections.queries import DeadLetter, Instance, NonPersisted, OpenBookmark, OpenedDeadLetter, Tally
+from holdfast.projections.queries import (
+    DeadLetter,
+    Instance,
+    NonPersisted,
+    OpenBookmark,
+    OpenedDeadLetter,
+    Relative,
+    Tally,
+)
 from holdfast.projections.transactions import Commit
 from holdfast.projections.verify import Checked
 from holdfast.schemas.control import Command, Decision
@@ -92,13 +100,14 @@ class Client:
 
     # Messages.
 
-    async def publish(self, message: Message, message_id: str | None = None) -> str:
+    async def publish(self, message: Message, message_id: str | None = None, *, reply_to: str | None = None) -> str:
         """Publish a message to the app, confirmed by the broker, and return its id.
 
-        Workers take in one message of an id: who may have to publish again gives the same ``message_id``. Raises
-        ``InvalidMessage`` if the message has no correlation key or a bad id, ``BrokerError`` if it was not taken.
+        ``reply_to`` is the queue in which an answer is waited for. Workers take in one message of an id: who may have
+        to publish again gives the same ``message_id``. Raises ``InvalidMessage`` if the message has no correlation key
+        or a bad id, ``BrokerError`` if it was not taken.
         """
-        envelope = message.envelope(str(self._new_id()) if message_id is None else message_id)
+        envelope = message.envelope(str(self._new_id()) if message_id is None else message_id, reply_to=reply_to)
         await self.publish_all([envelope])
         return envelope.message_id
 
@@ -152,6 +161,10 @@ class Client:
     async def instance(self, instance_id: UUID) -> tuple[Instance, list[OpenBookmark]]:
         """Return one instance and where it waits, or raise ``InstanceNotFound``."""
         return await self._run(lambda connection: queries.instance(connection, instance_id))
+
+    async def tree(self, instance_id: UUID) -> list[Relative]:
+        """Return one instance and the subflows that came out of it, nearest first, or raise ``InstanceNotFound``."""
+        return await self._run(lambda connection: queries.tree(connection, instance_id))
 
     async def program(self, app: str, program_hash: str) -> Program | None:
         """Return a program that instances run on, not linked to any module; None if it is not stored."""

@@ -329,10 +329,10 @@ class Holding:
         """
         self._conflicts += 1
         if self._conflicts >= CONFLICTS:
-            self._conflicts = 0
             return await self._unhandled(UnhandledError(error.__cause__ or error, self.instance.place))
         log.warning("conflict", instance_id=str(self.instance.instance_id), error=str(error))
         await self._go_back()
+        await self.instance.keep_known()
         return await self.load_again(_pause(self._conflicts))
 
     async def _go_back(self) -> list[Arrival]:

@@ -1,15 +1,12 @@
-"""One loaded instance: its machine, the batch that is not yet written, and what makes it go on.
+"""One loaded instance: what wakes it, and what is asked of it from outside.
 
-A *burst* is all that the instance does from being woken to being idle or closed. The machine asks, and
-what it asks for is served here or by the modules beside this one; each may add to the batch and take
-persistence points. Where a burst cannot go on it raises; who holds the instance (``engine/holding.py``)
-decides what becomes of it and of the messages that it had taken.
+What it does once it is woken is its burst (``engine/burst.py``). Where a burst cannot go on it raises; who
+holds the instance (``engine/holding.py``) decides what becomes of it and of the messages that it had taken.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 
 import orjson
@@ -17,52 +14,33 @@ import orjson
 from holdfast.events.types import (
     CancelRequested,
     InstanceCancelled,
-    InstanceCompleted,
-    InstanceFaulted,
     InstanceResumed,
     InstanceStarted,
     InstanceSuspended,
     InstanceTerminated,
     MessageReceived,
-    Reason,
     TimerFired,
     Where,
 )
 from holdfast.processor.core import bookmarks
-from holdfast.processor.core.machine import Ask, Machine
-from holdfast.processor.core.outcomes import Raised, Returned
-from holdfast.processor.engine.activity_calls import ActivityCalls
+from holdfast.processor.core.machine import Machine
 from holdfast.processor.engine.arrival import Arrival
-from holdfast.processor.engine.asks import Asks, where
-from holdfast.processor.engine.doubt import Doubt
-from holdfast.processor.engine.persistence_point import encode_result, encode_value, images_of
+from holdfast.processor.engine.asks import where
+from holdfast.processor.engine.burst import Burst
+from holdfast.processor.engine.persistence_point import images_of
 from holdfast.processor.engine.provider import Loaded
-from holdfast.processor.engine.queued import QueuedCalls
 from holdfast.processor.engine.runtime import Runtime
-from holdfast.processor.engine.scopes import Scopes
-from holdfast.processor.engine.sending import Sending
-from holdfast.processor.engine.subflows import States, Subflows
-from holdfast.processor.engine.unhandled import UnhandledError, line_of
-from holdfast.processor.engine.waiting import Waiting
-from holdfast.processor.engine.writer import Writer
+from holdfast.processor.engine.subflows import States
 from holdfast.processor.language.awaitables import (
     ActivityCall,
-    Checkpoint,
-    ContinueAsNew,
-    Defer,
     Enter,
-    Leave,
-    Reply,
-    Send,
-    SubflowCall,
-    Suspend,
 )
 from holdfast.processor.language.program import Program
 from holdfast.processor.language.workflow import Workflow
 from holdfast.projections.instance import InstanceState
 from holdfast.schemas.activity_messages import ActivityResult
 from holdfast.schemas.control import Command
-from holdfast.schemas.errors import CompensationFailed, ContinuedAsNew, KeyInUse, ProgramUnresolvable
+from holdfast.schemas.errors import ProgramUnresolvable
 from holdfast.schemas.message import Message
 from holdfast.schemas.results import SubflowResult
 
@@ -90,17 +68,16 @@ class LiveInstance:
         self.loaded = loaded
         self.workflow = workflow
         self.program = program
-        self._types = runtime.app.types
-        self._writer = Writer(runtime, loaded, program.line)
-        self._asks = Asks(self._writer, runtime.now)
-        self._scopes = Scopes(runtime, self._asks, self._writer, workflow.persistence)
-        self._doubt = Doubt(runtime, self._asks, self._writer)
-        self._activities = ActivityCalls(runtime, self._asks, self._writer, self._scopes, self._doubt)
-        self._queued = QueuedCalls(runtime, self._asks, self._writer, self._activities)
-        self._sending = Sending(runtime, self._asks, self._writer)
-        self._subflows = Subflows(runtime, self._asks, self._writer, workflow)
-        self._waiting = Waiting(self._asks, self._writer, self._subflows, self._queued)
         self._inner = inner or {}
+        self._burst = burst = Burst(runtime, loaded, workflow, program)
+        self._writer = burst.writer
+        self._asks = burst.asks
+        self._scopes = burst.scopes
+        self._doubt = burst.doubt
+        self._activities = burst.activities
+        self._queued = burst.queued
+        self._sending = burst.sending
+        self._subflows = burst.subflows
 
     @property
     def state(self) -> InstanceState:
@@ -110,7 +87,7 @@ class LiveInstance:
     @property
     def place(self) -> Where:
         """Where the root frame stands."""
-        return self._asks.place(self.program.line)
+        return self._burst.place
 
     @property
     def closed(self) -> bool:
@@ -137,7 +114,7 @@ class LiveInstance:
                 awaited_as=None if loaded.awaited_as is None else str(loaded.awaited_as),
             )
         )
-        self._sending.reply_to = envelope.reply_to
+        self._sending.hear(envelope)
         arguments = {self.workflow.parameter: message}
         self._asks.machine = Machine.start(self.program, arguments, self.runtime.routine)
 
@@ -164,7 +141,7 @@ class LiveInstance:
                 reply_to=envelope.reply_to,
             )
         )
-        self._sending.reply_to = envelope.reply_to
+        self._sending.hear(envelope)
         if isinstance(ask.awaited, Enter):
             await self._scopes.receive(ask, arrival)
         self._asks.answer(ask, bookmarks.by_message(ask, bookmark, message))
@@ -235,7 +212,7 @@ class LiveInstance:
     def restore(self) -> None:
         """Make the stored frames live again, if they are not; asks that are pending are asked again."""
         if not self._asks.is_live:
-            images = images_of(self.state, self._types)
+            images = images_of(self.state, self.runtime.app.types)
             programs = {**self.runtime.frame_programs, self.program.hash: self.program}
             self._asks.machine = Machine.restore(programs, images, self.runtime.routine)
             self._subflows.restore(self._inner)
@@ -255,140 +232,13 @@ class LiveInstance:
             or bool(self._asks.abandoned())
         )
 
-    # The burst.
-
     async def run(self) -> None:
         """Run until the instance is idle, suspended or closed, with a persistence point at the end.
 
         Raises ``UnhandledError``, ``NotPersistable`` and whatever a commit answers; nothing since the
         last persistence point is durable then, and the instance must be dropped or suspended.
         """
-        await self._writer.load_participants()
-        try:
-            while not await self._go_on():
-                pass
-        finally:
-            await self._activities.stop()
-
-    async def _go_on(self) -> bool:
-        """Run until all frames wait, and do something about it; True once the burst is over."""
-        taken_back = self._asks.advance()
-        await self._activities.withdraw(taken_back)
-        self._subflows.withdraw(taken_back)
-        self._subflows.leave()
-        self._queued.withdraw(taken_back)
-        outcome = self._asks.machine.outcome
-        if outcome is not None:
-            return await self._end(outcome)
-        asks = [ask for ask in self._asks if self._scopes.serves(ask)]
-        refused = [ask for ask in asks if self._refuse(ask)]
-        if refused:
-            return False
-        if self._activities.must_end:
-            asks = [ask for ask in asks if not isinstance(ask.awaited, Suspend)]
-        served = [ask for ask in asks if _is_at_once(ask)]
-        for ask in served:
-            if self._scopes.serves(ask) and await self._serve(ask):
-                return True
-        if served:
-            return False
-        calls = [ask for ask in asks if isinstance(ask.awaited, ActivityCall) and not self._queued.serves(ask)]
-        run_here = [ask for ask in calls if self._activities.retries.due(ask) is None]
-        if not run_here:
-            return await self._waiting.idle()
-        early = [ask for ask in asks if self._begins_elsewhere(ask)]
-        if early:
-            await self._waiting.begin(early, idle=False)
-        else:
-            await self._activities.serve(run_here)
-        return False
-
-    def _begins_elsewhere(self, ask: Ask) -> bool:
-        """Whether an ask has something begin elsewhere that need not wait for what runs here."""
-        if not isinstance(ask.awaited, SubflowCall) and not self._queued.serves(ask):
-            return False
-        return self._scopes.may_persist(ask) and not self._asks.bookmarks_of(ask)
-
-    def _refuse(self, ask: Ask) -> bool:
-        """Answer an ask that makes no sense where it stands; False if it does make sense."""
-        error = self._scopes.objection(ask)
-        if error is not None:
-            self._asks.answer(ask, Raised(error))
-        return error is not None
-
-    async def _serve(self, ask: Ask) -> bool:
-        """Serve an ask that needs no time; True if that ends the burst."""
-        match ask.awaited:
-            case Send() | Reply():
-                self._sending.serve(ask)
-            case Defer():
-                await self._activities.defer(ask)
-            case Enter():
-                await self._scopes.enter(ask)
-            case Leave():
-                await self._scopes.leave(ask)
-            case Suspend(reason=reason):
-                self._asks.answer(ask, Returned())
-                suspended = InstanceSuspended(reason="requested", detail=reason, where=where(ask))
-                self._subflows.command_all("suspend")
-                await self._writer.persist("suspended", self._asks.machine, suspended)
-                return True
-            case Checkpoint():
-                self._asks.answer(ask, Returned())
-                await self._writer.persist("checkpoint", self._asks.machine)
-            case SubflowCall(mode="run"):
-                await self._activities.commit_earlier(ask)
-                self._subflows.run(ask)
-            case SubflowCall():
-                await self._waiting.spawn(ask)
-            case ContinueAsNew():
-                self._subflows.unwind(ask)
-        return False
-
-    # The end.
-
-    async def _end(self, outcome: Returned | Raised) -> bool:
-        """Close the instance, unless there is something to be confirmed or undone first."""
-        machine = self._asks.machine
-        if isinstance(outcome, Returned):
-            if machine.settle("confirm"):
-                return False
-            encoded = encode_value if self.loaded.awaited_as is None else encode_result
-            result = encoded(outcome.value, self._types)
-            await self._close("completed", InstanceCompleted(result=result))
-            return True
-        if isinstance(outcome.error, ContinuedAsNew):
-            if machine.settle("confirm"):
-                return False
-            await self._continue(outcome.error)
-            return True
-        policy = self.workflow.on_unhandled
-        error = encode_value(outcome.error, self._types)
-        if isinstance(outcome.error, CompensationFailed):
-            await self._close("faulted", InstanceFaulted(error=error))
-        elif policy == "cancel" or self._is_cancelling:
-            if machine.settle("undo"):
-                return False
-            await self._close("cancelled", InstanceCancelled(error=error, where=self._where_raised(outcome.error)))
-        elif policy == "terminate":
-            await self._close("faulted", InstanceFaulted(error=error, where=self._where_raised(outcome.error)))
-        else:
-            raise UnhandledError(outcome.error, self._where_raised(outcome.error))
-        return True
-
-    async def _close(self, reason: Reason, event: InstanceCompleted | InstanceFaulted | InstanceCancelled) -> None:
-        self._writer.record(event)
-        await self._writer.persist(reason, self._asks.machine)
-
-    async def _continue(self, continued: ContinuedAsNew) -> None:
-        self._subflows.succeed(continued.input, self._sending.reply_to)
-        try:
-            await self._writer.persist("completed", self._asks.machine)
-        except KeyInUse as error:
-            raise UnhandledError(error, self._where_raised(continued)) from error
-
-    def _where_raised(self, error: BaseException) -> Where:
-        return replace(self.place, line=line_of(error, self.program, self.place.line))
+        await self._burst.run()
 
     # What others ask for.
 
@@ -435,7 +285,7 @@ class LiveInstance:
         self._doubt.drop()
         self._activities.retries.drop()
         taken = await self._writer.drop()
-        self._sending.reply_to = self.state.reply_to
+        self._sending.drop()
         return [*given_back, *taken]
 
     def given_back(self) -> list[Arrival]:
@@ -456,17 +306,3 @@ class LiveInstance:
         """Return when an open timer is due; None if it is not open."""
         found = self.state.bookmarks.get(bookmark)
         return None if found is None or found.due is None else datetime.fromisoformat(found.due)
-
-    @property
-    def _is_cancelling(self) -> bool:
-        return self.state.is_cancelling or any(isinstance(e, CancelRequested) for e in self._writer.unwritten.events)
-
-
-def _is_at_once(ask: Ask) -> bool:
-    """Whether an ask is served without waiting for anything outside."""
-    match ask.awaited:
-        case SubflowCall(mode=mode):
-            return mode != "start"
-        case Send() | Reply() | Defer() | Enter() | Leave() | Suspend() | Checkpoint() | ContinueAsNew():
-            return not bookmarks.waits(ask)
-    return False

@@ -173,6 +173,10 @@ class Outgoing:
     body: bytes
     traceparent: str | None = None
 
+    @property
+    def reply_to(self) -> None:
+        """Nobody: what an instance waits for comes to its app."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Child:

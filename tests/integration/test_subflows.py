@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from holdfast import App, KeyInUse, Message, Transaction, continue_as_new, gather, receive, run, start
+from holdfast import App, Client, KeyInUse, Message, Transaction, continue_as_new, gather, receive, run, start
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.provider import Intake, PersistenceProvider
 from holdfast.processor.services.detection import Detection
@@ -176,6 +176,14 @@ async def test_a_subflow_that_goes_on_as_others_is_answered_for_by_the_last(host
         await note(host, "p n")
     await look(host)
     assert await outcome(host, instance_id) == ("completed", 3)
+    async with Client(database_url) as client:
+        family = await client.tree(instance_id)
+    assert [(it.workflow, it.subflow, it.depth) for it in family] == [
+        ("awaiter", None, 0),
+        ("counter", "start", 1),
+        ("counter", "continued", 2),
+        ("counter", "continued", 3),
+    ]
     await check_store(database_url)
 
 
