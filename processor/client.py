@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from uuid import UUID
 
 import psycopg
@@ -27,8 +27,11 @@ from holdfast.processor.engine.environment import RealEnvironment
 from holdfast.processor.language.program import Program
 from holdfast.processor.store import hosts, inbox
 from holdfast.processor.store.connections import Connection, Connections, failure
-from holdfast.projections import history, queries, transactions, verify
+from holdfast.projections import explanation, history, queries, transactions, verify
+from holdfast.projections import inbox as messages
+from holdfast.projections.explanation import Explanation
 from holdfast.projections.history import Entry
+from holdfast.projections.inbox import Criteria, InboxMessage, VerdictTally
 from holdfast.projections.instance import ExecutionStatus, InstanceState
 from holdfast.projections.queries import (
     DeadLetter,
@@ -118,6 +121,26 @@ class Client:
         """
         await self._open_publisher().publish(envelopes)
 
+    async def messages(
+        self, *, after: int | None = None, limit: int = 100, **criteria: Unpack[Criteria]
+    ) -> list[InboxMessage]:
+        """Return a page of the messages taken in that fit all that is given, newest first.
+
+        It begins behind the message with the sequence ``after``. Criteria are ``verdict``, ``type``,
+        ``correlation_key``, ``instance_id`` and ``since``, when they were received at the earliest.
+        """
+        return await self._run(
+            lambda connection: messages.messages(connection, self.app, after=after, limit=limit, **criteria)
+        )
+
+    async def count_messages(self, **criteria: Unpack[Criteria]) -> list[VerdictTally]:
+        """Return how many messages taken in have which verdict, of those that fit all that is given.
+
+        A message has one row however often it was published: duplicates are not counted. One that came under the id
+        of another message is counted as a message of its own.
+        """
+        return await self._run(lambda connection: messages.count(connection, self.app, **criteria))
+
     # Instances.
 
     async def instances(
@@ -161,6 +184,10 @@ class Client:
     async def instance(self, instance_id: UUID) -> tuple[Instance, list[OpenBookmark]]:
         """Return one instance and where it waits, or raise ``InstanceNotFound``."""
         return await self._run(lambda connection: queries.instance(connection, instance_id))
+
+    async def explain(self, instance_id: UUID) -> Explanation:
+        """Return why an instance stands where it stands and what would move it, or raise ``InstanceNotFound``."""
+        return await self._run(lambda connection: explanation.explain(connection, instance_id))
 
     async def tree(self, instance_id: UUID) -> list[Relative]:
         """Return one instance and the subflows that came out of it, nearest first, or raise ``InstanceNotFound``."""
