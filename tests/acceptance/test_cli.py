@@ -168,36 +168,6 @@ def test_nonpersisted_instances_are_listed_with_their_kind(world: World) -> None
     assert world.run("nonpersisted").count("OutOfStock") == 2
 
 
-def test_a_waiting_instance_is_explained(world: World) -> None:
-    instance = world.order(8)["instance_id"]
-    printed = world.run("explain", instance)
-    assert re.search(r"^status +suspended, because of PaymentMissing", printed, re.MULTILINE)
-    assert f"holdfast resume {instance}, once the cause is mended" in printed
-    assert "line 58: outcome = await first_of(" in printed
-    assert re.search(r"^workers alive +1 of app orders$", printed, re.MULTILINE)
-    (document,) = world.lines("explain", instance)
-    assert {wait["message_type"] for wait in document["waits"]} == {"PaymentReceived", None}
-    assert [way["by"] for way in document["ways"]] == ["command"]
-    assert document["instance"]["instance_id"] == instance
-
-
-# Messages.
-
-
-def test_messages_are_listed_with_what_became_of_them_and_counted(world: World) -> None:
-    mine = world.lines("messages", "--key", f"{BATCH}-0")
-    assert [(m["type"], m["verdict"]) for m in mine] == [("PaymentReceived", "applied"), ("OrderPlaced", "applied")]
-    assert {m["instance_id"] for m in mine} == {world.order(0)["instance_id"]}
-    printed = world.run("messages", "--key", f"{BATCH}-0", "--limit", "1")
-    assert re.search(rf"^\d+  {BATCH}-0/paid +message  PaymentReceived  {BATCH}-0  applied ", printed, re.MULTILINE)
-    assert world.lines("messages", "--verdict", "expired") == []
-    rest = world.lines("messages", "--key", f"{BATCH}-0", "--after", str(mine[0]["sequence"]))
-    assert rest == mine[1:]
-    counted = world.lines("messages", "--count", "--key", f"{BATCH}-9")
-    assert [(it["kind"], it["verdict"], it["messages"]) for it in counted] == [("message", "buffered", 1)]
-    assert re.search(r"^orders +message +applied +\d+$", world.run("messages", "--count"), re.MULTILINE)
-
-
 # History and state.
 
 
