@@ -134,7 +134,7 @@ async def guarded(start: Guarded) -> int:
     return await charge_in_full(start.key)
 
 
-@app.workflow(start=Abandoned, on_unhandled="abandon")
+@app.workflow(start=Abandoned, on_unhandled="abandon", persistence="in_memory")
 async def abandoned(start: Abandoned) -> int:
     await receive(Went, start.key)
     number = await charge_in_full(start.key)
