@@ -10,9 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-import orjson
-from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
-
 from holdfast.events.types import ActivityCompleted, ActivityIntended, ActivityResolved, Where
 from holdfast.processor.core.machine import Ask
 from holdfast.processor.core.outcomes import Raised, Returned
@@ -21,7 +18,7 @@ from holdfast.processor.engine.persistence_point import encode_value
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.writer import Writer
 from holdfast.schemas.control import Command
-from holdfast.schemas.errors import ActivityInDoubt, AppError, NotPersistable
+from holdfast.schemas.errors import ActivityInDoubt, NotPersistable
 from holdfast.schemas.values import Types, encode
 
 
@@ -153,12 +150,8 @@ class Doubt:
         """Return what an activity returned, given as JSON, as the type that it says it returns."""
         activity = self._runtime.app.activities.get(name)
         try:
-            kind = activity.hints.get("return", Any) if activity is not None else Any
-            return TypeAdapter(kind).validate_json(orjson.dumps(given))
-        except (PydanticSchemaGenerationError, AppError):
-            # Not a type that can be made of JSON.
-            return given
-        except ValidationError as error:
+            return given if activity is None else activity.returned(given)
+        except ValueError as error:
             raise Unfit(f"the result is not what activity {name} returns: {error}") from None
 
     def _must_not_repeat(self, ask: Ask) -> bool:

@@ -21,6 +21,7 @@ from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.engine.activity_calls import ActivityCalls
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.asks import Asks, call_of, where
+from holdfast.processor.engine.persistence_point import decode_value
 from holdfast.processor.engine.provider import Outgoing
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.writer import Writer
@@ -30,7 +31,7 @@ from holdfast.projections.instance import fold
 from holdfast.schemas.activity_messages import ActivityRequest, ActivityResult
 from holdfast.schemas.errors import Cancelled, NotPersistable, UnreadableValue
 from holdfast.schemas.identifiers import outgoing_message_id
-from holdfast.schemas.values import decode, encode
+from holdfast.schemas.values import encode
 
 
 class QueuedCalls:
@@ -43,8 +44,11 @@ class QueuedCalls:
         self._calls = calls
 
     def serves(self, ask: Ask) -> bool:
-        """Whether an ask is a call of an activity on a queue."""
-        return isinstance(ask.awaited, ActivityCall) and self._queue(ask) is not None
+        """Whether an ask is a call of an activity on a queue, or was when it was requested."""
+        if not isinstance(ask.awaited, ActivityCall):
+            return False
+        activity = self._runtime.app.activities.get(ask.awaited.activity)
+        return (activity is not None and activity.queue is not None) or self._is_requested(ask)
 
     def request(self, ask: Ask) -> None:
         """Put the request for the next attempt into the batch, and open the bookmarks at which the call waits.
@@ -85,7 +89,7 @@ class QueuedCalls:
         self._writer.take(arrival)
         for name in self._asks.bookmarks_of(ask):
             self._writer.record(BookmarkClosed(where=where(ask), bookmark=name))
-        await self._end(ask, self._outcome(result))
+        await self._end(ask, self._outcome(ask, result))
 
     async def time_out(self, ask: Ask) -> None:
         """Let the attempt fail whose time is over; its timer has been recorded."""
@@ -136,13 +140,22 @@ class QueuedCalls:
             heartbeat=None if activity.heartbeat is None else activity.heartbeat.total_seconds(),
         )
 
-    def _outcome(self, result: ActivityResult) -> Returned | Raised:
+    def _outcome(self, ask: Ask, result: ActivityResult) -> Returned | Raised:
         tree = result.result if result.outcome == "completed" else result.error
         try:
-            value = decode({"value": tree}, self._runtime.app.types)["value"]
+            value = decode_value(tree, self._runtime.app.types)
         except UnreadableValue as error:
             return Raised(error)
-        return Raised(value) if result.outcome == "failed" and isinstance(value, BaseException) else Returned(value)
+        if result.outcome == "failed" and isinstance(value, BaseException):
+            return Raised(value)
+        activity = self._runtime.app.activities.get(call_of(ask).activity)
+        if activity is None or value != tree:
+            return Returned(value)
+        # Plain JSON may come from a worker that knows no other values.
+        try:
+            return Returned(activity.returned(tree))
+        except ValueError as error:
+            return Raised(ValueError(f"the result is not what activity {activity.name} returns: {error}"))
 
     def _open_timer(self, ask: Ask, name: str, due: datetime) -> None:
         bookmark = f"{bookmarks.prefix(ask)}:{name}"
@@ -153,6 +166,6 @@ class QueuedCalls:
         call = fold(self._writer.unwritten.events, self._writer.state).calls.get(self._asks.key(ask))
         return 0 if call is None else call.attempts
 
-    def _queue(self, ask: Ask) -> str | None:
-        activity = self._runtime.app.activities.get(call_of(ask).activity)
-        return None if activity is None else activity.queue
+    def _is_requested(self, ask: Ask) -> bool:
+        calls = self._writer.state.calls
+        return bool(calls) and (call := calls.get(self._asks.key(ask))) is not None and call.status == "requested"

@@ -109,7 +109,7 @@ async def test_attempts_are_requests_of_their_own_with_a_timer_in_between(host: 
     instance_id = await host.deliver(Retried(key="k"))
     (first,) = await requests(host)
     assert await hear(host, failure(first, "no such box"), "r1") == "applied"
-    await host.ask("update holdfast.bookmarks set due = now() where name = '0.1:retry'")
+    await host.ask("update holdfast.bookmarks set due = now() where name = '0.1:retry-1'")
     await look(host)
     _, second = await requests(host)
     assert (first.call, first.attempt, second.call, second.attempt) == (first.call, 1, first.call, 2)

@@ -1,7 +1,9 @@
 """An app whose activities are on queues, in a simulated world; the test plays their workers."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import date, timedelta
+from decimal import Decimal
 from typing import Any
 
 from holdfast.processor.engine.provider import Outgoing
@@ -14,7 +16,7 @@ from holdfast.processor.language.scopes import transaction
 from holdfast.processor.testing.host import Delivered, SimulatedHost
 from holdfast.processor.testing.world import World
 from holdfast.schemas.activity_messages import ActivityRequest, ActivityResult
-from holdfast.schemas.errors import ActivityLost, Cancelled, ScopeError
+from holdfast.schemas.errors import ActivityLost, Cancelled, ScopeError, UnreadableValue
 from holdfast.schemas.message import Envelope, Message
 
 app = App("mailing", types=(ActivityLost,))
@@ -58,6 +60,10 @@ class Enclosed(Message, correlation="key"):
 
 
 class Watched(Message, correlation="key"):
+    key: str
+
+
+class Weighed(Message, correlation="key"):
     key: str
 
 
@@ -197,6 +203,25 @@ async def watched(start: Watched) -> str:
         return await copy(start.key)
     except ActivityLost as error:
         return f"lost: {error}"
+
+
+@dataclass
+class Weight:
+    grams: Decimal
+    on: date
+
+
+@app.activity(queue="mail")
+async def weigh(what: str) -> Weight:
+    raise AssertionError("no worker of workflows runs it")
+
+
+@app.workflow(start=Weighed)
+async def weighed(start: Weighed) -> str:
+    try:
+        return str(await weigh(start.key))
+    except (ValueError, UnreadableValue) as error:
+        return str(error)
 
 
 @app.workflow(start=Unwritable)

@@ -1,9 +1,16 @@
 """Activities on queues in the engine: requests, results and retries."""
 
+import copy
+from datetime import date
+from decimal import Decimal
+
+import pytest
+
 from holdfast.events.types import ActivityCompleted, ActivityDelayed, ActivityFailed, ActivityRequested, Persisted
 from holdfast.processor.language.activity import Retry
 from holdfast.processor.language.app import App
 from holdfast.schemas.activity_messages import ActivityRequest
+from holdfast.schemas.errors import AppError
 from tests.support.mailing import (
     Beside,
     Both,
@@ -13,7 +20,10 @@ from tests.support.mailing import (
     Retried,
     Unwritable,
     Wanted,
+    Weighed,
+    Weight,
     answer,
+    app,
     begin,
     bounce,
     calls,
@@ -140,3 +150,45 @@ async def test_arguments_that_have_no_stored_form_suspend_the_instance() -> None
     world, _ = await begin(Unwritable)
     assert world.row.suspension_exception_name == "holdfast.schemas.errors.NotPersistable"
     assert requests(world) == []
+
+
+async def test_plain_json_becomes_what_the_activity_says_it_returns() -> None:
+    world, host = await begin(Weighed)
+    await answer(host, requests(world)[0], {"grams": "12.50", "on": "2026-03-04"}, "r1")
+    assert world.state.result == f"{Weight(Decimal('12.50'), date(2026, 3, 4))}"
+
+
+async def test_plain_json_that_does_not_fit_is_a_failure_that_says_so() -> None:
+    world, host = await begin(Weighed)
+    await answer(host, requests(world)[0], {"grams": "heavy"}, "r1")
+    assert "the result is not what activity weigh returns" in world.state.result
+
+
+async def test_a_result_that_names_an_unknown_type_is_a_failure_that_says_so() -> None:
+    world, host = await begin(Weighed)
+    await answer(host, requests(world)[0], {"$object": "scales:Weight"}, "r1")
+    assert "scales:Weight" in world.state.result
+
+
+async def test_a_call_that_was_requested_waits_though_its_activity_is_on_no_queue_any_more() -> None:
+    world, host = await begin(Both)
+    await fall(world, host)
+    moved = copy.copy(app)
+    moved.activities = {**app.activities, "mail": copy.copy(app.activities["mail"])}
+    moved.activities["mail"].queue = None
+    world.app = moved
+    second = await world.host()
+    await second.deliver(Nudge(key="k"), "n")
+    assert not world.row.is_completed
+    for number, request in enumerate(requests(world)):
+        await answer(second, request, f"{number}", f"r{number}")
+    assert world.state.result[1:] == ["0", "1"]
+
+
+def test_what_must_not_run_twice_cannot_be_on_a_queue() -> None:
+    with pytest.raises(AppError, match="cannot be on a queue: RabbitMQ may deliver a request twice"):
+        App("strict").activity(queue="mail", repeatable=False)(noop)
+
+
+async def noop() -> None:
+    """Do nothing."""
