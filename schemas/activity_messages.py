@@ -16,6 +16,9 @@ from holdfast.schemas.errors import ActivityLost
 from holdfast.schemas.message import Envelope, Message
 from holdfast.schemas.values import Types, encode
 
+SILENT = "its worker fell silent"
+"""Why a request is lost whose worker sent no heartbeat in time."""
+
 
 class ActivityRequest(Message, correlation="request", type="holdfast.ActivityRequest"):
     """Asks a worker to run an activity for the ``attempt``-th time, counted from 1.

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from holdfast.processor.core.compensation import compensates
 from holdfast.processor.core.frame import Frame
-from holdfast.processor.language.awaitables import Compensating, Gathering, Running
+from holdfast.processor.language.awaitables import Awaitable, CompensableScope, Compensating, Gathering, Leave, Running
 from holdfast.schemas.errors import Cancelled
 
 
 def cancel(frames: Mapping[str, Frame], path: str, error: Cancelled) -> tuple[list[str], list[str]]:
     """Raise ``error`` at what the frame at ``path`` waits for; return who is to go on, and whose ask is taken back.
 
-    What undoes, confirms or cancels is not interrupted; the exception is raised behind it.
+    What undoes, confirms or cancels is not interrupted, nor is the end of a scope, which somebody else keeps
+    open until it is told; the exception is raised behind it.
     """
     frame = frames[path]
     awaited = frame.awaiting
     if isinstance(awaited, Running) and not compensates(frames[called := f"{path}.{frame.visits}"]):
         return cancel(frames, called, error)
-    if isinstance(awaited, Running | Compensating):
+    if isinstance(awaited, Running | Compensating) or _ends_scope(awaited):
         frame.variables["$cancel"] = error
         return [], []
     if isinstance(awaited, Gathering):
@@ -29,3 +31,7 @@ def cancel(frames: Mapping[str, Frame], path: str, error: Cancelled) -> tuple[li
     withdrawn = [path] if awaited is not None and frame.asked else []
     frame.interrupt(error)
     return [path], withdrawn
+
+
+def _ends_scope(awaited: Awaitable[Any] | None) -> bool:
+    return isinstance(awaited, Leave) and not isinstance(awaited.scope, CompensableScope)

@@ -14,7 +14,7 @@ their names, its own under names that begin with ``$``:
     $scope…    the scope of an ``async with``
     $caught…   the exception that an ``except`` clause handles
     $pending…  how a ``finally`` clause goes on: an exception, a step, or a step and a return value
-    $cancel    the exception to go on with when what undoes, confirms or cancels has ended
+    $cancel    the exception to go on with when what undoes, confirms or cancels, or ends a scope, has ended
     $child     the subflow whose first frame it is
 
 and in the workflow's own frame

@@ -166,7 +166,8 @@ class Machine:
         elif isinstance(frame.awaiting, Running | Gathering | Compensating):
             raise RuntimeError("this frame waits for nothing but others")
         else:
-            frame.answer(result)
+            cancelled = frame.variables.pop("$cancel", None)
+            frame.answer(result if cancelled is None else Raised(cancelled))
 
     def enter(self, path: str, program: Program, arguments: Mapping[str, Any], child: str) -> str:
         """Answer the ask for a subflow with a frame of the subflow's program; return that frame's path.

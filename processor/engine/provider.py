@@ -24,6 +24,7 @@ from uuid import UUID
 from holdfast.events.types import Event, SubflowMode
 from holdfast.processor.language.transaction import Transaction
 from holdfast.projections.instance import InstanceState
+from holdfast.schemas.activity_messages import ActivityHeartbeat
 from holdfast.schemas.errors import HoldfastError
 from holdfast.schemas.message import Envelope
 
@@ -171,6 +172,10 @@ class Outgoing:
     key: str
     body: bytes
     traceparent: str | None = None
+
+    @property
+    def reply_to(self) -> None:
+        """Nobody: what an instance waits for comes to its app."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -441,6 +446,20 @@ class PersistenceProvider(Protocol):
 
         Due timers, buffered messages with an open bookmark, control commands, instances of lapsed
         hosts that were running, and buffered messages that start a workflow.
+        """
+        ...
+
+    async def beat(self, beats: Sequence[ActivityHeartbeat]) -> None:
+        """Note that activity workers are busy with requests, each for so many seconds from now on.
+
+        A request that no instance waits for is left alone.
+        """
+        ...
+
+    async def lapse(self, limit: int) -> int:
+        """Deposit failures (``ActivityLost``) for requests whose workers should have said by now that they live.
+
+        At most ``limit`` of them; each once, and only while an instance waits for it. Counts them.
         """
         ...
 

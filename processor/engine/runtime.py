@@ -29,6 +29,7 @@ from holdfast.processor.language.definition import Definition
 from holdfast.processor.language.program import FORMAT, Program
 from holdfast.processor.language.routine import Routine, reachable
 from holdfast.processor.language.workflow import Workflow
+from holdfast.schemas.activity_messages import ActivityHeartbeat
 from holdfast.schemas.errors import AppError, ProgramUnknown, ProgramUnresolvable
 from holdfast.schemas.message import Envelope
 from holdfast.schemas.settings import Settings
@@ -95,6 +96,7 @@ class Runtime:
         self.register: Batcher[Registration, int] = Batcher(self._register, limit=READ_GROUP)
         self.load: Batcher[UUID, Loaded] = Batcher(self._load, limit=READ_GROUP)
         self.look: Batcher[UUID, Wakeups] = Batcher(self._look, limit=READ_GROUP)
+        self.beat: Batcher[ActivityHeartbeat, None] = Batcher(self._beat, limit=READ_GROUP)
         self.take_in: Batcher[Intake, Route] = Batcher(provider.take_in, limit=READ_GROUP)
 
     async def open(self) -> None:
@@ -228,3 +230,7 @@ class Runtime:
 
     async def _look(self, instance_ids: Sequence[UUID]) -> Sequence[Wakeups]:
         return await self.provider.wakeups(self.host_id, instance_ids)
+
+    async def _beat(self, beats: Sequence[ActivityHeartbeat]) -> Sequence[None]:
+        await self.provider.beat(beats)
+        return [None] * len(beats)

@@ -52,6 +52,8 @@ class Detection:
         """Take up what can run now; returns how much that was."""
         runtime = self.engine.runtime
         self._hint.clear()
+        if any(activity.heartbeat for activity in runtime.app.activities.values()):
+            await runtime.provider.lapse(LIMIT)
         findings = await runtime.provider.runnable(runtime.host_id, tuple(runtime.app.starts), LIMIT)
         results = await asyncio.gather(*(self.engine.take_up(f) for f in findings), return_exceptions=True)
         for finding, result in zip(findings, results, strict=True):

@@ -40,6 +40,7 @@ from holdfast.processor.store.memory_tables import (
     lease_end,
 )
 from holdfast.projections.instance import InstanceState
+from holdfast.schemas.activity_messages import ActivityHeartbeat
 from holdfast.schemas.errors import (
     HoldfastError,
     StorageError,
@@ -190,6 +191,15 @@ class MemoryProvider:
 
     async def runnable(self, host_id: UUID, start_types: Sequence[str], limit: int) -> Sequence[Runnable]:
         return memory_wakeups.runnable(self.tables, host_id, start_types, limit)
+
+    async def beat(self, beats: Sequence[ActivityHeartbeat]) -> None:
+        for each in beats:
+            memory_messages.beat(self.tables, each)
+
+    async def lapse(self, limit: int) -> int:
+        answers = memory_messages.lapse(self.tables, limit)
+        await self.take_in(answers)
+        return len(answers)
 
     async def next_timer(self, host_id: UUID) -> float | None:
         return memory_wakeups.next_timer(self.tables, host_id)

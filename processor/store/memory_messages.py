@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from uuid import UUID
 
 from holdfast.processor.engine.provider import Intake, Outgoing, Route, RouteKind
 from holdfast.processor.store.memory_tables import Tables, digest_of, settle
+from holdfast.schemas.activity_messages import SILENT, ActivityHeartbeat, lost
 
 
 def take_in(tables: Tables, intake: Intake) -> Route:
@@ -38,6 +40,21 @@ def take_in(tables: Tables, intake: Intake) -> Route:
     if found.instance_id is not None and tables.can_start(found.instance_id):
         return Route(RouteKind.NON_PERSISTED, found.instance_id)
     return Route(RouteKind.NONE)
+
+
+def beat(tables: Tables, heartbeat: ActivityHeartbeat) -> None:
+    """Note that a worker is busy with a request."""
+    if tables.waiting(lost(heartbeat.request, "")) is not None:
+        tables.heartbeats[heartbeat.request] = tables.now() + timedelta(seconds=heartbeat.seconds)
+
+
+def lapse(tables: Tables, limit: int) -> list[Intake]:
+    """Forget the requests whose workers fell silent, and return the answers to those that are still awaited."""
+    silent = [request for request, due in tables.heartbeats.items() if due <= tables.now()][:limit]
+    answers = [lost(request, SILENT) for request in silent]
+    for request in silent:
+        del tables.heartbeats[request]
+    return [Intake(envelope=each, verdict="buffered") for each in answers if tables.waiting(each) is not None]
 
 
 def expire(tables: Tables, ttl_seconds: float, limit: int) -> int:

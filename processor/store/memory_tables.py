@@ -109,6 +109,7 @@ class Tables:
         self.instances: dict[UUID, InstanceRow] = {}
         self.inbox: dict[str, InboxRow] = {}
         self.attempts: dict[str, int] = {}
+        self.heartbeats: dict[str, datetime] = {}
         self.outbox: dict[str, OutboxRow] = {}
         self.sequence = 0
 

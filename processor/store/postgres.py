@@ -26,11 +26,12 @@ from holdfast.processor.engine.provider import (
     Wakeups,
 )
 from holdfast.processor.language.transaction import Transaction
-from holdfast.processor.store import hosts, inbox, locks, outbox, subflows, wakeups
+from holdfast.processor.store import heartbeats, hosts, inbox, locks, outbox, subflows, wakeups
 from holdfast.processor.store.commit import GroupWriter
 from holdfast.processor.store.connections import Connections
 from holdfast.processor.store.unit_of_work import open_unit_of_work, own_transaction
 from holdfast.projections.instance import InstanceState
+from holdfast.schemas.activity_messages import ActivityHeartbeat
 from holdfast.schemas.errors import HoldfastError, StorageError
 from holdfast.schemas.message import Envelope
 from holdfast.schemas.postgres.statements import load
@@ -129,6 +130,12 @@ class PostgresProvider:
 
     async def runnable(self, host_id: UUID, start_types: Sequence[str], limit: int) -> Sequence[Runnable]:
         return await self._shared.run(lambda c: self._sweep.runnable(c, host_id, start_types, limit))
+
+    async def beat(self, beats: Sequence[ActivityHeartbeat]) -> None:
+        await self._shared.run(lambda c: heartbeats.beat(c, self._app, beats))
+
+    async def lapse(self, limit: int) -> int:
+        return await self._shared.run(lambda c: heartbeats.lapse(c, self._app, limit))
 
     async def next_timer(self, host_id: UUID) -> float | None:
         return await self._shared.run(lambda c: wakeups.next_timer(c, self._app, host_id))

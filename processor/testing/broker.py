@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,13 +29,18 @@ class Delivery:
     holder: SimulatedHost | None = None
 
 
+def _no_worker(message: Outgoing) -> None:
+    """Leave a request in its queue."""
+
+
 class SimulatedBroker:
     """One queue, from which one host at a time is given messages, and a list of what was published.
 
-    ``published`` has each message once, by id, however often it went out.
+    ``published`` has each message once, by id, however often it went out; ``request`` takes those for activity workers.
     """
 
     def __init__(self) -> None:
+        self.request: Callable[[Outgoing], None] = _no_worker
         self.deliveries: list[Delivery] = []
         self.published: dict[str, Outgoing] = {}
 
@@ -44,11 +50,12 @@ class SimulatedBroker:
         self.deliveries.append(delivery)
         return delivery
 
-    def hand_out(self, host: SimulatedHost) -> None:
-        """Give a host what nobody has, in the order in which it was published."""
-        for delivery in self.deliveries:
-            if not delivery.is_acked and delivery.holder is None:
-                self._hand_over(delivery, host)
+    def hand_out(self, host: SimulatedHost) -> bool:
+        """Give a host what nobody has, in the order in which it was published; False if that is nothing."""
+        ready = [delivery for delivery in self.deliveries if not delivery.is_acked and delivery.holder is None]
+        for delivery in ready:
+            self._hand_over(delivery, host)
+        return bool(ready)
 
     def _hand_over(self, delivery: Delivery, host: SimulatedHost) -> None:
         def settle() -> None:
@@ -74,12 +81,17 @@ class SimulatedBroker:
                 delivery.holder = None
 
     async def relay(self, host: SimulatedHost) -> None:
-        """Publish what the outbox holds for a host; ``AppError`` if an id goes out with two contents."""
+        """Publish what the outbox holds for a host; ``AppError`` if an id goes out with two contents.
+
+        Requests to activity workers go to ``request``.
+        """
         store: Any = host.runtime.provider
         messages: list[Outgoing] = await store.outbox(host.runtime.host_id, LIMIT)
         for message in messages:
             before = self.published.setdefault(message.message_id, message)
             if before != message:
                 raise AppError(f"{message.message_id} was published twice, as {before} and as {message}")
+            if message.exchange == host.runtime.activity_exchange:
+                self.request(message)
         if messages:
             await store.published([message.message_id for message in messages])

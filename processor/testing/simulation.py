@@ -13,21 +13,22 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import orjson
-
 from holdfast.events.recorded import RecordedEvent
 from holdfast.processor.engine.provider import Intake, Outgoing, PersistenceProvider
 from holdfast.processor.language.app import App
 from holdfast.processor.store.memory import MemoryProvider, UserSql
 from holdfast.processor.store.memory_tables import Tables
+from holdfast.processor.testing.activity_worker import SimulatedActivityWorker
 from holdfast.processor.testing.broker import Delivery, SimulatedBroker
 from holdfast.processor.testing.door import Door, Statement, Watch
+from holdfast.processor.testing.doubt import resolutions
 from holdfast.processor.testing.host import SimulatedHost
 from holdfast.processor.testing.instance import SimulatedInstance
 from holdfast.processor.testing.stand_ins import ActivityRun, StandIns, staged
 from holdfast.processor.testing.world import World
+from holdfast.schemas.control import Command
 from holdfast.schemas.errors import AppError
-from holdfast.schemas.message import Envelope, Message
+from holdfast.schemas.message import Message
 
 M = TypeVar("M", bound=Message)
 
@@ -75,7 +76,10 @@ class Simulation:
         self.app = app
         self.activity_runs: list[ActivityRun] = []
         self.survived: list[str] = []
+        self.resolved: list[str] = []
         self._world.app = staged(app, stand_ins or {}, self._world.work, self.activity_runs)
+        self._worker = SimulatedActivityWorker(self._world.app, self._world, self._broker)
+        self._broker.request = self._worker.take
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -84,6 +88,7 @@ class Simulation:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        await self._worker.stop()
         for host in list(self.hosts):
             await self._bury(host)
 
@@ -137,13 +142,8 @@ class Simulation:
         return host
 
     async def command(self, instance: SimulatedInstance, command: str, **about: Any) -> None:
-        """Give an instance a control command, such as ``resume``; ``about`` is what else the command says."""
-        self._commands += 1
-        body = orjson.dumps({"command": command, "by": "test", **about})
-        envelope = Envelope(message_id=f"command-{self._commands}", type="control", key="", body=body)
-        intake = Intake(envelope=envelope, verdict="buffered", kind="control", instance_id=instance.instance_id)
-        # It is a client that writes this, so no host can die of it.
-        await self._world.store.take_in([intake])
+        """Give an instance a control command, such as ``resume``; ``about`` are further fields of ``Command``."""
+        await self._command(instance, Command(command=command, **{"by": "test", **about}))
         await self.rest()
 
     async def rest(self) -> None:
@@ -156,7 +156,7 @@ class Simulation:
                 await self._come_to_rest()
                 await self._as_host(self._broker.relay(host))
             await self._come_to_rest()
-            if len(self._watch.calls) == before:
+            if not self._hand_out() and len(self._watch.calls) == before and not await self._resolve():
                 return
 
     # What a test sees.
@@ -188,7 +188,13 @@ class Simulation:
 
     @property
     def outbox(self) -> list[Outgoing]:
-        """The messages that were published by workflows, each id once, oldest first."""
+        """The messages that workflows sent, each id once, oldest first."""
+        requests = f"holdfast.{self.app.name}.activities"
+        return [each for each in self.published if each.exchange != requests]
+
+    @property
+    def published(self) -> list[Outgoing]:
+        """Everything that left the outbox: the messages that workflows sent, and requests to activity workers."""
         return list(self._broker.published.values())
 
     def sent(self, kind: type[M]) -> list[M]:
@@ -220,12 +226,30 @@ class Simulation:
         """The rows of the store, as they are."""
         return self._world.store.tables
 
+    # Commands.
+
+    async def _command(self, instance: SimulatedInstance, command: Command) -> None:
+        """Store a command; it is a client that does so, and no host can die of it."""
+        self._commands += 1
+        envelope = command.envelope(f"command-{self._commands}")
+        intake = Intake(envelope=envelope, verdict="buffered", kind="control", instance_id=instance.instance_id)
+        await self._world.store.take_in([intake])
+
+    async def _resolve(self) -> bool:
+        """Resolve what a planned death has left in doubt; False if that is nothing."""
+        if self._watch.death is None:
+            return False
+        found = list(resolutions(self.instances, self.activity_runs))
+        for instance, command in found:
+            self.resolved.append(f"{command.call} ({command.decision})")
+            await self._command(instance, command)
+        return bool(found)
+
     # Hosts.
 
-    def _hand_out(self) -> None:
-        """Give messages to the host that lives longest, if there is one."""
-        if self.hosts:
-            self._broker.hand_out(self.hosts[0])
+    def _hand_out(self) -> bool:
+        """Give messages to the host that lives longest, if there is one; False if there are none for it."""
+        return bool(self.hosts) and self._broker.hand_out(self.hosts[0])
 
     async def _bury(self, host: SimulatedHost) -> None:
         """End all that a dead host had under way; what it had not acked is nobody's."""

@@ -53,6 +53,10 @@ select 'o' || n, 'shop', md5('i' || n)::uuid, md5((n % 2 + 1)::text)::uuid, 'e',
 from generate_series(1, 20000) n;
 
 insert into holdfast.attempts (app, message_id, attempts) select 'shop', 'a' || n, 1 from generate_series(1, 20000) n;
+
+insert into holdfast.heartbeats (app, request, due)
+select 'shop', 'k' || n, now() + case when n % 1000 = 1 then interval '-1 s' else interval '1 h' end
+from generate_series(1, 20000) n;
 """
 
 HOST = "c4ca4238-a0b9-2382-0dcc-509a6f75849b"
@@ -61,23 +65,27 @@ IDS = {"instance_ids": ["c4ca4238-a0b9-2382-0dcc-509a6f75849b"]}
 PARAMETERS: dict[str, dict[str, Any]] = {
     "attempt": {"app": "shop", "message_ids": ["m1"]},
     "await_commits": IDS,
+    "beat": {"app": "shop", "requests": ["k1", "k2"], "seconds": [1.0, 2.0], "result_type": "Paid"},
     "commanded_instances": LOOK,
     "compare": {"app": "shop", "message_ids": ["m1"]},
     "due_instances": LOOK,
     "expire": LOOK | {"after": 0, "ttl_seconds": 60.0},
     "find_takers": {"app": "shop", "message_ids": ["m1", "m3"]},
+    "forget_heartbeats": {"app": "shop", "requests": ["k1", "k2"]},
     "hand_on": IDS | {"successor_ids": IDS["instance_ids"]},
     "instances_with_mail": LOOK,
     "lapsed_instances": LOOK,
     "load": LOOK | IDS,
     "lock": LOOK | IDS,
-    "look_through_inbox": LOOK | {"after": 0, "page": 100, "start_types": ["Placed"]},
+    "look_through_inbox": LOOK | {"after": 0, "page": 100, "start_types": ["Placed"], "result_type": "Result"},
     "next_timer": LOOK,
     "published": {"message_ids": ["o1"]},
     "read_states": LOOK | IDS,
+    "reject_late": {"app": "shop", "message_ids": ["m1", "m3"]},
     "reject_left_over": IDS,
     "release": LOOK | IDS,
     "route": {"app": "shop", "message_ids": ["m1"], "types": ["Paid"], "keys": ["k1"], "digests": [b"x"]},
+    "silent": {"app": "shop", "result_type": "Paid", "limit": 100},
     "unpublished": LOOK,
     "wakeups": {"host_id": HOST} | IDS,
 }
@@ -88,7 +96,7 @@ def full_store(request: pytest.FixtureRequest, services: Services, migrated_temp
     """A well filled store, and a planner that knows it as it is, or as it was before it was filled."""
     name = f"holdfast_test_{secrets.token_hex(4)}"
     with psycopg.connect(services.new_database(name, template=migrated_template)) as connection:
-        for table in ("instance_rows", "bookmarks", "inbox", "outbox", "attempts"):
+        for table in ("instance_rows", "bookmarks", "inbox", "outbox", "attempts", "heartbeats"):
             connection.execute(
                 sql.SQL("alter table holdfast.{} set (autovacuum_enabled = false)").format(sql.Identifier(table))
             )

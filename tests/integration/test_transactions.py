@@ -15,11 +15,12 @@ from holdfast.events.types import (
     SubflowStarted,
 )
 from holdfast.processor.store.postgres import PostgresProvider
+from holdfast.processor.testing.conformance.harness import APP, HERE, Case, Store, fresh, message
 from holdfast.projections.queries import tree
 from holdfast.projections.transactions import Born, Commit, Consumed, Joined, Sent, transactions
 from holdfast.projections.verify import verify
 from holdfast.schemas.errors import InstanceNotFound
-from tests.support.stores import APP, HERE, BehindPostgres, Case, Store, fresh, message
+from tests.support.stores import BehindPostgres
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from holdfast.events.types import ActivityCompleted, Where
+from holdfast.events.types import ActivityCompleted, Persisted, Where
 from holdfast.projections import verify as module
 from holdfast.projections.verify import Checked, verify
 from holdfast.schemas.errors import InstanceNotFound
@@ -39,6 +39,19 @@ async def test_what_was_written_with_its_events_agrees_with_them(
     await register(connection, host)
     assert await check(connection) == [Checked(ids[0], 4, ()), Checked(ids[1], 7, ()), Checked(ids[2], 6, ())]
     assert await check(connection, ids[1]) == [Checked(ids[1], 7, ())]
+
+
+async def test_what_participants_promote_is_in_the_store_and_checked(
+    connection: psycopg.AsyncConnection, host: UUID
+) -> None:
+    promoted = {"city": "Ulm", "amount": 12.5, "far": 1e300, "ids": [1, None], "of": {"a": True}}
+    instance_id = await add_order(connection, host, WAITING, [Persisted(reason="checkpoint", promoted=promoted)])
+    found = await connection.execute("select instance_id from holdfast.instances where promoted->>'city' = 'Ulm'")
+    assert await found.fetchall() == [(instance_id,)]
+    assert await check(connection) == [Checked(instance_id, 5, ())]
+    await connection.execute('update holdfast.instance_states set promoted = promoted || \'{"city": "Rome"}\'')
+    (checked,) = await check(connection)
+    assert [(d.what, d.folded) for d in checked.differences] == [("promoted", promoted)]
 
 
 @pytest.mark.parametrize(

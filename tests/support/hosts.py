@@ -12,7 +12,7 @@ from holdfast.processor.client import Client
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.engine import Engine
 from holdfast.processor.engine.environment import RealEnvironment
-from holdfast.processor.engine.provider import Outgoing
+from holdfast.processor.engine.provider import Outgoing, PersistenceProvider
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.language.app import App
 from holdfast.processor.services.detection import Detection
@@ -25,7 +25,7 @@ from tests.support.stores import BehindPostgres
 class Host:
     """The engine of one host on a real store, without a broker: what it is to publish stays in the outbox."""
 
-    def __init__(self, app: App, url: str, provider: PostgresProvider, settings: Settings) -> None:
+    def __init__(self, app: App, url: str, provider: PersistenceProvider, settings: Settings) -> None:
         self.runtime = Runtime(app, provider, RealEnvironment(), settings, machine="here", process_id=1)
         self.told: list[str] = []
         self.runtime.publish = self._publish
@@ -38,6 +38,16 @@ class Host:
 
     async def deliver(self, message: Message) -> UUID:
         """Deliver a message and return the instance it belongs to, at rest and with the message settled."""
+        await self.tell(message)
+        (row,) = await self.ask(
+            "select instance_id from holdfast.instances where correlation_key = %s and parent_id is null",
+            message.correlation_key,
+        )
+        instance_id: UUID = row[0]
+        return instance_id
+
+    async def tell(self, message: Message) -> None:
+        """Deliver a message, and return when all is at rest and it is settled."""
         settled = asyncio.Event()
         name = f"{message.message_type}/{message.correlation_key}"
         self.engine.deliver(
@@ -45,12 +55,6 @@ class Host:
         )
         await settled.wait()
         await self.rest()
-        (row,) = await self.ask(
-            "select instance_id from holdfast.instances where correlation_key = %s and parent_id is null",
-            message.correlation_key,
-        )
-        instance_id: UUID = row[0]
-        return instance_id
 
     async def rest(self) -> None:
         """Return once nothing is under way in the engine."""
@@ -101,11 +105,13 @@ class Host:
 
 
 @asynccontextmanager
-async def running_host(app: App, url: str, settings: Settings) -> AsyncIterator[Host]:
-    """Start a host, and end it as a killed one ends: its lock rows stay."""
+async def running_host(
+    app: App, url: str, settings: Settings, wrap: Callable[[PersistenceProvider], PersistenceProvider] = lambda it: it
+) -> AsyncIterator[Host]:
+    """Start a host, and end it as a killed one ends: its lock rows stay. It sees the store as ``wrap`` gives it."""
     app.check()
     provider = PostgresProvider(url, app.name)
-    host = Host(app, url, provider, settings)
+    host = Host(app, url, wrap(provider), settings)
     try:
         await host.runtime.open()
         yield host

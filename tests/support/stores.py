@@ -9,32 +9,7 @@ from uuid import UUID
 import psycopg
 
 from holdfast.processor.store.memory import MemoryProvider
-from holdfast.processor.testing.conformance.harness import (
-    APP,
-    AUDIT,
-    HERE,
-    ORDER,
-    Case,
-    InboxEntry,
-    Store,
-    fresh,
-    message,
-    stored,
-)
-
-__all__ = [
-    "APP",
-    "AUDIT",
-    "HERE",
-    "ORDER",
-    "BehindMemory",
-    "BehindPostgres",
-    "Case",
-    "Store",
-    "fresh",
-    "message",
-    "stored",
-]
+from holdfast.processor.testing.conformance.harness import APP, InboxEntry
 
 
 class BehindMemory:

@@ -1,4 +1,4 @@
-"""The workflows of the tables of docs/transactions.md; loaded twice, as ``in_memory`` and as ``regular`` (see ``load``).
+"""The workflows of the tables of docs/transactions.md, to be loaded as ``in_memory`` and as ``regular``.
 
 Activities note in ``ran`` that they ran, so that a test can tell what ran twice.
 """
@@ -90,6 +90,11 @@ async def think_hard(note: str) -> str:
 @app.activity(repeatable=False)
 async def pay(note: str) -> str:
     ran.append(note)
+    return note
+
+
+@app.activity(queue="mail")
+async def mail(note: str) -> str:
     return note
 
 
@@ -233,6 +238,16 @@ class Paid(Begun): ...
 async def pays(begun: Paid) -> None:
     await think("1")
     await pay("2")
+    await think("3")
+
+
+class Mailed(Begun): ...
+
+
+@app.workflow(start=Mailed, persistence=MODE)
+async def mails(begun: Mailed) -> None:
+    await think("1")
+    await mail("2")
     await think("3")
 
 

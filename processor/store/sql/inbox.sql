@@ -256,7 +256,7 @@ where m.app = l.app and m.message_id = l.message_id and coalesce(m.verdict, '') 
 -- name: reject_late
 update holdfast.inbox
 set verdict = 'rejected', reason = 'late', body = null
-where app = %(app)s and message_id = any(%(message_ids)s::text[]) and verdict = 'buffered';
+where app = %(app)s and message_id = any(%(message_ids)s::text[]) and coalesce(verdict, '') = 'buffered';
 
 -- name: attempt
 insert into holdfast.attempts (app, message_id, attempts)

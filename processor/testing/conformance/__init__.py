@@ -19,7 +19,11 @@ may go without locks; ``laws(locking=False)`` leaves out those that need several
 from __future__ import annotations
 
 from holdfast.processor.testing.conformance import (
+    children,
     commits,
+    deposits,
+    heartbeats,
+    inner_subflows,
     locks,
     outbox,
     programs,
@@ -41,6 +45,10 @@ _MODULES = (
     wakeups,
     outbox,
     programs,
+    children,
+    inner_subflows,
+    deposits,
+    heartbeats,
     locks,
 )
 

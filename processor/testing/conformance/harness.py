@@ -196,6 +196,13 @@ class Case:
         return self.start.key
 
     @property
+    def awaited_as(self) -> UUID | None:
+        """The id under which its parent, or that of the one in whose place it goes on, waits for its end."""
+        if self.mode == "continued" and self.parent is not None:
+            return self.parent.awaited_as
+        return self.instance_id if self.mode == "start" else None
+
+    @property
     def registration(self) -> Registration:
         return Registration(
             instance_id=self.instance_id,
@@ -218,6 +225,7 @@ class Case:
             reply_to=self.start.reply_to,
             parent=str(self.parent.instance_id) if self.parent else None,
             subflow=self.mode,
+            awaited_as=str(self.awaited_as) if self.awaited_as else None,
         )
         options.setdefault("consumed", [Consumed(envelope=self.start, stored=False)])
         return self.move(started, *events, **options)
@@ -272,6 +280,7 @@ class Case:
             partition=0,
             mode=self.mode or "start",
             start=self.start,
+            awaited_as=self.awaited_as,
         )
 
     def inner(self, move: Move) -> InnerBatch:

@@ -1,5 +1,6 @@
 """Transaction scopes, ``no_persist`` and pending work, on simulated hosts."""
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -133,6 +134,44 @@ async def share(begun: Shared) -> None:
     await gather(book_in_two("a"), check_in_between(), book_in_two("b"))
 
 
+class Crossed(Begun): ...
+
+
+gates: dict[str, asyncio.Event] = {}
+
+
+@app.activity
+async def pass_gate(what: str) -> None:
+    await gates["now"].wait()
+    said.append(what)
+
+
+@app.activity
+async def fail_at_gate(what: str) -> None:
+    await gates["now"].wait()
+    raise Refused(what)
+
+
+@routine
+async def book_at_gate() -> None:
+    await say("first")
+    async with transaction():
+        await book("inside")
+        await pass_gate("inside")
+    await say("never")
+
+
+@app.workflow(start=Crossed, persistence="in_memory")
+async def cross(begun: Crossed) -> str:
+    try:
+        await gather(book_at_gate(), fail_at_gate("other"))
+    except Refused:
+        async with transaction():
+            await book("after")
+        return "caught"
+    return ""
+
+
 class Slow(Begun): ...
 
 
@@ -255,6 +294,20 @@ async def test_other_branches_of_a_gather_wait_for_the_end_of_a_transaction(worl
     await host.deliver(Shared(key="k"), "m")
     assert booked(world) == ["a 1", "a 2", "b 1", "b 2"]
     assert sorted(await world.commits()) == ["checkpoint", "completed", *["transaction_completed"] * 2]
+
+
+async def test_a_transaction_that_ends_as_its_branch_is_cancelled_has_ended(world: World) -> None:
+    gates["now"] = asyncio.Event()
+    host = await world.host()
+    host.put(Crossed(key="k").envelope("m"))
+    await world.rest()
+    assert said == ["first"]
+    gates["now"].set()
+    await world.rest()
+    assert world.state.result == "caught"
+    assert said == ["first", "inside"]
+    assert booked(world) == ["inside", "after"]
+    assert await world.commits() == ["transaction_completed", "transaction_completed", "completed"]
 
 
 async def test_a_transaction_that_ran_out_of_time_cannot_complete(world: World) -> None:

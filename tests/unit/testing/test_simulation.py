@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from holdfast import App, Message, Retry, Transaction, delay, first_of, gather, receive, send
+from holdfast import App, Message, Retry, Transaction, activity_context, delay, first_of, gather, receive, send
 from holdfast.processor.testing import simulation
 from holdfast.schemas.errors import AppError
 from holdfast.testing import Rows, Simulation
@@ -35,6 +35,10 @@ class Kneaded(Message, correlation="number"):
 
 
 class Proved(Message, correlation="number"):
+    number: int
+
+
+class Painted(Message, correlation="number"):
     number: int
 
 
@@ -72,6 +76,13 @@ async def stock(tx: Transaction, number: int) -> int:
     return 0 if found is None else int(found[0])
 
 
+@app.activity(queue="painters", retry=Retry(attempts=2, delay=timedelta(hours=1)))
+async def paint(number: int) -> str:
+    if activity_context().attempt == 1:
+        raise Burnt(number)
+    return f"painted {number}"
+
+
 @other.activity
 async def elsewhere() -> None:
     """Belong to another app."""
@@ -91,6 +102,11 @@ async def cake(ordered: Ordered) -> str:
 async def dough(kneaded: Kneaded) -> int:
     await gather(weigh(), weigh())
     return await stock(kneaded.number)
+
+
+@app.workflow(start=Painted)
+async def picture(painted: Painted) -> str:
+    return await paint(painted.number)
 
 
 @app.workflow(start=Proved)
@@ -276,6 +292,33 @@ async def test_an_activity_that_does_not_end_is_named(monkeypatch: pytest.Monkey
     async with Simulation(app) as world:
         with pytest.raises(AppError, match=r"<activity wait_at_gate> has not ended.*rest=False"):
             await world.deliver(Proved(number=7))
+
+
+async def test_activities_on_a_queue_are_done_by_a_worker() -> None:
+    async with Simulation(app) as world:
+        await world.deliver(Painted(number=7))
+        assert (world.instance().status, len(world.activity_runs)) == ("idle", 1)
+        await world.advance(timedelta(hours=1))
+        assert world.instance().result == "painted 7"
+        assert world.outbox == []
+
+
+async def test_a_worker_ends_what_it_does_while_no_host_lives() -> None:
+    async def paint_slowly(number: int) -> str:
+        events["begun"].set()
+        await events["gate"].wait()
+        return "done"
+
+    async with Simulation(app, stand_ins={paint: paint_slowly}) as world:
+        await world.deliver(Painted(number=7), rest=False)
+        resting = asyncio.create_task(world.rest())
+        await events["begun"].wait()
+        crashing = asyncio.create_task(world.crash())
+        events["gate"].set()
+        await asyncio.gather(resting, crashing)
+        assert world.instance().status == "idle"
+        await world.start()
+        assert world.instance().result == "done"
 
 
 async def test_an_instance_is_found_by_key_and_workflow_or_the_error_names_all() -> None:
