@@ -20,6 +20,7 @@ from holdfast.processor.cli import (
     history,
     instances,
     migrate,
+    nonpersisted,
     publish,
     resume,
     show,
@@ -114,7 +115,6 @@ _add(
         "transactions": transactions.transactions,
         "state": state.state,
         "resume": resume.resume,
-        "nonpersisted": instances.nonpersisted,
         "verify": verify.verify,
     },
 )
@@ -129,6 +129,9 @@ _add(
     },
 )
 app.add_typer(dead, name="dead-letters")
+non_persisted = typer.Typer(cls=nonpersisted.ListByDefault, help=_flowing(nonpersisted.__doc__ or ""))
+_add(non_persisted, {"list": nonpersisted.list_, "remove": nonpersisted.remove})
+app.add_typer(non_persisted, name="nonpersisted")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal, Protocol
 from uuid import UUID
@@ -44,7 +44,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredProgram:
-    """A program as ``holdfast.programs`` keeps it; ``program`` is its JSON tree."""
+    """A program as ``holdfast.programs`` keeps it; ``program`` is its JSON tree, ``expected_lifetime`` for operators."""
 
     program_hash: str
     workflow: str
@@ -53,6 +53,7 @@ class StoredProgram:
     starts_with: str | None
     receives: tuple[str, ...]
     signature: bytes | None
+    expected_lifetime: timedelta | None = None
 
 
 class RouteKind(StrEnum):
@@ -356,7 +357,7 @@ class PersistenceProvider(Protocol):
         ...
 
     async def save_programs(self, programs: Sequence[StoredProgram]) -> None:
-        """Keep programs; one that is there already stays as it is."""
+        """Keep programs; of one that is there already only a missing signature and the lifetime change."""
         ...
 
     async def load_program(self, program_hash: str) -> StoredProgram | None:
@@ -431,6 +432,10 @@ class PersistenceProvider(Protocol):
 
     async def attempt(self, message_ids: Sequence[str]) -> Sequence[int]:
         """Count one more attempt of each message, durably, and return the counts."""
+        ...
+
+    async def attempt_burst(self, instance_id: UUID, how: Literal["taken_over", "alone", "abandoned"]) -> int:
+        """Count one more attempt of an instance's burst, until its next commit or suspension; return the count."""
         ...
 
     async def wakeups(self, host_id: UUID, instance_ids: Sequence[UUID]) -> Sequence[Wakeups]:
