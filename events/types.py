@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from holdfast.schemas.control import Decision
+
 Json = Any
 """A JSON tree: None, bool, int, float, str, or lists and string-keyed dicts of them."""
 
@@ -149,7 +151,7 @@ class ActivityResolved:
     where: Where
     activity: str
     idempotency_key: str
-    decision: Literal["done", "retry", "fail"]
+    decision: Decision
     by: str
     why: str | None = None
     result: Json = None

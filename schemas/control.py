@@ -6,20 +6,31 @@ A command lies in the inbox as a row of kind ``control``, addressed to its insta
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import orjson
 
 from holdfast.schemas.message import Envelope
 
+Decision = Literal["done", "retry", "fail"]
+"""What became of an activity call that was in doubt: it was done, it is to run again, or it counts as failed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """One command, who gave it, and why."""
+    """One command, who gave it, and why.
+
+    ``command`` is ``suspend``, ``resume``, ``cancel``, ``terminate`` or ``resolve``. With the last come the idempotency
+    key of the ``call`` that it is about, if there may be more than one, what became of it (``decision``), and what it
+    returned (``result``, a JSON value) if it was done.
+    """
 
     command: str
     by: str = "unknown"
     why: str | None = None
+    call: str | None = None
+    decision: Decision | None = None
+    result: Any = None
 
     def envelope(self, message_id: str, key: str = "") -> Envelope:
         """Return the command as the inbox keeps it."""

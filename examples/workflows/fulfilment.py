@@ -27,8 +27,8 @@ class GivenUp(Message, correlation="order"):
     order: str
 
 
-# Any code, outside the database transaction. It is tried three times.
-@app.activity(retry=Retry(attempts=3))
+# Any code, outside the database transaction. It is tried three times, for a minute each.
+@app.activity(retry=Retry(attempts=3), timeout=timedelta(minutes=1))
 async def pick(items: list[str]) -> list[str]:
     return [f"box of {item}" for item in items]
 

@@ -44,6 +44,7 @@ def read_envelope(properties: Properties, body: bytes, max_body_bytes: int = MAX
         key=check_name("correlation", properties.correlation_id or ""),
         body=body,
         traceparent=properties.traceparent,
+        reply_to=_queue(properties),
     )
     check_size(body, max_body_bytes)
     return envelope
@@ -65,4 +66,19 @@ def salvage(properties: Properties, body: bytes) -> Envelope:
     message_id = storable(properties.message_id or "")
     if not message_id:
         message_id = f"unidentified:{digest(type_, key, body).hex()}"
-    return Envelope(message_id=message_id, type=type_, key=key, body=body, traceparent=properties.traceparent)
+    return Envelope(
+        message_id=message_id,
+        type=type_,
+        key=key,
+        body=body,
+        traceparent=properties.traceparent,
+        reply_to=_queue(properties),
+    )
+
+
+def _queue(properties: Properties) -> str | None:
+    """Return where the sender waits for an answer; None for what can be no name of a queue."""
+    try:
+        return check_name("reply_to", properties.reply_to or "")
+    except InvalidMessage:
+        return None

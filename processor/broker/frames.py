@@ -61,6 +61,10 @@ class Publishable(Protocol):
     def traceparent(self) -> str | None:
         """The trace context, if there is one."""
 
+    @property
+    def reply_to(self) -> str | None:
+        """The queue in which the sender waits for an answer, if it does."""
+
 
 class Properties(NamedTuple):
     """The properties of a message that the message contract knows; None where one is missing.
@@ -72,6 +76,7 @@ class Properties(NamedTuple):
     type: str | None = None
     correlation_id: str | None = None
     table: bytes = b""
+    reply_to: str | None = None
 
     @property
     def headers(self) -> FieldTable:
@@ -153,7 +158,7 @@ def read_header(payload: bytes) -> tuple[int, Properties]:
             continued = int.from_bytes(payload[at : at + 2], "big")
             at += 2
         table = b""
-        correlation_id = message_id = type_ = None
+        correlation_id = reply_to = message_id = type_ = None
         if flags & 0x8000:  # content type
             at += 1 + payload[at]
         if flags & 0x4000:  # content encoding
@@ -168,8 +173,8 @@ def read_header(payload: bytes) -> tuple[int, Properties]:
             at += 1
         if flags & 0x0400:
             correlation_id, at = _short(payload, at)
-        if flags & 0x0200:  # reply to
-            at += 1 + payload[at]
+        if flags & 0x0200:
+            reply_to, at = _short(payload, at)
         if flags & 0x0100:  # expiration
             at += 1 + payload[at]
         if flags & 0x0080:
@@ -180,7 +185,7 @@ def read_header(payload: bytes) -> tuple[int, Properties]:
             type_, at = _short(payload, at)
     except (struct.error, IndexError) as error:
         raise Damaged(str(error)) from None
-    return size, Properties(message_id, type_, correlation_id, table)
+    return size, Properties(message_id, type_, correlation_id, table, reply_to)
 
 
 def _short(payload: bytes, at: int) -> tuple[str, int]:
@@ -211,6 +216,10 @@ def publish(channel: int, exchange: str, routing_key: str, message: Publishable,
     if message.traceparent:
         flags |= 0x2000
         table = encode.field_table({"traceparent": message.traceparent})
+    reply_to = b""
+    if message.reply_to:
+        flags |= 0x0200
+        reply_to = _shortstr(message.reply_to)
     header = b"".join(
         (
             _CONTENT.pack(BASIC, 0, len(message.body), flags),
@@ -218,6 +227,7 @@ def publish(channel: int, exchange: str, routing_key: str, message: Publishable,
             table,
             b"\x02",
             _shortstr(message.key),
+            reply_to,
             _shortstr(message.message_id),
             _shortstr(message.type),
         )

@@ -16,13 +16,13 @@ import typer
 
 from holdfast.processor.cli import (
     activities,
+    control,
     dead_letters,
     history,
     instances,
     migrate,
     nonpersisted,
     publish,
-    resume,
     show,
     state,
     transactions,
@@ -114,7 +114,11 @@ _add(
         "history": history.history,
         "transactions": transactions.transactions,
         "state": state.state,
-        "resume": resume.resume,
+        "suspend": control.suspend,
+        "resume": control.resume,
+        "resolve": control.resolve,
+        "cancel": control.cancel,
+        "terminate": control.terminate,
         "verify": verify.verify,
     },
 )

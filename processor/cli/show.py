@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from holdfast.processor.cli.options import DatabaseUrl, InstanceId, JsonDocument, open_client, run
 
 if TYPE_CHECKING:
     from holdfast.processor.cli.source import Source
-    from holdfast.projections.queries import Instance, OpenBookmark
+    from holdfast.projections.queries import Instance, OpenBookmark, Relative
 
 
 def show(instance_id: InstanceId, *, database_url: DatabaseUrl = None, as_json: JsonDocument = False) -> None:
-    """Show one instance: how it is, what it waits for, why it stands still, and what would move it.
+    """Show one instance: how it is, what it waits for, its subflows, why it stands still, and what would move it.
 
     Ids are those that `holdfast instances` shows.
 
         holdfast show 0199c1a2-…
 
     With --json one document: the columns of the view holdfast.instances, "bookmarks" with all that it
-    waits for, and "suspension_detail".
+    waits for, "suspension_detail", and "subflows" with the columns of each, nearest first, and its "depth".
     """
 
     async def work() -> None:
@@ -31,10 +33,12 @@ def show(instance_id: InstanceId, *, database_url: DatabaseUrl = None, as_json: 
             instance, bookmarks = await client.instance(instance_id)
             detail = (await client.state(instance_id)).suspension_detail if instance.is_suspended else None
             source = Source(await client.program(instance.app, instance.program_hash))
+            subflows = (await client.tree(instance_id))[1:]
         if as_json:
-            emit({**asdict(instance), "bookmarks": bookmarks, "suspension_detail": detail})
+            emit({**asdict(instance), "bookmarks": bookmarks, "suspension_detail": detail, "subflows": subflows})
         else:
             _print(instance, bookmarks, detail, source)
+            _print_tree(instance, subflows)
 
     run(work())
 
@@ -43,6 +47,7 @@ def _print(instance: Instance, bookmarks: list[OpenBookmark], detail: str | None
     from holdfast.processor.cli.describe import condition, wait
     from holdfast.processor.cli.output import details, local, say
 
+    name = instance.suspension_exception_name
     details(
         {
             "instance": instance.instance_id,
@@ -52,12 +57,14 @@ def _print(instance: Instance, bookmarks: list[OpenBookmark], detail: str | None
             "program": instance.program_hash,
             "correlation key": instance.correlation_key,
             "started by": f"message {instance.start_message_id}",
+            "came out of": instance.parent_id and f"{instance.parent_id} ({instance.subflow})",
             "created": local(instance.creation_time),
             "updated": local(instance.last_updated_time),
             "version": instance.version,
             "status": condition(instance),
             "reason": instance.suspension_reason,
-            "exception": detail or instance.suspension_exception_name,
+            "exception": (detail or name) if name else None,
+            "detail": None if name else detail,
             "loaded on": instance.current_machine,
             "locked until": local(instance.lock_expiration),
             "last loaded on": None if instance.current_machine else instance.last_machine,
@@ -72,4 +79,35 @@ def _print(instance: Instance, bookmarks: list[OpenBookmark], detail: str | None
             say(f"  {bookmark.name}: {wait(bookmark)}, since {since}, {place}")
     if instance.is_suspended:
         say("\nto let it go on", style="bold")
-        say(f"  holdfast resume {instance.instance_id} --why '…'")
+        if instance.suspension_reason == "in_doubt":
+            say(f"  holdfast resolve {instance.instance_id} --why '…' with --done RESULT, --retry or --fail")
+        else:
+            say(f"  holdfast resume {instance.instance_id} --why '…'")
+
+
+def _print_tree(instance: Instance, subflows: list[Relative]) -> None:
+    from holdfast.processor.cli.output import say
+
+    if subflows:
+        say("\nsubflows", style="bold")
+        for line in tree(instance.instance_id, subflows):
+            say(line)
+
+
+def tree(instance_id: UUID, subflows: list[Relative]) -> Iterator[str]:
+    """Yield a line for each subflow of an instance.
+
+    Those of a subflow stand below it, further to the right; what an instance goes on as stands just below that one.
+    """
+    from holdfast.processor.cli.describe import condition
+
+    below: dict[UUID | None, list[Relative]] = {}
+    for each in subflows:
+        below.setdefault(each.parent_id, []).append(each)
+    waiting = [(each, 1) for each in below.get(instance_id, [])[::-1]]
+    while waiting:
+        each, depth = waiting.pop()
+        title = f"{each.workflow}/{each.correlation_key}"
+        yield f"{'  ' * depth}{each.subflow} {title}: {condition(each)}, {each.instance_id}"
+        inside = below.get(each.instance_id, [])
+        waiting += [(it, depth + (it.subflow != "continued")) for it in inside[::-1]]

@@ -61,6 +61,10 @@ def state(
         for path, frame in found.frames.items():
             say(f"\nframe {path}, step {frame.step}, {sources[path].place(frame.line)}", style="bold")
             details({f"  {name}": readable(value) for name, value in variables(dict(frame.variables)).items()})
+        for title, given in (("values of participants", found.values), ("promoted", found.promoted)):
+            if given:
+                say(f"\n{title}", style="bold")
+                details({f"  {name}": readable(value) for name, value in given.items()})
         if found.bookmarks:
             say("\nwaits for", style="bold")
             for name, bookmark in found.bookmarks.items():

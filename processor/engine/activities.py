@@ -1,9 +1,13 @@
-"""Runs activities: attempts, timeouts, threads, savepoints."""
+"""Runs activities: attempts, timeouts, threads, savepoints.
+
+Short waits between attempts pass here, in memory. A long one is not waited for: the caller is told when the next
+attempt is due, and calls again then.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,6 +16,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from holdfast.processor.core.outcomes import Raised, Returned
+from holdfast.processor.engine.deadline import OutOfTime, within
 from holdfast.processor.engine.environment import Environment
 from holdfast.processor.engine.provider import UnitOfWork
 from holdfast.processor.language.activity import Activity
@@ -21,13 +26,16 @@ from holdfast.schemas.errors import ParticipantError, StorageError
 
 K = TypeVar("K", bound=Participant)
 
+SHORT = 5.0
+"""Seconds that an instance stays in memory between two attempts; for a longer wait a timer is worth its commit."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivityContext:
     """What a running activity may know of its call.
 
-    ``idempotency_key`` is the same on every attempt, also after a crash; ``attempt`` counts from 1
-    within the current burst. ``participants`` are the instance's, by class.
+    ``idempotency_key`` is the same on every attempt, also after a crash; ``attempt`` counts from 1. Attempts since the
+    last persistence point are counted anew after a crash. ``participants`` are the instance's, by class.
     """
 
     instance_id: UUID
@@ -59,6 +67,18 @@ def attempts_in(context: Context) -> int:
     return context[_current].attempt if _current in context else 0
 
 
+@dataclass(frozen=True, slots=True)
+class Postponed:
+    """The last attempt raised ``error``; the next one is due after ``seconds``."""
+
+    error: BaseException
+    seconds: float
+
+
+Result = tuple[Returned | Raised | Postponed, int]
+"""How a run ended, and how many attempts the call has had by then."""
+
+
 async def run(
     activity: Activity[Any, Any],
     call: ActivityCall[Any],
@@ -67,13 +87,14 @@ async def run(
     idempotency_key: str,
     unit: UnitOfWork | None,
     environment: Environment,
+    attempt: int,
     participants: Mapping[type[Participant], Participant] = MappingProxyType({}),
-) -> tuple[Returned | Raised, int]:
-    """Run one activity call to its end and return its outcome and the number of attempts.
+) -> Result:
+    """Run one activity call to its end, or to a failure after which a long wait is due.
 
-    A record activity needs ``unit``, the open transaction; each attempt runs under a savepoint.
+    ``attempt`` is how many attempts it has had before. A record activity needs ``unit``, the open transaction;
+    each attempt runs under a savepoint.
     """
-    attempt = 0
     while True:
         attempt += 1
         context = ActivityContext(
@@ -82,12 +103,10 @@ async def run(
             attempt=attempt,
             participants=participants,
         )
+        _current.set(context)
         trying = try_once(activity, call, context, unit=unit, environment=environment)
         try:
-            if activity.timeout is None:
-                return Returned(await trying), attempt
-            async with asyncio.timeout(activity.timeout.total_seconds()):
-                return Returned(await trying), attempt
+            return Returned(await _bounded(activity, trying, environment)), attempt
         except BaseException as error:
             if ends_the_task(error):
                 raise
@@ -96,7 +115,10 @@ async def run(
                 raise
             if not activity.retry.tries_again(attempt, error):
                 return Raised(error), attempt
-            await environment.sleep(activity.retry.wait(attempt))
+            seconds = activity.retry.wait(attempt)
+            if seconds > SHORT:
+                return Postponed(error, seconds), attempt
+            await environment.sleep(seconds)
 
 
 def ends_the_task(error: BaseException) -> bool:
@@ -106,6 +128,17 @@ def ends_the_task(error: BaseException) -> bool:
     # What an activity waits for may be cancelled too, which is the activity's own affair.
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+async def _bounded(
+    activity: Activity[Any, Any], running: Coroutine[Any, Any, object], environment: Environment
+) -> object:
+    if activity.timeout is None:
+        return await running
+    try:
+        return await within(environment, activity.timeout.total_seconds(), running)
+    except OutOfTime:
+        raise TimeoutError(f"activity {activity.name} took longer than {activity.timeout}") from None
 
 
 async def try_once(

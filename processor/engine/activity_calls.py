@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 from holdfast.events.types import ActivityCompleted, ActivityFailed
 from holdfast.processor.core.machine import Ask
 from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.engine import activities
-from holdfast.processor.engine.asks import Asks, where
+from holdfast.processor.engine.activities import Postponed, Result
+from holdfast.processor.engine.asks import Asks, call_of, where
+from holdfast.processor.engine.deadline import OutOfTime, within
+from holdfast.processor.engine.doubt import Doubt
 from holdfast.processor.engine.persistence_point import encode_value
 from holdfast.processor.engine.provider import UnitOfWork
+from holdfast.processor.engine.retries import Retries
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.scopes import Scopes
-from holdfast.processor.engine.side_by_side import SideBySide
+from holdfast.processor.engine.side_by_side import Ended, SideBySide
 from holdfast.processor.engine.unhandled import UnhandledError
 from holdfast.processor.engine.writer import Writer
 from holdfast.processor.language.activity import Activity
 from holdfast.processor.language.awaitables import ActivityCall, Defer
-from holdfast.schemas.errors import AppError, ScopeError
-from holdfast.schemas.identifiers import idempotency_key
-
-Ended = tuple[Ask, Returned | Raised, int]
+from holdfast.schemas.errors import AppError, Cancelled, ScopeError
 
 
 class ActivityCalls:
     """Runs activities, records how they ended and answers their asks."""
 
-    def __init__(self, runtime: Runtime, asks: Asks, writer: Writer, scopes: Scopes) -> None:
+    def __init__(self, runtime: Runtime, asks: Asks, writer: Writer, scopes: Scopes, doubt: Doubt) -> None:
         self._runtime = runtime
         self._asks = asks
         self._writer = writer
         self._scopes = scopes
+        self._doubt = doubt
+        self.retries = Retries(runtime, asks, writer)
         self._running = SideBySide()
         writer.before_commit.append(self._do_pending_work)
 
+    @property
+    def must_end(self) -> bool:
+        """Whether something runs that must not run twice, so that the burst has to wait for its end."""
+        return any(not activity.repeatable for ask in self._running if (activity := self._activity(ask)) is not None)
+
     async def serve(self, calls: Sequence[Ask]) -> None:
-        """Bring at least one of the calls that are pending to its end."""
-        if len(calls) == 1 and not self._running:
+        """Bring at least one of the calls that are pending to its end, or to a wait."""
+        if len(calls) == 1 and not self._running and self.retries.seconds() is None:
             await self._run_alone(calls[0])
         else:
             await self._run_side_by_side([ask for ask in calls if ask not in self._running])
@@ -60,8 +68,12 @@ class ActivityCalls:
 
     async def withdraw(self, asks: Sequence[Ask]) -> None:
         """Cancel the activities of asks that were taken back, and record how they ended."""
-        for ask, outcome, attempts in await self._running.cancel([ask.path for ask in asks]):
-            await self.end(ask, outcome, attempts)
+        for ended in await self._running.cancel([ask.path for ask in asks]):
+            await self.end(*ended)
+        for ask in asks:
+            attempts = self.retries.attempts(ask)
+            if attempts:
+                await self.end(ask, Raised(Cancelled()), attempts)
 
     async def stop(self) -> None:
         """Cancel all: the burst is over."""
@@ -71,19 +83,21 @@ class ActivityCalls:
         await self.commit_earlier(ask)
         activity = self._activity(ask)
         if activity is None:
-            self._asks.answer(ask, Raised(AppError(f"this app has no activity {_call(ask).activity!r}")))
+            self._asks.answer(ask, Raised(AppError(f"this app has no activity {call_of(ask).activity!r}")))
             return
+        await self._doubt.intend([ask])
         running = self._run(activity, ask, await self._writer.sql.unit() if activity.is_record else None)
         try:
             outcome, attempts = await self._scopes.bound(ask, running)
         except TimeoutError as error:
-            outcome, attempts = Raised(error), 1
+            outcome, attempts = Raised(error), self.retries.attempts(ask) + 1
         await self.end(ask, outcome, attempts)
 
     async def _run_side_by_side(self, asks: Sequence[Ask]) -> None:
         """Start what does not run yet, and wait for the first to end; record activities run one at a time."""
         if asks:
             await self.commit_earlier(asks[0])
+            await self._doubt.intend(asks)
         records: list[Ask] = []
         for ask in asks:
             activity = self._activity(ask)
@@ -98,12 +112,23 @@ class ActivityCalls:
         if self._writer.sql.is_open and self._scopes.commits_each(first):
             await self._writer.persist("activity_completed", self._asks.machine)
         try:
-            ended = await self._scopes.bound(first, self._running.first())
+            ended = await self._scopes.bound(first, self._first())
         except TimeoutError as error:
             stopped = await self._running.cancel([ask.path for ask in self._running])
             ended = [(ask, Raised(error), attempts) for ask, _, attempts in stopped]
-        for ask, outcome, attempts in ended:
-            await self.end(ask, outcome, attempts)
+        for each in ended:
+            await self.end(*each)
+
+    async def _first(self) -> list[Ended]:
+        """Wait for the first that ends, or until a call is to be tried again; return what has ended."""
+        seconds = self.retries.seconds()
+        if seconds is None:
+            return await self._running.first()
+        try:
+            return await within(self._runtime.environment, seconds, self._running.first())
+        except OutOfTime:
+            self.retries.fire_due()
+            return []
 
     async def commit_earlier(self, ask: Ask) -> None:
         """Commit an activity's result before the next one starts, where each has a transaction of its own."""
@@ -118,26 +143,38 @@ class ActivityCalls:
             activity = self._runtime.app.activities[call.activity]
             running = self._run(activity, ask, await self._writer.sql.unit(), call)
             outcome, attempts = await self._writer.sql.bound(running, where(ask))
-            self.record(ask, outcome, attempts, call)
-            if isinstance(outcome, Raised):
+            if not isinstance(outcome, Returned):
                 raise UnhandledError(outcome.error, where(ask))
+            self.record(ask, outcome, attempts, call)
 
-    def _run(
+    async def _run(
         self, activity: Activity[Any, Any], ask: Ask, unit: UnitOfWork | None, call: ActivityCall[Any] | None = None
-    ) -> Coroutine[Any, Any, tuple[Returned | Raised, int]]:
-        call = call or _call(ask)
-        return activities.run(
-            activity,
-            call,
-            instance_id=self._writer.instance_id,
-            idempotency_key=self.key(ask, call),
-            unit=unit,
-            environment=self._runtime.environment,
-            participants=self._writer.participants.objects,
-        )
+    ) -> Result:
+        """Run what an ask calls, or the ``call`` that it deferred, to its end or to a wait that may be a timer's."""
+        attempts = self.retries.attempts(ask)
+        while True:
+            outcome, attempts = await activities.run(
+                activity,
+                call or call_of(ask),
+                instance_id=self._writer.instance_id,
+                idempotency_key=self._asks.key(ask),
+                unit=unit,
+                environment=self._runtime.environment,
+                attempt=attempts,
+                participants=self._writer.participants.objects,
+            )
+            if not isinstance(outcome, Postponed) or (call is None and self._scopes.may_idle(ask)):
+                return outcome, attempts
+            await self._runtime.environment.sleep(outcome.seconds)
 
-    async def end(self, ask: Ask, outcome: Returned | Raised, attempts: int) -> None:
+    async def end(self, ask: Ask, outcome: Returned | Raised | Postponed, attempts: int) -> None:
         """Record how an activity ended, and answer its ask if it has not been taken back meanwhile."""
+        if isinstance(outcome, Postponed):
+            if self._asks.is_pending(ask):
+                self.retries.begin(ask, outcome.error, outcome.seconds, attempts)
+                return
+            outcome = Raised(outcome.error)
+        self.retries.close(ask)
         self._writer.unwritten.has_activity = True
         self.record(ask, outcome, attempts)
         if not self._asks.is_pending(ask):
@@ -151,11 +188,11 @@ class ActivityCalls:
         self, ask: Ask, outcome: Returned | Raised, attempts: int, call: ActivityCall[Any] | None = None
     ) -> None:
         """Record how an activity ended: the one that the ask calls, or another ``call`` in its place."""
-        call = call or _call(ask)
+        call = call or call_of(ask)
         about: dict[str, Any] = {
             "where": where(ask),
             "activity": call.activity,
-            "idempotency_key": self.key(ask, call),
+            "idempotency_key": self._asks.key(ask),
             "attempts": attempts,
         }
         types = self._runtime.app.types
@@ -163,18 +200,11 @@ class ActivityCalls:
             activity = self._runtime.app.activities.get(call.activity)
             is_record = activity is not None and activity.is_record
             result = encode_value(outcome.value, types)
-            self._writer.record(ActivityCompleted(**about, result=result, is_record=is_record))
+            completed = ActivityCompleted(**about, result=result, is_record=is_record)
+            self._writer.record(completed)
+            self._doubt.know(completed, outcome)
         else:
             self._writer.record(ActivityFailed(**about, error=encode_value(outcome.error, types)))
 
-    def key(self, ask: Ask, call: ActivityCall[Any] | None = None) -> str:
-        """Return the idempotency key of the call that an ask is, or of another one in its place."""
-        call = call or _call(ask)
-        return idempotency_key(self._writer.instance_id, ask.path, ask.step, ask.visit, call.activity)
-
     def _activity(self, ask: Ask) -> Activity[Any, Any] | None:
-        return self._runtime.app.activities.get(_call(ask).activity)
-
-
-def _call(ask: Ask) -> ActivityCall[Any]:
-    return cast("ActivityCall[Any]", ask.awaited)
+        return self._runtime.app.activities.get(call_of(ask).activity)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from holdfast.events.types import BookmarkClosed, BookmarkOpened, MessageReceived, SubflowEnded, TimerFired, Where
 from holdfast.processor.core import bookmarks
 from holdfast.processor.core.machine import ROOT, Ask, Machine
 from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.engine.writer import Writer
+from holdfast.processor.language.awaitables import ActivityCall, Defer
 from holdfast.processor.language.program import Program
+from holdfast.schemas.identifiers import idempotency_key
 
 
 class Asks:
@@ -82,6 +84,17 @@ class Asks:
         """Return when an ask that waits was made or, after a restart, made again."""
         return self._asked_at[ask.path]
 
+    # Calls of activities.
+
+    def calls(self) -> list[Ask]:
+        """Return the asks that are calls of activities."""
+        return [ask for ask in self._pending.values() if isinstance(ask.awaited, ActivityCall)]
+
+    def key(self, ask: Ask) -> str:
+        """Return the idempotency key of a call, or of one that is deferred."""
+        call = ask.awaited.call if isinstance(ask.awaited, Defer) else call_of(ask)
+        return idempotency_key(self._writer.instance_id, ask.path, ask.step, ask.visit, call.activity)
+
     # Bookmarks.
 
     def at(self, bookmark: str) -> Ask:
@@ -117,6 +130,11 @@ class Asks:
             return Where(ROOT, 0, default_line)
         frame = self._machine.frames[ROOT]
         return Where(ROOT, frame.step, frame.line)
+
+
+def call_of(ask: Ask) -> ActivityCall[Any]:
+    """Return what an ask calls, which is an activity."""
+    return cast("ActivityCall[Any]", ask.awaited)
 
 
 def where(ask: Ask) -> Where:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.events.types import InstanceSuspended
 from holdfast.processor.engine.arrival import Arrival
+from holdfast.processor.engine.doubt import Unfit
 from holdfast.schemas.control import Command
 
 if TYPE_CHECKING:
@@ -17,26 +18,40 @@ if TYPE_CHECKING:
 
 
 class Commands:
-    """Carries out what is commanded of one instance; each method says whether the holding goes on."""
+    """Carries out what is commanded of one instance; each method says whether its holding goes on."""
 
     def __init__(self, holding: Holding) -> None:
         self._holding = holding
 
-    async def wake(self) -> bool:
-        """Follow a command, if there is one that concerns a suspended instance; else let go of it."""
-        holding = self._holding
-        taken = holding.mailbox.take_command(("resume", "cancel", "terminate"))
-        if taken is None:
-            return await holding.let_go(release=True)
-        arrival, command = taken
-        if command.command == "resume":
-            return await self._resume(arrival, command)
-        return await self._obey(arrival, command)
-
-    async def obey_next(self) -> bool:
-        """Follow the next command, if there is one; False if there was none."""
+    async def obey_next(self) -> bool | None:
+        """Follow the oldest command; None if there is none."""
         taken = self._holding.mailbox.take_command()
-        return taken is not None and await self._obey(*taken)
+        if taken is None:
+            return None
+        self._holding.mailbox.is_stale = True
+        return await self._obey(*taken)
+
+    async def _obey(self, arrival: Arrival, command: Command) -> bool:
+        instance, is_suspended = self._holding.instance, self._holding.is_suspended
+        match command.command:
+            case "terminate":
+                return await self._end(arrival, command)
+            case "cancel" if instance.state.version == 0:
+                return await self._end(arrival, command)
+            case "cancel" if instance.unresolvable is None:
+                return await self._cancel(arrival, command)
+            case "cancel":
+                return await self._refuse(arrival, f"it can only be terminated: {instance.unresolvable}")
+            case "suspend" if not is_suspended:
+                return await self._suspend(arrival, command)
+            case "resume" if instance.state.suspension_reason == "in_doubt":
+                return await self._refuse(arrival, "an activity is in doubt: resolve says what became of it")
+            case "resume" if is_suspended:
+                return await self._resume(arrival, command)
+            case "resolve" if is_suspended and instance.unresolvable is None:
+                return await self._resolve(arrival, command)
+        state = "suspended" if is_suspended else "not suspended"
+        return await self._refuse(arrival, f"{command.command!r} makes no sense for an instance that is {state}")
 
     async def _resume(self, arrival: Arrival, command: Command) -> bool:
         holding = self._holding
@@ -48,40 +63,51 @@ class Commands:
         if instance.unresolvable is not None:
             raise instance.unresolvable
         instance.restore()
+        instance.check_doubt()
         if instance.must_run:
             await holding.run()
         else:
             await instance.persist_requested()
-            holding.mailbox.is_stale = True
-        return True
-
-    async def _obey(self, arrival: Arrival, command: Command) -> bool:
-        """Cancel, terminate or suspend the instance as commanded; refuse any other command."""
-        holding, name = self._holding, command.command
-        instance = holding.instance
-        if name == "suspend" and not instance.state.is_suspended:
-            await instance.suspend(InstanceSuspended(reason="requested", detail=command.why, by=command.by), (arrival,))
-        elif name == "cancel" and instance.state.version > 0:
-            instance.restore()
-            instance.cancel(arrival, command)
-            await holding.run()
-        elif name in ("cancel", "terminate"):
-            if instance.state.version == 0 and not await self._prepare_start():
-                return await holding.let_go(release=True)
-            await instance.end(arrival, command)
-        else:
-            detail = f"{name} is not possible now"
-            await holding.engine.lanes.keep(arrival, "rejected", reason="not_applicable", detail=detail)
         holding.mailbox.is_stale = True
         return True
 
-    async def _prepare_start(self) -> bool:
-        """Record that a non-persisted instance starts, without running it; False if its start message is gone."""
+    async def _resolve(self, arrival: Arrival, command: Command) -> bool:
         instance = self._holding.instance
-        stored = instance.loaded.start_message
-        arrival = None if stored is None else Arrival.of(stored)
-        message = None if arrival is None else await self._holding.parse(arrival)
-        if arrival is None or message is None:
+        instance.restore()
+        try:
+            can_go_on = await instance.resolve(arrival, command)
+        except Unfit as error:
+            return await self._refuse(arrival, str(error))
+        if can_go_on:
+            await self._holding.run()
+        return True
+
+    async def _suspend(self, arrival: Arrival, command: Command) -> bool:
+        holding = self._holding
+        if holding.instance.state.version == 0:
+            await holding.suspend("requested", None, command.why or "")
+            await holding.engine.lanes.keep(arrival, "applied")
             return False
-        instance.begin(arrival, message)
+        suspended = InstanceSuspended(reason="requested", detail=command.why, by=command.by)
+        await holding.instance.suspend(suspended, (arrival,))
+        return True
+
+    async def _cancel(self, arrival: Arrival, command: Command) -> bool:
+        instance = self._holding.instance
+        instance.restore()
+        instance.cancel(arrival, command)
+        await self._holding.run()
+        return True
+
+    async def _end(self, arrival: Arrival, command: Command) -> bool:
+        """End the instance without running it: it is to be terminated, or was never persisted."""
+        holding = self._holding
+        if holding.instance.state.version == 0 and not await holding.begin():
+            await self._refuse(arrival, "its start message is gone; holdfast nonpersisted lists it")
+            return await holding.let_go(release=True)
+        await holding.instance.end(arrival, command)
+        return True
+
+    async def _refuse(self, arrival: Arrival, detail: str) -> bool:
+        await self._holding.engine.lanes.keep(arrival, "rejected", reason="not_applicable", detail=detail)
         return True

@@ -16,6 +16,7 @@ import structlog
 from holdfast.events.types import InstanceSuspended, SuspensionReason, Where
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.commands import Commands
+from holdfast.processor.engine.doubt import InDoubt
 from holdfast.processor.engine.live_instance import LiveInstance
 from holdfast.processor.engine.mailbox import Mailbox
 from holdfast.processor.engine.provider import AlreadyConsumed, Suspension
@@ -112,11 +113,13 @@ class Holding:
                 except UnhandledError as error:
                     going = await self._attempted(self._unhandled(error))
                 except NotPersistable as error:
-                    going = await self._attempted(self._suspend("not_persistable", type(error).__name__, str(error)))
+                    going = await self._attempted(self.suspend("not_persistable", type(error).__name__, str(error)))
                 except ProgramUnresolvable as error:
                     going = await self._attempted(
-                        self._suspend("program_unresolvable", type(error).__name__, str(error))
+                        self.suspend("program_unresolvable", type(error).__name__, str(error))
                     )
+                except InDoubt as error:
+                    going = await self._attempted(self.suspend("in_doubt", None, str(error), error.where))
                 except TransactionConflict as error:
                     going = await self._attempted(self._try_again(error))
                 except LOST as error:
@@ -135,18 +138,23 @@ class Holding:
             return await self.let_go(release=False)
         if self.mailbox.is_stale:
             await self.mailbox.look(instance)
+        going = await self._commands.obey_next()
+        if going is not None:
+            return going
         if self.is_suspended:
-            return await self._commands.wake()
-        if instance.state.version > 0 and await self._commands.obey_next():
-            return True
+            return await self.let_go(release=True)
         if self._tries:
             detail = f"{self._tries} times the host fell that ran it alone"
-            return await self._suspend("attempts_exhausted", None, detail)
+            return await self.suspend("attempts_exhausted", None, detail)
         if instance.unresolvable is not None:
             raise instance.unresolvable
         if instance.state.version == 0:
-            return await self._begin()
+            if not await self.begin():
+                return await self.let_go(release=True)
+            await self.run()
+            return True
         instance.restore()
+        instance.check_doubt()
         if instance.must_run:
             await self.run()
             return True
@@ -189,17 +197,16 @@ class Holding:
             detail = f"{attempts} transactions that received it failed"
             await self._keep(arrival, "attempts_exhausted", detail)
 
-    async def _begin(self) -> bool:
-        """Run a non-persisted instance from its start message, if that is at hand."""
+    async def begin(self) -> bool:
+        """Begin a non-persisted instance with its start message, without running it yet; False if that is gone."""
         instance = self.instance
         arrival = self.mailbox.take_start(instance.loaded.start_message_id)
         if arrival is None and instance.loaded.start_message is not None:
             arrival = Arrival.of(instance.loaded.start_message)
         message = None if arrival is None else await self.parse(arrival)
         if arrival is None or message is None:
-            return await self.let_go(release=True)
+            return False
         instance.begin(arrival, message)
-        await self.run()
         return True
 
     @property
@@ -248,9 +255,9 @@ class Holding:
         )
         if instance.workflow.on_unhandled == "abandon":
             return await self._abandon(error)
-        return await self._suspend("unhandled_exception", error.name, error.detail, error.where)
+        return await self.suspend("unhandled_exception", error.name, error.detail, error.where)
 
-    async def _suspend(
+    async def suspend(
         self, reason: SuspensionReason, exception_name: str | None, detail: str, where: Where | None = None
     ) -> bool:
         """Go back to the last persistence point and suspend there; what was taken goes into the inbox."""
@@ -288,13 +295,14 @@ class Holding:
         """Go back to the last persistence point, unload, and try the messages again, or give them up."""
         instance, runtime = self.instance, self.runtime
         taken = await self._go_back()
+        await instance.keep_known()
         if taken:
             attempts = max(await runtime.provider.attempt([a.envelope.message_id for a in taken]))
         else:
             attempts = await runtime.provider.attempt_burst(instance.instance_id, "abandoned")
         if attempts >= runtime.settings.max_attempts:
             if not taken:
-                return await self._suspend("unhandled_exception", error.name, error.detail, error.where)
+                return await self.suspend("unhandled_exception", error.name, error.detail, error.where)
             for arrival in taken:
                 await self._keep(arrival, "unhandled_exception", error.detail)
             return await self.let_go(release=True)
@@ -323,10 +331,10 @@ class Holding:
         """
         self._conflicts += 1
         if self._conflicts >= CONFLICTS:
-            self._conflicts = 0
             return await self._unhandled(UnhandledError(error.__cause__ or error, self.instance.place))
         log.warning("conflict", instance_id=str(self.instance.instance_id), error=str(error))
         await self._go_back()
+        await self.instance.keep_known()
         return await self.load_again(_pause(self._conflicts))
 
     async def _go_back(self) -> list[Arrival]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.live_instance import LiveInstance
@@ -48,11 +48,11 @@ class Mailbox:
             self.arrived.remove(arrival)
         return arrival
 
-    def take_command(self, names: Collection[str] | None = None) -> tuple[Arrival, Command] | None:
-        """Take out the oldest control command, or the oldest that has one of these names."""
+    def take_command(self) -> tuple[Arrival, Command] | None:
+        """Take out the oldest control command."""
         for arrival in self._stored:
             command = arrival.command
-            if command is not None and (names is None or command.command in names):
+            if command is not None:
                 self._stored.remove(arrival)
                 return arrival, command
         return None

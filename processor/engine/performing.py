@@ -6,6 +6,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+import structlog
+
 from holdfast.processor.engine.activities import ActivityContext, ends_the_task, try_once
 from holdfast.processor.engine.deadline import OutOfTime, within
 from holdfast.processor.engine.environment import Environment
@@ -14,6 +16,8 @@ from holdfast.processor.language.awaitables import ActivityCall
 from holdfast.schemas.activity_messages import ActivityRequest, ActivityResult
 from holdfast.schemas.errors import AppError
 from holdfast.schemas.values import Types, decode, encode
+
+log = structlog.get_logger("holdfast.activities")
 
 
 async def perform(
@@ -29,6 +33,8 @@ async def perform(
     except BaseException as error:
         if ends_the_task(error):
             raise
+        # Its traceback stays here: what goes to the workflow is the exception without it.
+        log.warning("failed", activity=request.activity, call=request.call, attempt=request.attempt, exc_info=error)
         return failed(request.request, error, app.types)
 
 

@@ -44,7 +44,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredProgram:
-    """A program as ``holdfast.programs`` keeps it; ``program`` is its JSON tree, ``expected_lifetime`` for operators."""
+    """A program as ``holdfast.programs`` keeps it; ``program`` is its JSON tree, and operators see the lifetime."""
 
     program_hash: str
     workflow: str
@@ -140,9 +140,8 @@ class StoredMessage:
 class Intake:
     """A message to be stored with a verdict but without a batch.
 
-    ``instance_id`` addresses it to one instance (control commands, messages kept for a suspended
-    instance), or names the one that it came too late for. ``reason`` and ``detail`` explain a rejection or a
-    dead letter.
+    ``instance_id`` addresses it to one instance (control commands, messages kept for a suspended instance), or names
+    the one that it came too late for. ``reason`` and ``detail`` explain a rejection or a dead letter.
     """
 
     envelope: Envelope
@@ -173,6 +172,10 @@ class Outgoing:
     key: str
     body: bytes
     traceparent: str | None = None
+
+    @property
+    def reply_to(self) -> None:
+        """Nobody: what an instance waits for comes to its app."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,10 +236,8 @@ class Batch:
     ``expected_version`` is the stream's version before ``events``; ``state`` the fold after them.
     ``release`` gives the lock back with the commit (closed or unloaded instances). The row's ``promoted`` is
     ``state.promoted``. Closing rejects what is left in the mailbox, unless a child goes on in the instance's place
-    (``continued``).
-    A bookmark that the batch opened and closed again appears in neither list of the store's
-    bookmarks: the adapter makes the table equal ``state.bookmarks``; ``opened`` and ``closed`` are
-    the difference to the previous persistence point.
+    (``continued``). A bookmark that the batch opened and closed again appears in neither list of the store's bookmarks:
+    the adapter makes the table equal ``state.bookmarks``; ``opened`` and ``closed`` are the difference to before.
     """
 
     instance_id: UUID
@@ -379,9 +380,8 @@ class PersistenceProvider(Protocol):
         """Lock and load instances; ``InstanceLocked``, ``InstanceCompleted`` or ``InstanceNotFound`` instead.
 
         ``InstanceUnreadable`` for one that is locked now but whose state cannot be read. A subflow that runs within
-        its parent is not found: only the parent can be loaded.
-
-        An instance that this host holds already is given again with its token unchanged.
+        its parent is not found: only the parent can be loaded. An instance that this host holds already is given again
+        with its token unchanged.
         """
         ...
 

@@ -2,16 +2,15 @@
 
 Each attempt is a request of its own, a message that leaves with the commit of its intent. The worker's result comes as
 a message to the bookmark ``<frame>.<visit>``, which waits for nothing but the result of that one request; a timer
-``…:timeout`` bounds the attempt. After an attempt that failed the instance waits at the timer ``…:retry``.
+``…:timeout`` bounds the attempt. After one that failed the call waits as any other does (``engine/retries.py``).
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from typing import Any, cast
+from datetime import datetime
+from typing import Any
 
 from holdfast.events.types import (
-    ActivityDelayed,
     ActivityRequested,
     BookmarkClosed,
     BookmarkOpened,
@@ -21,8 +20,8 @@ from holdfast.processor.core.machine import Ask
 from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.engine.activity_calls import ActivityCalls
 from holdfast.processor.engine.arrival import Arrival
-from holdfast.processor.engine.asks import Asks, where
-from holdfast.processor.engine.persistence_point import encode_value
+from holdfast.processor.engine.asks import Asks, call_of, where
+from holdfast.processor.engine.persistence_point import decode_value
 from holdfast.processor.engine.provider import Outgoing
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.writer import Writer
@@ -32,7 +31,7 @@ from holdfast.projections.instance import fold
 from holdfast.schemas.activity_messages import ActivityRequest, ActivityResult
 from holdfast.schemas.errors import Cancelled, NotPersistable, UnreadableValue
 from holdfast.schemas.identifiers import outgoing_message_id
-from holdfast.schemas.values import decode, encode
+from holdfast.schemas.values import encode
 
 
 class QueuedCalls:
@@ -45,15 +44,18 @@ class QueuedCalls:
         self._calls = calls
 
     def serves(self, ask: Ask) -> bool:
-        """Whether an ask is a call of an activity on a queue."""
-        return isinstance(ask.awaited, ActivityCall) and self._queue(ask) is not None
+        """Whether an ask is a call of an activity on a queue, or was when it was requested."""
+        if not isinstance(ask.awaited, ActivityCall):
+            return False
+        activity = self._runtime.app.activities.get(ask.awaited.activity)
+        return (activity is not None and activity.queue is not None) or self._is_requested(ask)
 
     def request(self, ask: Ask) -> None:
         """Put the request for the next attempt into the batch, and open the bookmarks at which the call waits.
 
         Raises ``NotPersistable`` for arguments without a stored form, ``OverflowError`` for a timeout out of reach.
         """
-        activity = self._runtime.app.activities[_call(ask).activity]
+        activity = self._runtime.app.activities[call_of(ask).activity]
         request = self._request(ask, activity)
         about: dict[str, Any] = {"where": where(ask), "activity": activity.name, "idempotency_key": request.call}
         name = bookmarks.prefix(ask)
@@ -87,16 +89,16 @@ class QueuedCalls:
         self._writer.take(arrival)
         for name in self._asks.bookmarks_of(ask):
             self._writer.record(BookmarkClosed(where=where(ask), bookmark=name))
-        await self._end(ask, self._outcome(result))
+        await self._end(ask, self._outcome(ask, result))
 
     async def time_out(self, ask: Ask) -> None:
         """Let the attempt fail whose time is over; its timer has been recorded."""
-        activity = self._runtime.app.activities.get(_call(ask).activity)
+        activity = self._runtime.app.activities.get(call_of(ask).activity)
         limit = "" if activity is None else f" within {activity.timeout}"
-        await self._end(ask, Raised(TimeoutError(f"activity {_call(ask).activity} gave no result{limit}")))
+        await self._end(ask, Raised(TimeoutError(f"activity {call_of(ask).activity} gave no result{limit}")))
 
     def withdraw(self, asks: list[Ask]) -> None:
-        """Record that calls were cancelled; what was requested cannot be recalled, but its result is late."""
+        """Record that requested calls were cancelled; they cannot be recalled, but their results are late."""
         for ask in asks:
             if not self.serves(ask):
                 continue
@@ -106,29 +108,15 @@ class QueuedCalls:
 
     async def _end(self, ask: Ask, outcome: Returned | Raised) -> None:
         """Record how an attempt ended; have it tried again, or answer the call."""
-        activity = self._runtime.app.activities.get(_call(ask).activity)
+        activity = self._runtime.app.activities.get(call_of(ask).activity)
         attempts = self._attempts(ask)
         if isinstance(outcome, Raised) and activity is not None and activity.retry.tries_again(attempts, outcome.error):
-            self._delay(ask, outcome.error, attempts, activity.retry.wait(attempts))
+            self._calls.retries.begin(ask, outcome.error, activity.retry.wait(attempts), attempts)
         else:
             await self._calls.end(ask, outcome, attempts)
 
-    def _delay(self, ask: Ask, error: BaseException, attempts: int, seconds: float) -> None:
-        due = self._runtime.now() + timedelta(seconds=seconds)
-        self._writer.record(
-            ActivityDelayed(
-                where=where(ask),
-                activity=_call(ask).activity,
-                idempotency_key=self._calls.key(ask),
-                attempts=attempts,
-                error=encode_value(error, self._runtime.app.types),
-                due=due.isoformat(),
-            )
-        )
-        self._open_timer(ask, "retry", due)
-
     def _request(self, ask: Ask, activity: Activity[Any, Any]) -> ActivityRequest:
-        writer, call = self._writer, _call(ask)
+        writer, call = self._writer, call_of(ask)
         try:
             given: dict[str, Any] = encode({"args": list(call.args), "kwargs": call.kwargs}, self._runtime.app.types)
         except NotPersistable as error:
@@ -143,7 +131,7 @@ class QueuedCalls:
             request=outgoing_message_id(writer.instance_id, writer.state.version + 1, len(writer.unwritten.outgoing)),
             activity=activity.name,
             **given,
-            call=self._calls.key(ask),
+            call=self._asks.key(ask),
             attempt=self._attempts(ask) + 1,
             instance_id=writer.instance_id,
             workflow=writer.loaded.workflow,
@@ -152,13 +140,22 @@ class QueuedCalls:
             heartbeat=None if activity.heartbeat is None else activity.heartbeat.total_seconds(),
         )
 
-    def _outcome(self, result: ActivityResult) -> Returned | Raised:
+    def _outcome(self, ask: Ask, result: ActivityResult) -> Returned | Raised:
         tree = result.result if result.outcome == "completed" else result.error
         try:
-            value = decode({"value": tree}, self._runtime.app.types)["value"]
+            value = decode_value(tree, self._runtime.app.types)
         except UnreadableValue as error:
             return Raised(error)
-        return Raised(value) if result.outcome == "failed" and isinstance(value, BaseException) else Returned(value)
+        if result.outcome == "failed" and isinstance(value, BaseException):
+            return Raised(value)
+        activity = self._runtime.app.activities.get(call_of(ask).activity)
+        if activity is None or value != tree:
+            return Returned(value)
+        # Plain JSON may come from a worker that knows no other values.
+        try:
+            return Returned(activity.returned(tree))
+        except ValueError as error:
+            return Raised(ValueError(f"the result is not what activity {activity.name} returns: {error}"))
 
     def _open_timer(self, ask: Ask, name: str, due: datetime) -> None:
         bookmark = f"{bookmarks.prefix(ask)}:{name}"
@@ -166,13 +163,9 @@ class QueuedCalls:
 
     def _attempts(self, ask: Ask) -> int:
         """Return how many attempts of a call there were, the one under way included."""
-        call = fold(self._writer.unwritten.events, self._writer.state).calls.get(self._calls.key(ask))
+        call = fold(self._writer.unwritten.events, self._writer.state).calls.get(self._asks.key(ask))
         return 0 if call is None else call.attempts
 
-    def _queue(self, ask: Ask) -> str | None:
-        activity = self._runtime.app.activities.get(_call(ask).activity)
-        return None if activity is None else activity.queue
-
-
-def _call(ask: Ask) -> ActivityCall[Any]:
-    return cast("ActivityCall[Any]", ask.awaited)
+    def _is_requested(self, ask: Ask) -> bool:
+        calls = self._writer.state.calls
+        return bool(calls) and (call := calls.get(self._asks.key(ask))) is not None and call.status == "requested"

@@ -50,6 +50,9 @@ _WAITS = {
     ContinueAsNew: "continue_as_new()",
 }
 
+_OF_ITS_OWN = ("checkpoint()", "continue_as_new()", "transacted_receive()", "start()", "spawn()")
+"""What needs a transaction of its own."""
+
 
 @dataclass(slots=True)
 class _Open:
@@ -93,6 +96,10 @@ class Scopes:
         """Whether a persistence point may be taken on behalf of an ask."""
         return not self._open and not self.is_inner(ask)
 
+    def may_idle(self, ask: Ask) -> bool:
+        """Whether an ask may wait at a bookmark: it is neither in an open scope nor in the transactions of another."""
+        return not any(is_within(ask.path, opened.frame) for opened in self._open) and not self.is_inner(ask)
+
     def commits_each(self, ask: Ask) -> bool:
         """Whether this call of an activity has a transaction of its own."""
         return self._is_regular and self.may_persist(ask)
@@ -110,14 +117,10 @@ class Scopes:
         elif isinstance(awaited, SubflowCall) and awaited.mode != "run":
             name = f"{awaited.mode}()"
         elif isinstance(awaited, ActivityCall):
-            activity = self._runtime.app.activities.get(awaited.activity)
-            if activity is not None and activity.queue is not None:
-                name = f"{activity.name}(), which is on a queue,"
+            name = self._needs_a_commit(awaited)
         if self._open:
             return self._objection_in_scope(ask, name)
-        if name in ("checkpoint()", "continue_as_new()", "transacted_receive()", "start()", "spawn()") and (
-            self.is_inner(ask)
-        ):
+        if (name in _OF_ITS_OWN or (isinstance(awaited, ActivityCall) and name is not None)) and self.is_inner(ask):
             return ScopeError(
                 what=f"{name} inside a subflow that was called by run()",
                 mend="Such a subflow has no transactions of its own: use start() to call it.",
@@ -130,7 +133,7 @@ class Scopes:
         if name is not None:
             return ScopeError(
                 what=f"{name} inside {around}",
-                mend="Nothing is persisted in there, so nothing can be waited for: put it before or after.",
+                mend="Nothing is persisted in there, so nothing can be waited for or intended: put it before or after.",
                 line=ask.line,
             )
         entered = ask.awaited.scope if isinstance(ask.awaited, Enter) else None
@@ -140,6 +143,15 @@ class Scopes:
                 mend="Its end is a persistence point: leave no_persist() first.",
                 line=ask.line,
             )
+        return None
+
+    def _needs_a_commit(self, call: ActivityCall[Any]) -> str | None:
+        """Return what is called, if it needs a persistence point before it begins."""
+        activity = self._runtime.app.activities.get(call.activity)
+        if activity is not None and activity.queue is not None:
+            return f"{activity.name}(), which is on a queue,"
+        if activity is not None and not activity.repeatable:
+            return f"{activity.name}(), which is not repeatable,"
         return None
 
     # Entering and leaving.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 from holdfast.processor.core.machine import Ask
@@ -13,17 +14,30 @@ from holdfast.processor.engine.writer import Writer
 from holdfast.processor.language.awaitables import Reply, Send
 from holdfast.schemas.errors import ReplyImpossible
 from holdfast.schemas.identifiers import check_name, outgoing_message_id
-from holdfast.schemas.message import Message
+from holdfast.schemas.message import Envelope, Message
 
 
 class Sending:
-    """Sends for one instance; ``reply_to`` is where the sender of the message that it took last wants an answer."""
+    """Sends for one instance.
+
+    ``reply_to`` is where the sender of the message that it took last wants an answer, ``reply_key`` that message's
+    correlation key, by which the sender knows what is answered.
+    """
 
     def __init__(self, runtime: Runtime, asks: Asks, writer: Writer) -> None:
         self._runtime = runtime
         self._asks = asks
         self._writer = writer
         self.reply_to = writer.state.reply_to
+        self.reply_key = writer.state.reply_key
+
+    def hear(self, envelope: Envelope) -> None:
+        """Note who sent the message that the instance takes now."""
+        self.reply_to, self.reply_key = envelope.reply_to, envelope.key
+
+    def drop(self) -> None:
+        """Go back to the last persistence point."""
+        self.reply_to, self.reply_key = self._writer.state.reply_to, self._writer.state.reply_key
 
     def serve(self, ask: Ask) -> None:
         """Put a message into the batch, and answer."""
@@ -48,7 +62,8 @@ class Sending:
                 "the message that the instance took last names no queue for an answer: its sender has to set reply_to"
             )
         # RabbitMQ's default exchange, the one without a name, routes to the queue of the same name.
-        return outgoing(message, message_id, "", routing_key=self.reply_to)
+        answer = outgoing(message, message_id, "", routing_key=self.reply_to)
+        return answer if answer.key else replace(answer, key=self.reply_key)
 
 
 def outgoing(message: Message, message_id: str, exchange: str, routing_key: str | None = None) -> Outgoing:

@@ -10,18 +10,21 @@ from typing import Any
 
 from holdfast.processor.core.machine import Ask
 from holdfast.processor.core.outcomes import Raised, Returned
-from holdfast.processor.engine.activities import attempts_in
+from holdfast.processor.engine.activities import Postponed, Result, attempts_in
 from holdfast.schemas.errors import Cancelled
+
+Ended = tuple[Ask, Returned | Raised | Postponed, int]
+"""The ask of an activity, how it ended, and with how many attempts."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
     ask: Ask
-    task: asyncio.Task[tuple[Returned | Raised, int]]
+    task: asyncio.Task[Result]
     context: Context
     can_be_cancelled: bool
 
-    def result(self) -> tuple[Ask, Returned | Raised, int]:
+    def result(self) -> Ended:
         if self.task.cancelled():
             return self.ask, Raised(Cancelled()), attempts_in(self.context)
         outcome, attempts = self.task.result()
@@ -43,21 +46,19 @@ class SideBySide:
     def __iter__(self) -> Iterator[Ask]:
         return iter([run.ask for run in self._runs.values()])
 
-    def start(
-        self, ask: Ask, running: Coroutine[Any, Any, tuple[Returned | Raised, int]], *, can_be_cancelled: bool
-    ) -> None:
+    def start(self, ask: Ask, running: Coroutine[Any, Any, Result], *, can_be_cancelled: bool) -> None:
         """Let one more run; a thread cannot be cancelled."""
         context = copy_context()
         task = asyncio.create_task(running, context=context)
         self._runs[ask.path] = _Run(ask, task, context, can_be_cancelled)
 
-    async def first(self) -> list[tuple[Ask, Returned | Raised, int]]:
+    async def first(self) -> list[Ended]:
         """Wait until one has ended; return each that has, in the order of their start, with its attempts."""
         await asyncio.wait([run.task for run in self._runs.values()], return_when=asyncio.FIRST_COMPLETED)
         ended = [path for path, run in self._runs.items() if run.task.done()]
         return [self._runs.pop(path).result() for path in ended]
 
-    async def cancel(self, paths: Iterable[str]) -> list[tuple[Ask, Returned | Raised, int]]:
+    async def cancel(self, paths: Iterable[str]) -> list[Ended]:
         """Cancel those that can be, wait for all of these, and return how each ended."""
         runs = [self._runs[path] for path in paths if path in self._runs]
         for run in runs:

@@ -21,7 +21,7 @@ from holdfast.processor.engine.unhandled import UnhandledError
 from holdfast.processor.engine.user_sql import UserSql
 from holdfast.processor.language.awaitables import ActivityCall
 from holdfast.projections.instance import fold, initial
-from holdfast.schemas.errors import CommitRefused
+from holdfast.schemas.errors import CommitRefused, KeyInUse
 
 Mark = tuple[int, int, int]
 """How many events and children a batch has."""
@@ -132,6 +132,7 @@ class Writer:
         metadata = {"app": runtime.app.name, "host": str(runtime.host_id)}
         events, inner = self.inner.split(events, before, metadata)
         state = fold(events, before)
+        had_sql = self.sql.is_open
         if save is not None:
             await self.participants.save(self.sql, state, save, self._place())
         opened = tuple(name for name in state.bookmarks if name not in before.bookmarks)
@@ -160,6 +161,11 @@ class Writer:
             await self.sql.commit(batch)
         except CommitRefused as error:
             raise UnhandledError(error.__cause__ or error, self._place()) from error
+        except KeyInUse:
+            # What participants wrote they write again, so the burst can go on without this transaction.
+            if not had_sql:
+                await self.sql.drop()
+            raise
         self.state = state
         self.unwritten = Unwritten()
         self.inner.committed(inner)

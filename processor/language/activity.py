@@ -14,6 +14,9 @@ from datetime import timedelta
 from functools import cached_property, update_wrapper
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, get_type_hints, overload
 
+import orjson
+from pydantic import PydanticSchemaGenerationError, TypeAdapter
+
 from holdfast.processor.language.awaitables import ActivityCall
 from holdfast.processor.language.transaction import Transaction
 from holdfast.schemas.errors import AppError
@@ -85,6 +88,11 @@ class Activity(Generic[P, R]):
                 raise AppError(f"activity {name}: {option} must be positive, not {value}")
         if heartbeat is not None and queue is None:
             raise AppError(f"activity {name}: a heartbeat is sent by activity workers, so it needs a queue")
+        if queue is not None and not repeatable:
+            raise AppError(
+                f"activity {name}: it is not repeatable, so it cannot be on a queue: "
+                "RabbitMQ may deliver a request twice"
+            )
         if retry.attempts > 1 and not repeatable:
             raise AppError(f"activity {name}: it is not repeatable, so it cannot have {retry.attempts} attempts")
         self.function = function
@@ -126,6 +134,20 @@ class Activity(Generic[P, R]):
                 f"record activity {self.name} is exactly-once anyway, as it commits with the workflow's state: "
                 "take repeatable=False away"
             )
+
+    def returned(self, given: Any) -> Any:
+        """Return a JSON value as the type that the function says it returns; as it is if JSON cannot give that type.
+
+        Raises ``ValueError`` if it does not fit.
+        """
+        return given if self._returns is None else self._returns.validate_json(orjson.dumps(given))
+
+    @cached_property
+    def _returns(self) -> TypeAdapter[Any] | None:
+        try:
+            return TypeAdapter(self.hints.get("return", Any))
+        except (PydanticSchemaGenerationError, AppError):
+            return None
 
     @cached_property
     def hints(self) -> dict[str, Any]:

@@ -26,7 +26,8 @@ async def carry_out(actions: list[Action]) -> None:
     for action in actions:
         try:
             await action.call
-        except Exception as error:
+        # Nobody is there to take anything else, SystemExit for instance: the rest would count as done.
+        except BaseException as error:
             raise _failed(action, error) from error
 
 
@@ -55,7 +56,7 @@ def _ledger(scope: object) -> Ledger:
     return scope.ledger
 
 
-def _failed(action: Action, error: Exception) -> CompensationFailed:
+def _failed(action: Action, error: BaseException) -> CompensationFailed:
     return CompensationFailed(f"{action.name}, which was to {action.kind} a scope, raised {error!r}")
 
 

@@ -168,7 +168,6 @@ class ActivityWorker:
         try:
             async with self._beating(request):
                 result = await perform(self._app, request, environment=self._environment, now=_now)
-            log.info("done", activity=request.activity, call=request.call, attempt=request.attempt, how=result.outcome)
             await self._answer(request, self._fitting(result))
             self._consumer.settle(self._jobs[request.request].delivery)
         except Exception:

@@ -41,8 +41,12 @@ def runnable(tables: Tables, host_id: UUID, start_types: Sequence[str], limit: i
         for name, row in tables.instances.items()
         if tables.is_free(row, host_id, now) and row.subflow != "run"
     }
-    for left in tables.buffered():
-        if left.message.kind == "control" and left.instance_id in free:
+    for left in list(tables.buffered()):
+        if left.message.kind != "control" or left.instance_id not in free:
+            continue
+        if free[left.instance_id].is_completed:
+            tables.reject_left_over(left.instance_id)
+        else:
             found.setdefault(left.instance_id, Runnable(instance_id=left.instance_id, why="control"))
     awake = {name: row for name, row in free.items() if not row.is_suspended and not row.is_completed}
     for instance_id, row in awake.items():

@@ -61,9 +61,11 @@ class Sweep:
         self, connection: Connection, host_id: UUID, start_types: Sequence[str], limit: int
     ) -> list[Runnable]:
         """Return at most ``limit`` findings, each instance once."""
-        found: dict[UUID | int, Runnable] = {}
-        sources: tuple[tuple[str, Literal["control", "timer", "message", "lapsed"]], ...] = (
-            ("commanded_instances", "control"),
+        found: dict[UUID | int, Runnable] = {
+            instance_id: Runnable(instance_id=instance_id, why="control")
+            for instance_id in await self._commanded(connection, host_id, limit)
+        }
+        sources: tuple[tuple[str, Literal["timer", "message", "lapsed"]], ...] = (
             ("due_instances", "timer"),
             ("instances_with_mail", "message"),
             ("lapsed_instances", "lapsed"),
@@ -82,6 +84,17 @@ class Sweep:
                 if r.instance_id is None or r.instance_id not in found
             ]
         return runnables
+
+    async def _commanded(self, connection: Connection, host_id: UUID, limit: int) -> list[UUID]:
+        """Return the instances that somebody gave a command; reject the commands for those that are closed."""
+        cursor = await connection.execute(
+            _SQL["commanded_instances"], {"app": self._app, "host_id": host_id, "limit": limit}, binary=True
+        )
+        rows = await cursor.fetchall()
+        closed = sorted({instance_id for instance_id, is_completed in rows if is_completed})
+        if closed:
+            await reject_left_over(connection, closed)
+        return [instance_id for instance_id, is_completed in rows if not is_completed]
 
     async def _look_through_inbox(
         self, connection: Connection, host_id: UUID, start_types: Sequence[str], limit: int

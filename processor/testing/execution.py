@@ -31,6 +31,7 @@ from holdfast.processor.language.awaitables import (
     Suspend,
 )
 from holdfast.processor.language.participant import Participant
+from holdfast.processor.language.workflow import Workflow
 from holdfast.processor.testing.clock import Clock
 from holdfast.processor.testing.stand_ins import ActivityRun, StandIns, staged
 from holdfast.schemas.errors import AppError, PersistenceRequired
@@ -68,10 +69,7 @@ async def execute(
     workflow = app.starts.get(message.message_type)
     if workflow is None:
         raise AppError(f"no workflow of app {app.name} starts with {message.message_type}")
-    if workflow.needs_persistence:
-        raise PersistenceRequired(
-            f"workflow {workflow.name} uses a scope or an activity that needs a persistence provider, and there is none"
-        )
+    _check_needs(workflow)
     clock = _Leaping()
     execution = Execution()
     stage = staged(app, stand_ins or {}, clock.work, execution.activity_runs)
@@ -87,6 +85,13 @@ async def execute(
         case Returned(value=value):
             execution.result = value
     return execution
+
+
+def _check_needs(workflow: Workflow) -> None:
+    if workflow.needs_persistence:
+        raise PersistenceRequired(
+            f"workflow {workflow.name} uses a scope or an activity that needs a persistence provider, and there is none"
+        )
 
 
 class _Leaping(Clock):
@@ -117,13 +122,23 @@ class _Run:
                 return
             served = [ask for ask, _ in self.asks.values() if not bookmarks.waits(ask)]
             for ask in served:
-                self._answer(ask, await self._serve(ask))
+                if isinstance(ask.awaited, SubflowCall) and ask.awaited.mode == "run":
+                    self._enter(ask, ask.awaited)
+                else:
+                    self._answer(ask, await self._serve(ask))
             if not served:
                 self._wake()
 
     def _answer(self, ask: Ask, outcome: Returned | Raised) -> None:
         del self.asks[ask.path]
         self.machine.answer(ask.path, outcome)
+
+    def _enter(self, ask: Ask, call: SubflowCall[Any]) -> None:
+        """Run another workflow as a part of this one."""
+        workflow = self.app.workflows[call.workflow]
+        _check_needs(workflow)
+        del self.asks[ask.path]
+        self.machine.enter(ask.path, workflow.program, {workflow.parameter: call.input}, workflow.name)
 
     async def _serve(self, ask: Ask) -> Returned | Raised:
         match ask.awaited:
@@ -143,16 +158,21 @@ class _Run:
         activity = self.app.activities[call.activity]
         if activity.is_record:
             self._refuse(ask, f"record activity {activity.name}")
-        outcome, _ = await activities.run(
-            activity,
-            call,
-            instance_id=NOBODY,
-            idempotency_key=idempotency_key(NOBODY, ask.path, ask.step, ask.visit, call.activity),
-            unit=None,
-            environment=self.clock,
-            participants=self.participants,
-        )
-        return outcome
+        attempts = 0
+        while True:
+            outcome, attempts = await activities.run(
+                activity,
+                call,
+                instance_id=NOBODY,
+                idempotency_key=idempotency_key(NOBODY, ask.path, ask.step, ask.visit, call.activity),
+                unit=None,
+                environment=self.clock,
+                attempt=attempts,
+                participants=self.participants,
+            )
+            if not isinstance(outcome, activities.Postponed):
+                return outcome
+            await self.clock.sleep(outcome.seconds)
 
     def _refuse(self, ask: Ask, what: str) -> NoReturn:
         raise PersistenceRequired(f"line {ask.line}: {what} needs a persistence provider, and there is none")

@@ -56,14 +56,16 @@ class SimulatedHost:
         await self.detection.look()
         await self.world.rest()
 
-    async def command(self, instance_id: UUID, command: str) -> None:
-        """Address a control command to an instance and look for it."""
-        commanded = Command(command=command, by="tester", why="because")
-        envelope = commanded.envelope(f"{command}-{self.world.new_id()}")
+    async def command(self, instance_id: UUID, command: str | Command) -> str:
+        """Address a control command to an instance and look for it; return the id of its row in the inbox."""
+        if isinstance(command, str):
+            command = Command(command=command, by="tester", why="because")
+        envelope = command.envelope(f"{command.command}-{self.world.new_id()}")
         await self.runtime.provider.take_in(
             [Intake(envelope=envelope, verdict="buffered", kind="control", instance_id=instance_id)]
         )
         await self.detect()
+        return envelope.message_id
 
     @property
     def is_dead(self) -> bool:

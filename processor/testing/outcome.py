@@ -17,29 +17,43 @@ Outcome = Mapping[str, str]
 """What is to be the same in every run, by what it is."""
 
 
-def names_of(tables: Tables) -> dict[UUID, str]:
-    """Return a name for each instance that is the same in every run: its workflow and key, and a number if need be."""
+def names_of(tables: Tables) -> dict[str, str]:
+    """Return a name for each instance's id that is the same in every run: workflow and key, and a number if need be."""
     seen: Counter[str] = Counter()
-    names: dict[UUID, str] = {}
+    names: dict[str, str] = {}
     for instance_id, row in tables.instances.items():
         name = f"{row.registration.workflow}/{row.registration.correlation_key}"
         seen[name] += 1
-        names[instance_id] = name if seen[name] == 1 else f"{name}#{seen[name]}"
-    # A subflow's key is its parent's id, so that names stand in names.
+        names[str(instance_id)] = name if seen[name] == 1 else f"{name}#{seen[name]}"
+    # Where an id is a key, a name stands in a name.
     return {instance_id: with_names(name, names) for instance_id, name in names.items()}
 
 
-def with_names(text: str, names: Mapping[UUID, str]) -> str:
-    """Return a text with each instance's id replaced by its name."""
-    for instance_id, name in names.items():
-        text = text.replace(str(instance_id), name)
+def with_names(text: str, names: Mapping[str, str]) -> str:
+    """Return a text with ids replaced by names, in the order in which these are given."""
+    for found, name in names.items():
+        text = text.replace(found, name)
     return text
 
 
-def outcome_of(world: Simulation) -> Outcome:
-    """Return what came of a simulation: states, committed SQL, published messages, verdicts and acks."""
+def outcome_of(world: Simulation, *, loosely: bool = False) -> Outcome:
+    """Return what came of a simulation: states, committed SQL, published messages, verdicts and acks.
+
+    ``loosely`` leaves out what a suspension changes: versions, and the versions in the ids of messages, which are
+    then named by their order, and commands.
+    """
     names = names_of(world.tables)
-    return {with_names(what, names): with_names(text, names) for what, text in _outcome(world, names)}
+    if loosely:
+        sent: Counter[str] = Counter()
+        ordinals = {}
+        for message in world.published:
+            sender = message.message_id.partition(":")[0]
+            sent[sender] += 1
+            ordinals[message.message_id] = f"message {sent[sender]} of {sender}"
+        names = ordinals | names
+    told = {with_names(what, names): with_names(text, names) for what, text in _outcome(world)}
+    left_out = ("version of", "command ") if loosely else ()
+    return {what: text for what, text in told.items() if not what.startswith(left_out)}
 
 
 def differences(expected: Outcome, found: Outcome) -> list[str]:
@@ -51,13 +65,13 @@ def differences(expected: Outcome, found: Outcome) -> list[str]:
     ]
 
 
-def repeated(runs: list[ActivityRun], names: Mapping[UUID, str]) -> list[str]:
+def repeated(runs: list[ActivityRun], names: Mapping[str, str]) -> list[str]:
     """Return the calls of activities that were begun again with an attempt that was begun before."""
     begun = Counter((with_names(run.idempotency_key, names), run.attempt) for run in runs)
     return sorted(key for (key, _), times in begun.items() if times > 1)
 
 
-def _outcome(world: Simulation, names: Mapping[UUID, str]) -> Iterator[tuple[str, str]]:
+def _outcome(world: Simulation) -> Iterator[tuple[str, str]]:
     for instance in world.instances:
         state = orjson.loads(orjson.dumps(instance.state, default=str))
         for part, value in state.items():
@@ -72,8 +86,8 @@ def _outcome(world: Simulation, names: Mapping[UUID, str]) -> Iterator[tuple[str
         where = f"{message.exchange}/{message.routing_key}"
         yield f"message {message.message_id}", f"{message.type} {message.key!r} to {where}: {message.body!r}"
     for message_id, row in world.tables.inbox.items():
-        about = row.reason or "no reason", names.get(row.instance_id, "nobody") if row.instance_id else "nobody"
-        yield f"verdict of {message_id}", f"{row.verdict} ({', '.join(about)})"
+        what = "command" if row.message.kind == "control" else "verdict of"
+        yield f"{what} {message_id}", f"{row.verdict} ({row.reason or 'no reason'}, {row.instance_id or 'nobody'})"
     for delivery in world.deliveries:
         yield f"delivery of {delivery.envelope.message_id}", _acked(delivery)
 

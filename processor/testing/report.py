@@ -13,8 +13,8 @@ class CrashRun:
     It died just before or just ``after`` the ``number``-th call that commits, ``call`` in words. With
     ``late`` its lease still lived when its successor took the messages that came again. ``survived`` says what the
     store had of each instance, ``redelivered`` are the ids of the messages that came again, ``repeated`` the
-    idempotency keys of the activity calls that were made again. ``differences`` is what came out otherwise than
-    without a crash.
+    idempotency keys of the activity calls that were made again, ``resolved`` those that were in doubt, and how.
+    ``differences`` is what came out otherwise than without a crash.
     """
 
     number: int
@@ -24,6 +24,7 @@ class CrashRun:
     survived: Sequence[str]
     redelivered: Sequence[str]
     repeated: Sequence[str]
+    resolved: Sequence[str]
     differences: Sequence[str]
 
     def __str__(self) -> str:
@@ -32,6 +33,7 @@ class CrashRun:
         lines.append(f"   in the store: {'; '.join(self.survived) or 'no instance'}")
         lines.append(f"   delivered again: {', '.join(self.redelivered) or 'nothing'}")
         lines.append(f"   run again: {', '.join(self.repeated) or 'nothing'}")
+        lines += (f"   in doubt: {call}" for call in self.resolved)
         lines += (f"   DIFFERS: {difference}" for difference in self.differences)
         return "\n".join(lines)
 

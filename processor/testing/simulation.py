@@ -13,8 +13,6 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import orjson
-
 from holdfast.events.recorded import RecordedEvent
 from holdfast.processor.engine.provider import Intake, Outgoing, PersistenceProvider
 from holdfast.processor.language.app import App
@@ -23,12 +21,14 @@ from holdfast.processor.store.memory_tables import Tables
 from holdfast.processor.testing.activity_worker import SimulatedActivityWorker
 from holdfast.processor.testing.broker import Delivery, SimulatedBroker
 from holdfast.processor.testing.door import Door, Statement, Watch
+from holdfast.processor.testing.doubt import resolutions
 from holdfast.processor.testing.host import SimulatedHost
 from holdfast.processor.testing.instance import SimulatedInstance
 from holdfast.processor.testing.stand_ins import ActivityRun, StandIns, staged
 from holdfast.processor.testing.world import World
+from holdfast.schemas.control import Command
 from holdfast.schemas.errors import AppError
-from holdfast.schemas.message import Envelope, Message
+from holdfast.schemas.message import Message
 
 M = TypeVar("M", bound=Message)
 
@@ -76,6 +76,7 @@ class Simulation:
         self.app = app
         self.activity_runs: list[ActivityRun] = []
         self.survived: list[str] = []
+        self.resolved: list[str] = []
         self._world.app = staged(app, stand_ins or {}, self._world.work, self.activity_runs)
         self._worker = SimulatedActivityWorker(self._world.app, self._world, self._broker)
         self._broker.request = self._worker.take
@@ -141,13 +142,8 @@ class Simulation:
         return host
 
     async def command(self, instance: SimulatedInstance, command: str, **about: Any) -> None:
-        """Give an instance a control command, such as ``resume``; ``about`` is what else the command says."""
-        self._commands += 1
-        body = orjson.dumps({"command": command, "by": "test", **about})
-        envelope = Envelope(message_id=f"command-{self._commands}", type="control", key="", body=body)
-        intake = Intake(envelope=envelope, verdict="buffered", kind="control", instance_id=instance.instance_id)
-        # It is a client that writes this, so no host can die of it.
-        await self._world.store.take_in([intake])
+        """Give an instance a control command, such as ``resume``; ``about`` are further fields of ``Command``."""
+        await self._command(instance, Command(command=command, **{"by": "test", **about}))
         await self.rest()
 
     async def rest(self) -> None:
@@ -160,7 +156,7 @@ class Simulation:
                 await self._come_to_rest()
                 await self._as_host(self._broker.relay(host))
             await self._come_to_rest()
-            if not self._hand_out() and len(self._watch.calls) == before:
+            if not self._hand_out() and len(self._watch.calls) == before and not await self._resolve():
                 return
 
     # What a test sees.
@@ -194,7 +190,12 @@ class Simulation:
     def outbox(self) -> list[Outgoing]:
         """The messages that workflows sent, each id once, oldest first."""
         requests = f"holdfast.{self.app.name}.activities"
-        return [each for each in self._broker.published.values() if each.exchange != requests]
+        return [each for each in self.published if each.exchange != requests]
+
+    @property
+    def published(self) -> list[Outgoing]:
+        """Everything that left the outbox: the messages that workflows sent, and requests to activity workers."""
+        return list(self._broker.published.values())
 
     def sent(self, kind: type[M]) -> list[M]:
         """Return the messages of one type that workflows sent, oldest first."""
@@ -224,6 +225,25 @@ class Simulation:
     def tables(self) -> Tables:
         """The rows of the store, as they are."""
         return self._world.store.tables
+
+    # Commands.
+
+    async def _command(self, instance: SimulatedInstance, command: Command) -> None:
+        """Store a command; it is a client that does so, and no host can die of it."""
+        self._commands += 1
+        envelope = command.envelope(f"command-{self._commands}")
+        intake = Intake(envelope=envelope, verdict="buffered", kind="control", instance_id=instance.instance_id)
+        await self._world.store.take_in([intake])
+
+    async def _resolve(self) -> bool:
+        """Resolve what a planned death has left in doubt; False if that is nothing."""
+        if self._watch.death is None:
+            return False
+        found = list(resolutions(self.instances, self.activity_runs))
+        for instance, command in found:
+            self.resolved.append(f"{command.call} ({command.decision})")
+            await self._command(instance, command)
+        return bool(found)
 
     # Hosts.
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
+import aio_pika
 import pytest
 
 from holdfast.processor.broker.connection import Connection
 from holdfast.processor.broker.publisher import CONFIRMED, Fate, Publisher
 from holdfast.processor.engine.provider import Outgoing
 from holdfast.schemas.errors import BrokerError
+from holdfast.schemas.message import Envelope
 from tests.support.broker import Broker, Inbox, connect, library, message, running_broker
 
 
@@ -53,27 +56,30 @@ async def test_published_in_order_they_arrive_in_order(amqp_url: str, app_name: 
 
 async def test_a_message_arrives_with_all_of_its_properties(amqp_url: str, app_name: str) -> None:
     inbox = Inbox()
-    sent = Outgoing(
+    sent = Envelope(
         message_id="ä" * 127,
-        exchange=f"holdfast.{app_name}",
-        routing_key="",
         type="Bezahlt",
         key="Auftrag 7",
         body=b'"' + b"x" * 300_000 + b'"',
         traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        reply_to="Antworten für Auftrag 7",
     )
     async with running_broker(amqp_url, app_name) as broker, broker.consume(inbox):
-        assert await broker.publisher.publish_all([sent]) == [CONFIRMED]
+        assert await broker.publisher.publish(f"holdfast.{app_name}", "", sent) == CONFIRMED
         (delivery,) = await inbox.until(1)
-    got = delivery.envelope
-    assert got is not None
-    assert (got.message_id, got.type, got.key, got.body, got.traceparent) == (
-        sent.message_id,
-        sent.type,
-        sent.key,
-        sent.body,
-        sent.traceparent,
+    assert delivery.envelope == sent
+
+
+async def test_an_answer_reaches_the_queue_that_its_asker_named(amqp_url: str, app_name: str) -> None:
+    answer = Outgoing(
+        message_id="i:2:0", exchange="", routing_key="", type="Answered", key="order 7", body=b'{"text":"yes"}'
     )
+    async with await aio_pika.connect(amqp_url) as connection, running_broker(amqp_url, app_name) as broker:
+        queue = await (await connection.channel()).declare_queue(exclusive=True)
+        assert await broker.publisher.publish_all([replace(answer, routing_key=queue.name)]) == [CONFIRMED]
+        async with queue.iterator(no_ack=True) as arriving:
+            arrived = await anext(arriving)
+    assert (arrived.type, arrived.correlation_id, arrived.body) == ("Answered", "order 7", answer.body)
 
 
 async def test_a_missing_exchange_costs_only_the_messages_to_it(amqp_url: str, app_name: str) -> None:

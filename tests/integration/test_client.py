@@ -47,7 +47,7 @@ async def test_messages_published_at_once_by_many_tasks_arrive_as_the_contract_s
         queue = await (await connection.channel()).declare_queue(exclusive=True)
         await queue.bind(Topology(app).exchange)
         published = await asyncio.gather(*map(client.publish, messages))
-        assert await client.publish(messages[0], "an id of mine") == "an id of mine"
+        assert await client.publish(messages[0], "an id of mine", reply_to="answers") == "an id of mine"
         async with queue.iterator(no_ack=True) as arriving:
             arrived = [await anext(arriving) for _ in range(301)]
     taken = {message.message_id: message for message in arrived}
@@ -57,6 +57,7 @@ async def test_messages_published_at_once_by_many_tasks_arrive_as_the_contract_s
         assert (found.type, found.correlation_id) == ("Placed", message.order_id)
         assert found.delivery_mode is aio_pika.DeliveryMode.PERSISTENT
         assert Placed.model_validate_json(found.body) == message
+    assert {message.message_id for message in arrived if message.reply_to == "answers"} == {"an id of mine"}
     assert all(UUID(message_id).version == 7 for message_id in published)
 
 

@@ -1,5 +1,7 @@
 """Participants on Postgres: values that outlive their host, SQL in the same transaction, values to ask for with SQL."""
 
+import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from decimal import Decimal
@@ -14,6 +16,7 @@ from holdfast.projections.verify import verify
 from holdfast.schemas.settings import Settings
 from tests.support.hosts import Host, running_host
 from tests.support.stores import BehindPostgres
+from tests.support.workers import environment, holdfast
 
 app = App("participants")
 loaded: list[tuple[str, ...]] = []
@@ -146,6 +149,15 @@ async def test_values_for_queries_can_be_asked_for_with_sql(host: Host) -> None:
     assert await host.ask(find) == [(["1", "2.50"],)]
 
 
+async def test_state_shows_values_as_they_were(host: Host, database_url: str) -> None:
+    instance_id = await host.deliver(Opened(key="k"))
+    await host.deliver(Added(key="k", price=Decimal(2)))
+    env = environment(database_url, "")
+    shown = await asyncio.to_thread(holdfast, "state", str(instance_id), "--at", "4", env=env)
+    assert re.search(r"^values of participants\n  prices +\[Decimal\('1'\)\]$", shown.stdout, re.MULTILINE)
+    assert re.search(r"^promoted\n  total +1\.0$", shown.stdout, re.MULTILINE)
+
+
 async def test_the_store_agrees_with_the_log_about_values(host: Host, database_url: str) -> None:
     await host.deliver(Opened(key="k"))
     await host.deliver(Added(key="k", price=Decimal("1e22")))
@@ -171,6 +183,7 @@ async def test_a_participant_reads_and_writes_before_its_values_come_back(start:
         assert await second.ask("select promoted ->> 'owner' from holdfast.instances") == [("Ann",)]
 
 
+# Protocol: I16.
 async def test_what_a_participant_cannot_write_is_refused_with_all_that_was_to_commit_with_it(host: Host) -> None:
     instance_id = await host.deliver(Opened(key="k"))
     before = await host.transactions(instance_id)

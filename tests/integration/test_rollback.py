@@ -318,6 +318,7 @@ async def test_under_cancel_the_writes_up_to_the_exception_and_of_the_unwinding_
 # Two transactions that lock the same rows in opposite order.
 
 
+# Protocol: C6.
 async def test_of_two_instances_that_lock_each_other_out_one_goes_back_and_both_finish(host: Host) -> None:
     await host.ask("insert into accounts values ('a'), ('b')")
     ids = await asyncio.gather(host.deliver(Crossed(key="a", other="b")), host.deliver(Crossed(key="b", other="a")))

@@ -1,6 +1,9 @@
 """Any workflow function does in a machine what it does in Python, wherever it is stored and loaded again."""
 
+import gc
 import os
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, event, given, settings
@@ -9,22 +12,24 @@ from holdfast.events import codec
 from holdfast.events.types import Event
 from holdfast.processor.core.machine import Machine
 from holdfast.processor.engine.persistence_point import Encoder, images_of
+from holdfast.processor.language import compensable
 from holdfast.processor.language.awaitables import STORED
 from holdfast.processor.language.compiler import compile_workflow
 from holdfast.processor.language.program import Program
 from holdfast.projections.instance import evolve, fold, initial
 from holdfast.schemas.values import Types
+from tests.support.native_source import instrumented
 from tests.support.program_world import CLASSES, effects_of
 from tests.support.programs import Sample, samples
-from tests.support.twin import Images, Result, codec_reload, run_machine, run_native, stored
+from tests.support.twin import Images, Result, codec_reload, routines_of, run_machine, run_native, stored
 
 EXAMPLES = int(os.environ.get("HOLDFAST_EXAMPLES", "400"))
 """How many functions to try; some thousands take minutes and find more."""
 
 MODULES = ("math",)
-TYPES = Types.of(*STORED, *CLASSES, modules=MODULES)
+TYPES = Types.of(*STORED, *compensable.STORED, *CLASSES, modules=MODULES)
 
-reload = codec_reload(*CLASSES, modules=MODULES)
+reload = codec_reload(*compensable.STORED, *CLASSES, modules=MODULES)
 
 
 class History:
@@ -33,8 +38,8 @@ class History:
     ``points`` says in turn what happens where it may be kept: nothing, persist, or persist and reload.
     """
 
-    def __init__(self, program: Program, points: tuple[str, ...]) -> None:
-        self.programs = {program.hash: program}
+    def __init__(self, programs: dict[str, Program], points: tuple[str, ...]) -> None:
+        self.programs = programs
         self.points = points
         self.encoder = Encoder(TYPES)
         self.state = initial
@@ -57,32 +62,33 @@ class History:
         return images_of(self.state, TYPES)
 
 
-def run_in_python(sample: Sample) -> Result:
-    """Run the function natively."""
-    with sample.function() as function:
-        return run_native(function, sample.arguments(), effects_of(sample.failures))
-
-
-def difference(sample: Sample, native: Result) -> str | None:
+def difference(sample: Sample, function: Callable[..., Any], native: Result) -> str | None:
     """Say what a machine gives that differs from Python: in memory, reloaded at each await, or kept as a history."""
     effects = effects_of(sample.failures)
-    with sample.function() as function:
-        compiled = compile_workflow(function, name="twin")
-        program = stored(compiled)
-        history = History(program, sample.points)
-        for way, run, kept in (
-            ("in memory", compiled, None),
-            ("stored and reloaded at each await", program, reload),
-            ("stored and kept as a history", program, history),
-        ):
-            found = native.difference(run_machine(function, sample.arguments(), effects, kept, run))
-            if found is not None:
-                return f"{way}: {found}"
-        if fold(history.events) != history.state:
-            return "the history does not fold to the state"
+    program = stored(compile_workflow(function, name="twin"))
+    history = History({p.hash: p for p in (program, *routines_of(program).values())}, sample.points)
+    for way, kept in (
+        ("in memory", None),
+        ("reloaded at each await", reload),
+        ("kept as a history", history),
+    ):
+        found = native.difference(run_machine(function, sample.arguments(), effects, kept, program, **sample.options()))
+        if found is not None:
+            return f"{way}: {found}"
+    if fold(history.events) != history.state:
+        return "the history does not fold to the state"
     return None
 
 
+@pytest.fixture
+def _fast_collections() -> Iterator[None]:
+    """Keep the garbage collector from what was there before: compiling makes it run all the time."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("_fast_collections")
 @settings(
     max_examples=EXAMPLES,
     # A program is large beside what a test usually draws.
@@ -93,10 +99,12 @@ def difference(sample: Sample, native: Result) -> str | None:
 @given(samples())
 @pytest.mark.timeout(600 + EXAMPLES)
 def test_a_machine_gives_what_python_gives(sample: Sample) -> None:
-    native = run_in_python(sample)
+    with sample.function() as function:
+        told, routines = instrumented(function)
+        native = run_native(told, sample.arguments(), effects_of(sample.failures), routines, **sample.options())
+        found = difference(sample, function, native)
     awaits = sum(entry.startswith("await") for entry in native.log)
     event("awaits", "none" if not awaits else "1 to 3" if awaits < 4 else "4 to 9" if awaits < 10 else "10 or more")
     event("ends with", type(native.error).__name__)
-    found = difference(sample, native)
     if found is not None:
         pytest.fail(f"{found}\n{sample!r}", pytrace=False)

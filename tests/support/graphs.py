@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from holdfast.processor.language.compensable import Compensable
+
 _NO_IDENTITY = (type(None), bool, int, float, str, bytes, complex, Decimal, range, slice, Enum, ModuleType, type)
 
 
@@ -122,6 +124,9 @@ def _parts(value: Any, like: Any) -> list[tuple[Any, Any]] | None:
             *named.items(),
             *zip(("cause", "context", "suppress"), chain, strict=True),
         ]
+    if isinstance(value, Compensable):
+        # The rest is how a machine finds its way.
+        return [("status", value.status), ("actions", value.actions)]
     if isinstance(value, BaseModel):
         inner = {"fields": value.model_fields_set, "extra": value.model_extra, "private": value.__pydantic_private__}
         state = {**vars(value), **inner}

@@ -5,7 +5,8 @@ Whether an expression can be compiled is known while it is made: what comes befo
 expression must hold no call once its own awaits are taken out, so where one does, it is awaited itself (``settle``).
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -25,7 +26,7 @@ SMALL = ("n", "s")
 LISTS = ("xs", "ys")
 BOXES = ("b", "c")
 CAUGHT = ("err", "exc")
-ANY = ("z", *SCALARS, *LISTS, "ds", "ss", *BOXES, "m", *CAUGHT)
+ANY = ("z", *SCALARS, *LISTS, "ds", "ss", *BOXES, "m", *CAUGHT, "u")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def settle(*parts: Expression) -> list[Expression]:
     ]
 
 
-def _of(text: str, *parts: Expression, calls: bool = False) -> Expression:
+def of(text: str, *parts: Expression, calls: bool = False) -> Expression:
     """Make an expression of text that holds the parts."""
     return Expression(text, awaits=any(part.awaits for part in parts), calls=calls or any(part.calls for part in parts))
 
@@ -79,6 +80,13 @@ class Expressions:
     def may_await(self, of: int = 3) -> bool:
         """Draw whether to await here, in ``of - 1`` of ``of`` cases where that is possible."""
         return not self.native and not self.chance(of)
+
+    @contextlib.contextmanager
+    def natively(self) -> Iterator[None]:
+        """Draw without awaits meanwhile."""
+        self.native += 1
+        yield
+        self.native -= 1
 
     # Scalars
 
@@ -104,14 +112,14 @@ class Expressions:
     def _sum(self, depth: int) -> Expression:
         left, right = settle(self.scalar(depth), self.scalar(depth))
         operator = self.pick("+", "-", "*", "//", "%", "|")
-        return _of(f"(({left} {operator} {right}) % 97)", left, right)
+        return of(f"(({left} {operator} {right}) % 97)", left, right)
 
     def _call(self, depth: int) -> Expression:
         if self.chance(2):
             value = self.value(depth)
-            return _of(self.pick(f"len({value})", f"(note({value}) is not None)"), value, calls=True)
+            return of(self.pick(f"len({value})", f"(note({value}) is not None)"), value, calls=True)
         value = self.scalar(depth)
-        return _of(f"note({value})", value, calls=True)
+        return of(f"note({value})", value, calls=True)
 
     def _choice(self, depth: int) -> Expression:
         test, body, other = self.condition(depth), self.scalar(depth), self.scalar(depth)
@@ -119,7 +127,7 @@ class Expressions:
 
     def _walrus(self, depth: int) -> Expression:
         value = self.scalar(depth)
-        return _of(f"({self.pick(*SCALARS, 'n')} := {value})", value)
+        return of(f"({self.pick(*SCALARS, 'n')} := {value})", value)
 
     def _used_function(self, _depth: int) -> Expression:
         name = self.pick(*SCALARS)
@@ -149,11 +157,11 @@ class Expressions:
 
     def _compare(self, depth: int) -> Expression:
         left, right = settle(self.scalar(depth), self.scalar(depth))
-        return _of(f"({left} {self.pick('<', '==', '>=', '!=')} {right})", left, right)
+        return of(f"({left} {self.pick('<', '==', '>=', '!=')} {right})", left, right)
 
     def _not(self, depth: int) -> Expression:
         value = self.condition(depth)
-        return _of(f"(not {value})", value)
+        return of(f"(not {value})", value)
 
     def _both(self, depth: int) -> Expression:
         parts = [self.condition(depth) for _ in range(self.pick(2, 3))]
@@ -167,12 +175,12 @@ class Expressions:
 
     def _is_in(self, depth: int) -> Expression:
         value, container = settle(self.scalar(depth), self.items(depth))
-        return _of(f"({value} {self.pick('in', 'not in')} {container})", value, container)
+        return of(f"({value} {self.pick('in', 'not in')} {container})", value, container)
 
     def _is_kind(self, depth: int) -> Expression:
         value = self.value(depth)
         kind = self.pick("Box", "list", "(int, dict)", "Exception", "i")
-        return _of(f"isinstance({value}, {kind})", value, calls=True)
+        return of(f"isinstance({value}, {kind})", value, calls=True)
 
     def _scalar_truth(self, depth: int) -> Expression:
         return self.scalar(depth)
@@ -189,7 +197,7 @@ class Expressions:
         kinds: list[Draw] = [self._name, self.scalar, self.items, self.mapping, self._part, self._tuple]
         kinds += [self._object, self.text]
         if not self.native:
-            kinds += [self._answer, self._growing, self._answer]
+            kinds += [self.answer, self._growing, self.answer]
         return self.pick(*kinds)(depth - 1)
 
     def _name(self, _depth: int) -> Expression:
@@ -200,22 +208,23 @@ class Expressions:
             return E(self.pick("b.value", "b.other", "m.owner", "c.value", "z.value", "err.load", "err.args", "z.body"))
         if self.chance(3):
             index = self.key(depth, index=False)
-            return _of(f"ds[{index}]", index)
+            return of(f"ds[{index}]", index)
         owner, index = settle(self.items(depth - 1), self.key(depth))
-        return _of(f"{owner}[{index}]", owner, index)
+        return of(f"{owner}[{index}]", owner, index)
 
     def _tuple(self, depth: int) -> Expression:
         parts = settle(self.value(depth), self.value(depth))
-        return _of(f"({parts[0]}, {parts[1]})", *parts)
+        return of(f"({parts[0]}, {parts[1]})", *parts)
 
     def _object(self, depth: int) -> Expression:
         if self.chance(3):
             value = self.items(depth)
-            return _of(f"Ledger(items={value})", value, calls=True)
+            return of(f"Ledger(items={value})", value, calls=True)
         value, other = settle(self.value(depth), self.value(depth))
-        return _of(self.pick(f"Box({value}, {other})", f"Box(other={value}, value={other})"), value, other, calls=True)
+        return of(self.pick(f"Box({value}, {other})", f"Box(other={value}, value={other})"), value, other, calls=True)
 
-    def _answer(self, depth: int) -> Expression:
+    def answer(self, depth: int) -> Expression:
+        """Draw an await whose answer may be anything."""
         return self.awaiting(self.pick("fresh", "same", "grow", "pair", "named", "fail"), depth)
 
     def _growing(self, _depth: int) -> Expression:
@@ -238,25 +247,29 @@ class Expressions:
 
     def awaiting(self, name: str, depth: int) -> Expression:
         """Draw an await of an activity."""
+        return E(f"(await {self.activity(name, depth)})", awaits=True)
+
+    def activity(self, name: str, depth: int) -> Expression:
+        """Draw the call of an activity."""
         shape = self.pick("one", "none", "two", "named", "starred", "doubly starred")
         if shape == "none" and name not in ("same", "grow"):
-            return E(f"(await {name}())", awaits=True)
+            return E(f"{name}()", calls=True)
         one = self.value(depth)
         if shape == "two":
             one, two = settle(one, self.value(depth))
-            arguments = f"{one}, {two}"
-        elif shape == "named":
+            return of(f"{name}({one}, {two})", one, two, calls=True)
+        if shape == "named" and name == "fail":
+            return of(f"{name}({one}, how={self.pick(*map(repr, ERRORS))})", one, calls=True)
+        if shape == "named":
             one, two = settle(one, self.value(depth))
-            arguments = f"{one}, how={self.pick(*map(repr, ERRORS))}" if name == "fail" else f"{one}, k={two}"
-        elif shape == "starred":
+            return of(f"{name}({one}, k={two})", one, two, calls=True)
+        if shape == "starred":
             items, one = settle(self.items(depth), one)
-            arguments = f"*{items}, {one}"
-        elif shape == "doubly starred" and name != "fail":
+            return of(f"{name}(*{items}, {one})", items, one, calls=True)
+        if shape == "doubly starred" and name != "fail":
             one, more = settle(one, self.mapping(depth))
-            arguments = f"{one}, **{more}"
-        else:
-            arguments = f"{one}"
-        return E(f"(await {name}({arguments}))", awaits=True)
+            return of(f"{name}({one}, **{more})", one, more, calls=True)
+        return of(f"{name}({one})", one, calls=True)
 
     def text(self, _depth: int = 1) -> Expression:
         """Draw a formatted text of scalars."""
@@ -264,10 +277,10 @@ class Expressions:
         shape = self.pick("plain", "converted", "nested")
         if shape == "nested":
             left, right, width = settle(left, right, self._printable())
-            return _of(f'f"{{{left}!r}}{{{right}:>{{{width}}}}}"', left, right, width)
+            return of(f'f"{{{left}!r}}{{{right}:>{{{width}}}}}"', left, right, width)
         if shape == "converted":
-            return _of(f'f"{{{left}!s:.9}}{{{{}}}}{{{right}!r:>4}}{{n=}}"', left, right)
-        return _of(f'f"{{{left}}}-{{{right}}}"', left, right)
+            return of(f'f"{{{left}!s:.9}}{{{{}}}}{{{right}!r:>4}}{{n=}}"', left, right)
+        return of(f'f"{{{left}}}-{{{right}}}"', left, right)
 
     def _printable(self) -> Expression:
         """Draw a scalar whose text is short, and that itself holds no text."""
@@ -287,10 +300,10 @@ class Expressions:
         depth -= 1
         if shape == "display":
             parts = settle(*(self.value(depth) for _ in range(self.pick(0, 1, 2))))
-            return _of(f"[{', '.join(map(str, parts))}]", *parts)
+            return of(f"[{', '.join(map(str, parts))}]", *parts)
         if shape == "starred":
             first, second = settle(self.slice(depth), self.value(depth))
-            return _of(self.pick(f"[*{first}, {second}]", f"[{first}, *[{second}]]"), first, second)
+            return of(self.pick(f"[*{first}, {second}]", f"[{first}, *[{second}]]"), first, second)
         if shape == "slice":
             return self.slice(depth)
         if shape == "comprehension":
@@ -308,7 +321,7 @@ class Expressions:
         owner = E(self.pick(*LISTS))
         if self.chance(2):
             low, high = settle(self.scalar(depth - 1), self.scalar(depth - 1))
-            return _of(f"{owner}[{low}:{high}][:4]", low, high)
+            return of(f"{owner}[{low}:{high}][:4]", low, high)
         return E(f"{owner}{self.pick('[:3]', '[-2:]', '[::2][:4]')}")
 
     def comprehension(self) -> Expression:
@@ -329,10 +342,10 @@ class Expressions:
         depth -= 1
         if shape == "display" and depth >= 0:
             first, second = settle(self.value(depth), self.value(depth))
-            return _of(f"{{'a': {first}, 'b': {second}}}", first, second)
+            return of(f"{{'a': {first}, 'b': {second}}}", first, second)
         if shape == "starred" and depth >= 0:
             key, value = settle(self.key(depth, index=False), self.value(depth))
-            return _of(f"{{**ds, {key}: {value}}}", key, value)
+            return of(f"{{**ds, {key}: {value}}}", key, value)
         if shape == "comprehension":
             return E(f"{{str(q): {self.pick(*ANY)} for q in range(2)}}", calls=True)
         if shape == "answer" and not self.native and depth >= 0:
@@ -345,7 +358,7 @@ class Expressions:
             return E(self.pick("{q % 8 for q in xs[:4]}", "ss | {1}", "set()"), calls=True)
         if self.chance(2):
             first, second = settle(self.scalar(depth - 1), self.scalar(depth - 1))
-            return _of(f"{{{first} % 8, {second} % 8}}", first, second)
+            return of(f"{{{first} % 8, {second} % 8}}", first, second)
         return E("ss")
 
     def key(self, depth: int = 1, *, index: bool = True) -> Expression:

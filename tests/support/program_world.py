@@ -10,18 +10,27 @@ from typing import Any
 from pydantic import BaseModel
 
 from holdfast.processor.core.outcomes import Raised, Returned
+from holdfast.processor.language.activity import Activity
 from holdfast.processor.language.awaitables import (
     ActivityCall,
     Awaitable,
+    Enter,
     FirstOf,
+    Leave,
     Outcome,
     Receive,
+    TransactedReceive,
     checkpoint,
     delay,
     first_of,
     receive,
     send,
 )
+from holdfast.processor.language.compensating import compensate, confirm
+from holdfast.processor.language.gather import gather
+from holdfast.processor.language.routine import routine
+from holdfast.processor.language.scopes import compensable, no_persist, transacted_receive, transaction
+from holdfast.schemas.errors import Cancelled
 from holdfast.schemas.message import Message
 from tests.support.twin import Effects, Exhausted, note, tick
 
@@ -64,7 +73,7 @@ CLASSES = (Box, Ledger, Ping, Failure, SpecialFailure, Exhausted)
 """The classes whose instances generated functions keep in variables."""
 
 TURNS = 16
-"""How many turns all loops of a run may take together."""
+"""How many turns all loops of a run may take together, calls of routines included."""
 
 AWAITS = 1000
 """How many awaits are more than any run can have."""
@@ -136,8 +145,20 @@ def effects_of(failures: Mapping[int, str]) -> Effects:
             case FirstOf(branches=branches):
                 names = list(branches)
                 chosen = names[number % len(names)]
-                value = Ping(key="first", body=number) if isinstance(branches[chosen], Receive) else None
-                return Returned(Outcome(chosen, value))
+                branch = branches[chosen]
+                if not isinstance(branch, Receive):
+                    return Returned(Outcome(chosen))
+                if branch.timeout is not None and number % 3:
+                    return Raised(TimeoutError("no message came"))
+                return Returned(Outcome(chosen, Ping(key=branch.key, body=number)))
+            case Enter(scope=TransactedReceive(key=key)):
+                return (
+                    Raised(TimeoutError("no message came")) if number % 5 == 4 else Returned(Ping(key=key, body=load))
+                )
+            case Enter():
+                return Returned([number] if number % 2 else None)
+            case Leave() if number % 5 == 3:
+                return Raised(Failure("not committed", load=number))
         return Returned(None)
 
     return effects
@@ -156,17 +177,32 @@ ANSWERS: dict[str, Callable[[int, ActivityCall[Any], Any], Any]] = {
 """What the activities answer, by name, given the await's number, the call and its first argument."""
 
 
-def activity(name: str) -> Callable[..., ActivityCall[Any]]:
-    """Give what a generated function calls, and awaits."""
+async def _performed(*args: Any, **kwargs: Any) -> None:
+    """Stand for what activities do: the test answers for them."""
 
-    def call(*args: Any, **kwargs: Any) -> ActivityCall[Any]:
-        return ActivityCall(name, args, kwargs)
 
-    return call
+def given(names: str) -> list[Any]:
+    """Give what some variables of a routine are bound to at first."""
+    xs: list[Any] = [1, 2]
+    box = Box(xs, 1)
+    values = {
+        "xs": xs,
+        "ys": [xs],
+        "ds": {"a": xs},
+        "ss": {1, 2},
+        "b": box,
+        "c": Box(),
+        "m": Ledger(items=[box]),
+        "err": Failure(0, load=xs),
+        "exc": KeyError(1),
+        "s": "text",
+        "u": None,
+    }
+    return [values.get(name, 1) for name in names.split()]
 
 
 def turn() -> None:
-    """Begin a turn of a loop."""
+    """Begin a turn of a loop, or a routine."""
     tick(TURNS)
 
 
@@ -196,20 +232,31 @@ def opened(value: Any) -> Iterator[Any]:
 
 
 NAMES: dict[str, Any] = {
-    **{name: activity(name) for name in (*ANSWERS, "fail")},
+    **{name: Activity(_performed, name=name) for name in (*ANSWERS, "fail")},
     **{cls.__name__: cls for cls in CLASSES},
     "apply": apply,
     "boom": boom,
+    "Cancelled": Cancelled,
     "checkpoint": checkpoint,
+    "compensable": compensable,
+    "compensate": compensate,
+    "confirm": confirm,
     "delay": delay,
     "first_of": first_of,
+    "gather": gather,
+    "given": given,
     "handled": handled,
     "note": note,
+    "no_persist": no_persist,
     "opened": opened,
+    "Outcome": Outcome,
     "receive": receive,
+    "routine": routine,
     "send": send,
     "suppress": contextlib.suppress,
     "timedelta": timedelta,
+    "transacted_receive": transacted_receive,
+    "transaction": transaction,
     "turn": turn,
 }
 """The global names of every generated function."""

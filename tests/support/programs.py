@@ -1,36 +1,26 @@
 """Random workflow functions, to be run by Python and by a machine.
 
-``samples()`` draws the source of an ``async def`` with arguments and the awaits that fail. By the way it
-is made every function compiles and ends; what it does, errors of every kind included, is whatever comes.
+``samples()`` draws the source of an ``async def`` and of the routines that it calls, with arguments and the awaits
+that fail. By the way it is made every function compiles and ends; what it does, errors of every kind included, is
+whatever comes.
 """
 
-import ast
 import contextlib
 import itertools
 import linecache
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.support.program_expressions import ANY, BOXES, LISTS, SCALARS, Choose, Expression, Expressions, settle
+from tests.support.program_calls import SIGNATURES, Routine
+from tests.support.program_expressions import Choose
+from tests.support.program_statements import Writer
 from tests.support.program_world import ERRORS, NAMES, Box, Ledger
-
-Lines = list[str]
-
-PARAMETERS = ("xs", "ys", "ds", "ss", "b", "m", "i", "n", "s")
-
-BINDINGS = ("j, k = 1, 2", "z = xs", "c = Box(ys, b)", "err = Failure(0, load=xs)", "exc = KeyError(1)")
-"""What binds the other variables, unless it is left out."""
-
-TARGETS = ("z", *SCALARS, *BOXES)
-"""Variables that may be bound to anything."""
-
-ALIASES = ("ys = xs", "xs = ys", "z = xs", "c = b", "b = Box(xs, ys)", "z = err", "z = (xs, ds)", "ys = [z, z]")
-
-UNUSUAL = ("Failure", "(ValueError, SpecialFailure)", "TypeError", "LookupError", "NameError", "i")
-"""What else an ``except`` clause takes."""
+from tests.support.twin import ORDERS, Order
 
 _numbers = itertools.count(1)
 
@@ -39,17 +29,24 @@ _numbers = itertools.count(1)
 class Sample:
     """A function and what happens to it.
 
-    ``failures`` says which awaits fail and how, ``shared`` what the arguments have in common, and ``points`` what is
-    done before and after each await in turn: nothing, persist, or persist and reload.
+    ``failures`` says which awaits fail and how, ``shared`` what the arguments have in common, ``order`` which of
+    several things is answered first, ``settles`` whether an error undoes what can be undone, ``cancel_at`` instead of
+    which answer it is cancelled, and ``points`` what is done before and after each await in turn: nothing, persist, or
+    persist and reload.
     """
 
     source: str
     failures: dict[int, str]
     shared: str
+    order: Order
+    settles: bool
+    cancel_at: int | None
     points: tuple[str, ...]
 
     def __repr__(self) -> str:
-        return f"failures {self.failures}, shared {self.shared}, points {self.points}\n\n{self.source}\n"
+        names = "failures", "shared", "order", "settles", "cancel_at", "points"
+        happens = ", ".join(f"{name} {getattr(self, name)}" for name in names)
+        return f"{happens}\n\n{self.source}\n"
 
     def arguments(self) -> dict[str, Any]:
         """Make the arguments anew, with the aliases between them."""
@@ -60,17 +57,23 @@ class Sample:
         ledger = Ledger(items=[1, box], owner=box)
         return {"xs": xs, "ys": ys, "ds": ds, "ss": {1, 2}, "b": box, "m": ledger, "i": 1, "n": 2, "s": "text"}
 
+    def options(self) -> dict[str, Any]:
+        """Give what decides how a run goes on."""
+        return {"order": self.order, "settles": self.settles, "cancel_at": self.cancel_at}
+
     @contextlib.contextmanager
     def function(self) -> Iterator[Callable[..., Any]]:
-        """Define the function, with its source where Python looks for it."""
-        file = f"<program {next(_numbers)}>"
+        """Define the function in a module of its own, with its source where Python looks for it."""
+        number = next(_numbers)
+        file, module = f"<program {number}>", ModuleType(f"generated_{number}")
         linecache.cache[file] = len(self.source), None, self.source.splitlines(keepends=True), file
-        namespace = {"__name__": "generated", **NAMES}
+        sys.modules[module.__name__] = module
+        vars(module).update(NAMES)
         try:
-            exec(compile(self.source, file, "exec"), namespace)  # noqa: S102 - the source is made here
-            yield namespace["w"]
+            exec(compile(self.source, file, "exec"), vars(module))  # noqa: S102 - the source is made here
+            yield module.w
         finally:
-            del linecache.cache[file]
+            del linecache.cache[file], sys.modules[module.__name__]
 
 
 _BELOW = [st.integers(0, max(0, limit - 1)) for limit in range(64)]
@@ -80,358 +83,17 @@ _BELOW = [st.integers(0, max(0, limit - 1)) for limit in range(64)]
 def samples(draw: st.DrawFn) -> Sample:
     """Draw a function with all that decides what it does."""
     return Sample(
-        source=Writer(lambda limit: draw(_BELOW[limit])).function(),
+        source=_source(lambda limit: draw(_BELOW[limit])),
         failures=draw(st.dictionaries(st.integers(0, 12), st.sampled_from(list(ERRORS)), max_size=3)),
         shared=draw(st.sampled_from(["nothing", "list", "inner", "dict"])),
+        order=draw(st.sampled_from(ORDERS)),
+        settles=draw(st.booleans()),
+        cancel_at=draw(st.one_of(st.none(), st.integers(0, 8))),
         points=tuple(draw(st.lists(st.sampled_from(["reload", "persist", "nothing"]), min_size=1, max_size=6))),
     )
 
 
-class Writer:
-    """Writes one function, statement by statement."""
-
-    def __init__(self, choose: Choose) -> None:
-        self.choose = choose
-        self.expressions = Expressions(choose)
-        self.pick, self.chance = self.expressions.pick, self.expressions.chance
-        self.left = 8 + choose(20)
-        self.loops = 0
-        self.flat = True
-        self.names = itertools.count(1)
-        # What a function has more of than others do, so that rare things meet in one.
-        self.compound: list[Callable[[int], Lines]] = []
-        self.simple: list[Callable[[], Lines]] = []
-        match self.pick("variety", "ways out", "errors", "changes", "expressions"):
-            case "variety":
-                self.compound = [self._try]
-                self.simple = [self._await, self._assign, self._assign, self._change]
-            case "ways out":
-                self.expressions.simple = True
-                self.compound = [self._try, self._for, self._while, self._try] * 2
-                self.simple = [self._leave, self._note, self._await, self._leave] * 4
-            case "errors":
-                self.compound = [self._try] * 10
-                self.simple = [self._leave, self._await, self._note, self._leave] * 3
-            case "changes":
-                self.compound = [self._for, self._try]
-                self.simple = [self._change, self._await, self._assign, self._change] * 3
-            case "expressions":
-                self.compound = [self._if, self._try]
-                self.simple = [self._note, self._assign, self._unpack, self._augment] * 5
-
-    def function(self) -> str:
-        """Return the source of the function."""
-        lines = [line for line in BINDINGS if not self.chance(8)]
-        # A number before each statement says whether there is one, so that Hypothesis can take single ones out.
-        while self.left > 0 and self.choose(20):
-            # Much that goes wrong is caught here, so that what follows is reached.
-            lines += self._try(3) if self.chance(2) else self.statement(3)
-        lines += [f"return {self.expressions.value()}"]
-        text = "\n".join([f"async def w({', '.join(PARAMETERS)}):", *indented(lines)])
-        return ast.unparse(ast.parse(text))
-
-    def body(self, depth: int, *, flat: bool = False) -> Lines:
-        """Write the body of a clause."""
-        before, self.flat = self.flat, self.flat and flat
-        lines: Lines = []
-        for _ in range(3):
-            if self.choose(4):
-                lines += self.statement(depth - 1)
-        self.flat = before
-        return lines or ["pass"]
-
-    @contextlib.contextmanager
-    def native(self) -> Iterator[None]:
-        """Write without awaits meanwhile."""
-        self.expressions.native += 1
-        yield
-        self.expressions.native -= 1
-
-    def statement(self, depth: int) -> Lines:
-        """Write one statement."""
-        self.left -= 1
-        if depth > 0 and self.left > 0 and self.chance(2):
-            return self.pick(self._if, self._try, self._for, self._while, self._match, self._with, *self.compound)(
-                depth
-            )
-        kinds = [
-            self._note,
-            self._await,
-            self._await,
-            self._assign,
-            self._change,
-            self._augment,
-            self._unpack,
-            self._wait,
-            self._delete,
-            self._leave,
-            *self.simple,
-        ]
-        if self.flat:
-            kinds.append(self._define)
-        return self.pick(*kinds)()
-
-    # Simple statements
-
-    def _note(self) -> Lines:
-        value = self.expressions.value()
-        return [self.pick("pass", f"note({value})", "handled()", f"note({value})", f"{value}", "boom()")]
-
-    def _await(self) -> Lines:
-        if self.expressions.native:
-            return self._note()
-        if self.chance(12):
-            return [f"await {self.pick('i', 'z', 'None', 'boom()')}"]
-        return [str(self.expressions.awaiting(self.pick("grow", "fail", "same", "number", "fresh"), 1))]
-
-    def _wait(self) -> Lines:
-        if self.expressions.native:
-            return self._assign()
-        key = self.expressions.scalar(1)
-        with self.native():
-            # It comes after the call of receive().
-            late = self.expressions.scalar(1)
-        wait = self.pick(
-            f"await receive(Ping, {key}, timeout=timedelta(seconds={late}))",
-            f"await receive(Ping, {key})",
-            f"await first_of(one=receive(Ping, {key}), two=delay(timedelta({late})))",
-            f"await delay(timedelta({key}))",
-            f"await send(Ping(key='k', body={key}))",
-            "await checkpoint()",
-        )
-        return [self.pick(f"z = {wait}", wait)] * self.pick(1, 2)
-
-    def _assign(self) -> Lines:
-        draw = self.expressions
-        kind = self.pick("scalar", "value", "items", "alias", "mapping", "text", "several", "annotated", "part", "set")
-        if kind == "items":
-            return [f"{self.pick(*LISTS)} = {draw.items()}"]
-        if kind == "alias":
-            return [self.pick(*ALIASES)]
-        if kind == "mapping":
-            return [f"ds = {draw.mapping()}"]
-        if kind == "set":
-            return [f"ss = {draw.numbers()}"]
-        if kind == "text":
-            return [f"s = {draw.text()}"]
-        if kind == "several":
-            value, target = settle(draw.value(), self._part())
-            return [f"{self.pick(*SCALARS)} = {self.pick('z', 'b.other', str(target))} = {value}"]
-        if kind == "annotated":
-            return [f"{self.pick(*SCALARS)}: int = {draw.scalar()}"]
-        if kind == "part":
-            value, target = settle(draw.value(), self._part())
-            return [f"{target} = {value}"]
-        if kind == "scalar":
-            return [f"{self.pick(*SCALARS)} = {draw.scalar()}"]
-        return [f"{self.pick(*TARGETS)} = {draw.value()}"]
-
-    def _unpack(self) -> Lines:
-        draw = self.expressions
-        first, second = settle(draw.value(1), draw.value(1))
-        name, other = self.pick(*TARGETS), self.pick(*TARGETS)
-        if self.chance(3):
-            pair, target = settle(Expression(f"({first}, {second})", first.awaits or second.awaits, True), self._part())
-            return [f"({target}, {name}) = {pair}"]
-        return [
-            self.pick(
-                f"{name}, {other} = {first}, {second}",
-                "xs, ys = ys, xs",
-                f"{name}, *ys = {draw.items()}",
-                f"({name}, ({other}, k)) = ({first}, {second})",
-                f"[{name}, *{self.pick(*LISTS)}, {other}] = {draw.items()}",
-            )
-        ]
-
-    def _part(self) -> Expression:
-        """Write an item of a list or dict, to be assigned or deleted."""
-        owner = self.pick("xs", "ds", "ys", "b.value")
-        key = self.expressions.key(index=owner != "ds")
-        return Expression(f"{owner}[{key}]", key.awaits, key.calls)
-
-    def _augment(self) -> Lines:
-        draw = self.expressions
-        kind = self.pick("scalar", "items", "attribute", "part", "set", "mapping")
-        if kind == "items":
-            value = draw.slice(1) if self.chance(2) else f"[{draw.value(1)}]"
-            return [f"{self.pick('xs', 'ys', 'b.value', 'z', 'm.items')} += {value}"]
-        if kind == "set":
-            return [f"ss {self.pick('|', '&', '-')}= {draw.numbers()}"]
-        if kind == "mapping":
-            return [f"ds |= {draw.mapping(1)}"]
-        if kind == "part":
-            part, scalar = settle(self._part(), draw.scalar())
-            return [f"{part} {self.pick('+', '-')}= {scalar}"]
-        target = self.pick(*SCALARS) if kind == "scalar" else self.pick("b.other", "c.value", "m.owner")
-        return [f"{target} {self.pick('+', '-', '%')}= {draw.scalar()}"]
-
-    def _change(self) -> Lines:
-        """Change something in place."""
-        draw = self.expressions
-        owner = self.pick("xs", "ys", "b.value", "z", "m.items", "ds['a']", "c.value")
-        value = draw.value(1)
-        return [
-            self.pick(
-                f"{owner}.append({value})",
-                f"{owner}.insert(0, {value})",
-                f"{self.pick('b.value', 'b.other', 'c.value', 'm.owner', 'z.other', 'err.load')} = {value}",
-                f"{owner}.extend({draw.slice(1)})",
-                f"{owner}.{self.pick('pop', 'reverse', 'clear')}()",
-                "xs.sort(key=lambda q: str(type(q)))",
-                f"ds.update({draw.mapping(1)})",
-                f"z = ds.{self.pick('setdefault', 'get', 'pop')}({self.pick('0', repr('b'), repr('c'))}, {value})",
-                f"ss.{self.pick('add', 'discard')}({draw.scalar(1)} % 8)",
-                f"{self.pick('xs', 'ys')}[1:2] = {draw.slice(1)}",
-                "err.add_note(s[:9])",
-            )
-        ]
-
-    def _delete(self) -> Lines:
-        if self.chance(2):
-            return [f"del {self._part()}"]
-        return [f"del {self.pick(*SCALARS, 'z', 'c', 'err', '(i, xs[0])', 'j, z')}"]
-
-    def _define(self) -> Lines:
-        """Define something that is used up at once."""
-        name = f"f{next(self.names)}"
-        read = self.pick(*ANY)
-        return self.pick(
-            [f"def {name}(q, r=n):", f"    return (q, r, {read})", f"z = {name}(1)"],
-            [f"class {name}(Box):", f"    held = {read}", f"z = {name}.held"],
-            ["import math", f"k = math.floor({self.expressions.scalar(1)})"],
-        )
-
-    def _leave(self) -> Lines:
-        draw = self.expressions
-        kinds = ["raise", "assert", "raise", "return"]
-        if self.loops:
-            kinds += ["break", "continue"] * 3
-        kind = self.pick(*kinds)
-        if kind == "return":
-            return [self.pick(f"return {draw.value()}", "return")]
-        if kind == "assert":
-            return [f"assert {draw.condition()}, {draw.value(1)}"]
-        if kind == "raise":
-            value, cause = settle(draw.value(1), Expression(self.pick("err", "exc", "z", "None", "Failure(0)", "i")))
-            calls = f"{self.pick('Failure', 'SpecialFailure', 'ValueError', 'StopIteration')}({value})"
-            return [
-                self.pick(
-                    "raise",
-                    f"raise {calls}",
-                    f"raise {self.pick('err', 'exc', 'z', 'KeyError', 'i')}",
-                    f"raise Failure(1, load={value})",
-                    f"raise {self.pick('err', 'exc', 'z', 'KeyError')} from {cause}",
-                    f"raise {self.pick('err', 'exc', 'z', 'KeyError')} from {draw.value(1)}",
-                )
-            ]
-        return [kind]
-
-    # Compound statements
-
-    def _if(self, depth: int) -> Lines:
-        lines = [f"if {self.expressions.condition()}:", *indented(self.body(depth, flat=True))]
-        for _ in range(self.pick(0, 0, 1)):
-            lines += [f"elif {self.expressions.condition(1)}:", *indented(self.body(depth, flat=True))]
-        return lines + self._else(depth)
-
-    def _else(self, depth: int) -> Lines:
-        return ["else:", *indented(self.body(depth))] if self.chance(2) else []
-
-    def _loop(self, depth: int) -> Lines:
-        self.loops += 1
-        lines = self.body(depth)
-        self.loops -= 1
-        return ["turn()", *lines]
-
-    def _while(self, depth: int) -> Lines:
-        test = self.pick(str(self.expressions.condition()), "len(xs) < 6", "xs", "True")
-        return [f"while {test}:", *indented(self._loop(depth)), *self._else(depth)]
-
-    def _for(self, depth: int) -> Lines:
-        draw = self.expressions
-        kind = self.pick("live", "range", "pairs", "drawn", "other", "parts")
-        target = self.pick(*SCALARS, "z")
-        changes: Lines = []
-        if kind == "range":
-            walked = self.pick("range(3)", f"range({draw.scalar(1)})", "range(2, -1, -1)")
-        elif kind == "pairs":
-            target = self.pick("(s, z)", "z", "(k, *ys)", "(i, (j, k))")
-            walked = self.pick("dict(ds).items()", "enumerate(xs[:3])", "zip(xs[:3], 'abc')")
-        elif kind == "drawn":
-            walked = str(draw.items())
-        elif kind == "parts":
-            target, walked = str(self._part()), self.pick("range(2)", "[xs, ys]")
-        elif kind == "other":
-            walked = self.pick(
-                "sorted(ss)", "(q for q in xs[:3])", "'ab'", "reversed(xs[:3])", "tuple(xs)", "iter(xs[:2])", "(xs, ds)"
-            )
-        else:
-            walked = self.pick("xs", "ys", "b.value", "m.items")
-            change = self.pick(f"append({target})", "pop()", f"insert(0, {target})", "reverse()", "clear()")
-            changes = [f"{walked}.{change}"]
-        lines = self._loop(depth)
-        place = self.pick(len(lines), 1)
-        lines = [*lines[:place], *changes, *lines[place:]]
-        return [f"for {target} in {walked}:", *indented(lines), *self._else(depth)]
-
-    def _try(self, depth: int) -> Lines:
-        lines = ["try:", *indented(self.body(depth))]
-        if self.chance(3 if self.loops else 8):
-            lines += indented(self._leave())
-        handlers = self.pick(1, 1, 2, 0)
-        for _ in range(handlers):
-            kind = self.pick("Exception", "BaseException", self.pick(*UNUSUAL))
-            name = self.pick("", " as err", " as exc", " as z")
-            lines += [f"except {kind}{name}:", *indented(self.body(depth))]
-        if handlers and self.chance(6):
-            lines += ["except:", *indented(self.body(depth))]
-        if handlers:
-            lines += self._else(depth)
-        if not handlers or self.chance(2):
-            lines += ["finally:", *indented(self.body(depth))]
-        return lines
-
-    def _match(self, depth: int) -> Lines:
-        draw = self.expressions
-        subject = self.pick(draw.value, draw.items, draw.mapping, draw.scalar)(1)
-        lines = [f"match {subject}:"]
-        for _ in range(self.pick(1, 2, 3)):
-            pattern = self.pick(
-                "1 | 2",
-                "[i, *ys]",
-                "[j, k]",
-                "{'a': z}",
-                "{'a': i, **ds}",
-                "Box(value=z)",
-                "Box(i, [j, *_])",
-                "int(k)",
-                "[_, [z, *_]] as xs",
-                "(Failure() | ValueError()) as err",
-                "None | 's'",
-            )
-            guard = ""
-            if self.chance(2):
-                pattern = self.pick(pattern, "k", "_", "z")
-                guard = f" if {draw.condition()}"
-            lines += indented([f"case {pattern}{guard}:", *indented(self.body(depth))])
-        if self.chance(2):
-            lines += indented([f"case {self.pick('_', 'k')}:", *indented(self.body(depth))])
-        return lines
-
-    def _with(self, depth: int) -> Lines:
-        """Write a ``with``, which may await in its first context only."""
-        value = self.expressions.value(1)
-        with self.native():
-            contexts = self.pick(
-                f"opened({value}) as z",
-                f"opened({value}), suppress(Failure, LookupError)",
-                "suppress(Exception), opened(k)",
-                "suppress(ValueError), opened(i) as b.other",
-                f"opened(({value}, 1)) as (i, j)",
-            )
-            return [f"with {contexts}:", *indented(self.body(depth))]
-
-
-def indented(lines: Sequence[str]) -> Lines:
-    """Move lines in by one level."""
-    return [f"    {line}" for line in lines]
+def _source(choose: Choose) -> str:
+    routines = [Routine(f"r{number}", SIGNATURES[choose(len(SIGNATURES))]) for number in range(choose(4))]
+    functions = [Writer(choose, routines).routine(routine) for routine in routines]
+    return "\n\n\n".join([*functions, Writer(choose, routines).workflow()])

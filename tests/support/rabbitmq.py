@@ -109,15 +109,17 @@ def take_all(amqp_url: str, queue: str) -> list[DeliveredMessage]:
     return _with_channel(amqp_url, work)
 
 
-def remove_app(amqp_url: str, app: str) -> None:
-    """Remove the queues and exchanges of an app."""
+def remove_app(amqp_url: str, app: str, activities: Iterable[str] = ()) -> None:
+    """Remove the queues and exchanges of an app, with the queues of its activities."""
 
     async def work(channel: Channel) -> None:
         for number in range(MOST_PARTITIONS):
             await channel.queue_delete(f"holdfast.{app}.{number:02}")
         for suffix in (".dead", ".control"):
             await channel.queue_delete(f"holdfast.{app}{suffix}")
-        for suffix in ("", ".hash", ".out", ".events"):
+        for queue in activities:
+            await channel.queue_delete(f"holdfast.{app}.activity.{queue}")
+        for suffix in ("", ".hash", ".out", ".events", ".activities"):
             await channel.exchange_delete(f"holdfast.{app}{suffix}")
 
     _with_channel(amqp_url, work)

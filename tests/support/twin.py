@@ -10,12 +10,10 @@ import copy
 import functools
 import itertools
 import sys
-import traceback
-from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import CodeType, FrameType
-from typing import Any, Literal, NoReturn
-from unittest import mock
+from typing import Any, Literal
 
 import orjson
 
@@ -23,13 +21,14 @@ from holdfast.processor.core.frame import FrameImage
 from holdfast.processor.core.machine import ROOT, Ask, Machine
 from holdfast.processor.core.machine import place as place_of
 from holdfast.processor.core.outcomes import Raised, Returned
-from holdfast.processor.language.awaitables import STORED, ActivityCall, Awaitable, Gather, RoutineCall
+from holdfast.processor.language.awaitables import STORED, ActivityCall, Awaitable
 from holdfast.processor.language.compiler import compile_workflow
 from holdfast.processor.language.program import Program
-from holdfast.processor.language.routine import Routine, reachable
-from holdfast.schemas.errors import Cancelled
+from holdfast.processor.language.routine import RESERVED, Routine, reachable
+from holdfast.schemas.errors import Cancelled, CompensationFailed
 from holdfast.schemas.values import Types, decode, encode
 from tests.support.graphs import difference, shown
+from tests.support.native import Functions, Natively
 
 Effects = Callable[[int, Awaitable[Any]], Returned | Raised]
 Images = dict[str, FrameImage]
@@ -48,12 +47,23 @@ class Exhausted(BaseException):
 
 @dataclass(frozen=True)
 class Result:
-    """All that a run shows: its value or its error, what it did in order, and the variables that it left."""
+    """All that a run shows: its value or its error, what it did in order, and the variables that it left.
+
+    No variables are left if there was anything to be settled at its end, or if that failed.
+    """
 
     value: Any
     error: BaseException | None
     log: list[str]
     variables: dict[str, Any]
+
+    @classmethod
+    def of(cls, value: Any, error: BaseException | None, variables: dict[str, Any]) -> "Result":
+        """Return what the run that ends now shows."""
+        if isinstance(error, CompensationFailed):
+            # What it says is Holdfast's own business, and what it holds may be changed by what is left of the run.
+            return cls(None, CompensationFailed(shown(error.__cause__)), _log.copy(), {})
+        return cls(value, error, _log.copy(), variables)
 
     def difference(self, other: "Result") -> str | None:
         """Say where two results differ first, or ``None``."""
@@ -89,23 +99,39 @@ def tick(limit: int) -> None:
 
 
 def run_native(
-    function: Callable[..., Any], arguments: Mapping[str, Any], effects: Effects, *, order: Order = "first"
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    effects: Effects,
+    routines: Functions | None = None,
+    *,
+    order: Order = "first",
+    settles: bool = True,
+    cancel_at: int | None = None,
 ) -> Result:
     """Run the function as a coroutine, and the routines that it calls as coroutines that it awaits."""
     _log.clear()
-    coroutine = function(**copy.deepcopy(dict(arguments)))
+    if routines is None:
+        routines = {name: r.function for name, r in reachable(function.__globals__.values()).items()}
     value, error = None, None
-    with _final_variables(function.__code__) as variables, natively():
+    with _final_variables(function.__code__) as variables, Natively(routines) as native:
+        compensations = native.compensations
+        run = compensations.whole(function(**copy.deepcopy(dict(arguments))).__await__(), settles=settles)
         try:
-            pending = coroutine.send(None)
+            pending = compensations.go_on(functools.partial(next, run))
             for number in itertools.count():
-                index = _next(order, number, len(pending))
-                pending = coroutine.send((index, _performed(effects, number, *pending[index])))
+                if number == cancel_at and not compensations.is_settling:
+                    pending = compensations.go_on(functools.partial(run.send, Cancelled()))
+                else:
+                    index = _next(order, number, len(pending))
+                    answer = index, _performed(effects, number, *pending[index])
+                    pending = compensations.go_on(functools.partial(run.send, answer))
         except StopIteration as stop:
             value = stop.value
         except BaseException as raised:  # noqa: BLE001 - the function may raise anything
             error = raised
-    return Result(value, error, _log.copy(), variables)
+        result = Result.of(value, error, {} if compensations.is_settling else variables.copy())
+        compensations.abandon(run)
+    return result
 
 
 def run_machine(
@@ -116,14 +142,21 @@ def run_machine(
     program: Program | None = None,
     *,
     order: Order = "first",
+    settles: bool = True,
+    cancel_at: int | None = None,
 ) -> Result:
-    """Run the function's program, by default one that was stored and read, with a reload around each answer."""
+    """Run the function's program, by default one that was stored and read, with a reload around each answer.
+
+    At its end compensable scopes are confirmed, or, if it raises and that ``settles``, undone. Instead of the answer
+    numbered ``cancel_at`` the instance is cancelled.
+    """
     program = program or _stored(function)
-    routines = _routines(program)
+    routines = routines_of(program)
     programs = {p.hash: p for p in (program, *routines.values())}
     _log.clear()
     machine = Machine.start(program, copy.deepcopy(dict(arguments)), routines.__getitem__)
     pending: dict[str, Ask] = {}
+    is_settling = False
 
     def reloaded() -> Machine:
         if reload is None:
@@ -139,20 +172,34 @@ def run_machine(
 
     advance()
     for number in itertools.count():
-        if not pending:
+        if machine.outcome is not None and not is_settling and _is_to_settle(machine.outcome, settles=settles):
+            is_settling = machine.settle("confirm" if isinstance(machine.outcome, Returned) else "undo")
+            advance()
+        if machine.outcome is not None:
             break
         machine = reloaded()
         advance()
-        ask = pending.pop(sorted(pending, key=place_of)[_next(order, number, len(pending))])
-        machine.answer(ask.path, _performed(effects, number, ask.awaited, ask.line))
+        if number != cancel_at or not machine.cancel():
+            ask = pending.pop(sorted(pending, key=place_of)[_next(order, number, len(pending))])
+            machine.answer(ask.path, _performed(effects, number, ask.awaited, _line(machine, ask)))
         machine = reloaded()
         advance()
-    outcome = machine.outcome
-    assert outcome is not None
-    variables = {name: value for name, value in machine.frames[ROOT].variables.items() if name[0] != "$"}
-    if isinstance(outcome, Returned):
-        return Result(outcome.value, None, _log.copy(), variables)
-    return Result(None, outcome.error, _log.copy(), variables)
+    assert machine.outcome is not None
+    root = machine.frames[ROOT].variables
+    variables = {} if is_settling else {name: value for name, value in root.items() if name[0] != "$"}
+    if isinstance(machine.outcome, Returned):
+        return Result.of(machine.outcome.value, None, variables)
+    return Result.of(None, machine.outcome.error, variables)
+
+
+def _is_to_settle(outcome: Returned | Raised, *, settles: bool) -> bool:
+    return isinstance(outcome, Returned) or (settles and not isinstance(outcome.error, CompensationFailed))
+
+
+def _line(machine: Machine, ask: Ask) -> int:
+    """Return the user's line at which something is awaited, or 0 if Holdfast itself awaits it."""
+    frame = machine.frames.get(ask.path)
+    return 0 if frame is not None and frame.program.name.startswith(RESERVED) else ask.line
 
 
 def codec_reload(*classes: type, modules: tuple[str, ...] = ()) -> Reload:
@@ -206,7 +253,7 @@ def _performed(effects: Effects, number: int, awaited: Awaitable[Any], line: int
     return effects(number, awaited)
 
 
-def _routines(program: Program) -> dict[str, Program]:
+def routines_of(program: Program) -> dict[str, Program]:
     """Return the programs of the routines that a program may call, as read from their stored form."""
     namespace = program.namespace or {}
     named = [namespace[name] for name in program.names if name in namespace]
@@ -223,113 +270,8 @@ def _next(order: Order, number: int, count: int) -> int:
     return 0 if order == "first" or (order == "alternate" and number % 2 == 0) else count - 1
 
 
-# How Python runs what a machine runs.
-
-
-Pending = list[tuple[Awaitable[Any], int]]
-"""What a coroutine waits for at once, each with the line of its await; it is sent an index and an answer."""
-
-
-@contextlib.contextmanager
-def natively() -> Iterator[None]:
-    """Let coroutines await what a workflow may."""
-
-    def call(routine: Routine[Any, Any], *args: Any, **kwargs: Any) -> RoutineCall[Any]:
-        return _NativeCall(routine, routine.function(*args, **kwargs))
-
-    def gather(gathered: Gather) -> Generator[Any, Any, Any]:
-        return _gathered(gathered, sys._getframe(1).f_lineno)
-
-    def answered(awaited: Awaitable[Any]) -> Generator[Any, Any, Any]:
-        return _answered(awaited, sys._getframe(1).f_lineno)
-
-    with (
-        mock.patch.object(Awaitable, "__await__", answered),
-        mock.patch.object(Gather, "__await__", gather),
-        mock.patch.object(Routine, "__call__", call),
-    ):
-        yield
-
-
-class _NativeCall(RoutineCall[Any]):
-    """A call of a routine that is a coroutine."""
-
-    def __init__(self, routine: Routine[Any, Any], coroutine: Coroutine[Any, Any, Any]) -> None:
-        super().__init__(routine.name, {})
-        object.__setattr__(self, "coroutine", coroutine)
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        coroutine: Coroutine[Any, Any, Any] = self.__dict__["coroutine"]
-        return coroutine.__await__()
-
-
-def _answered(awaited: Awaitable[Any], line: int) -> Generator[Pending, tuple[int, Returned | Raised], Any]:
-    """Await natively: an error comes from within the await, as that of a function that runs there."""
-    _, answer = yield [(awaited, line)]
-    if isinstance(answer, Returned):
-        return answer.value
-    return _raise_again(answer.error)
-
-
-def _gathered(gathered: Gather, line: int) -> Generator[Pending, tuple[int, Returned | Raised], list[Any]]:
-    """Run the branches of a ``gather`` by turns; on an error cancel the others, let them end, and raise it."""
-    runs = [
-        branch.__await__() if isinstance(branch, _NativeCall) else _answered(branch, line)
-        for branch in gathered.branches
-    ]
-    results: list[Any] = [None] * len(runs)
-    waiting: dict[int, Pending] = {}
-    errors: list[BaseException] = []
-
-    def step(index: int, go: Callable[[], Pending]) -> None:
-        waiting.pop(index, None)
-        try:
-            waiting[index] = go()
-        except StopIteration as stop:
-            results[index] = stop.value
-        except BaseException as error:  # noqa: BLE001 - the branch may raise anything
-            if not errors:
-                errors.append(error)
-            elif not isinstance(error, Cancelled):
-                said = "".join(traceback.format_exception_only(error)).strip()
-                errors[-1].add_note(f"Another branch of the gather then raised {said}")
-
-    for index, run in enumerate(runs):
-        step(index, functools.partial(next, run))
-    is_cancelling = False
-    while errors or waiting:
-        if errors and not is_cancelling:
-            is_cancelling = True
-            for index in sorted(waiting):
-                told = Cancelled()
-                # It is raised in place, while what the workflow handles is being handled.
-                told.__context__ = sys.exc_info()[1]
-                step(index, functools.partial(runs[index].throw, told))
-        if not waiting:
-            _raise_again(errors[-1])
-        branches = [(index, place) for index in sorted(waiting) for place in range(len(waiting[index]))]
-        sent: Cancelled | tuple[int, Returned | Raised]
-        try:
-            sent = yield [waiting[index][place] for index, place in branches]
-        except Cancelled as cancelled:
-            sent = cancelled
-        if isinstance(sent, Cancelled):
-            sent.__context__ = errors[-1] if errors else None
-            errors.append(sent)
-        else:
-            index, place = branches[sent[0]]
-            step(index, functools.partial(runs[index].send, (place, sent[1])))
-    return results
-
-
-def _raise_again(error: BaseException) -> NoReturn:
-    """Raise an error the way it came about: while its context was being handled."""
-    if error.__context__ is not None:
-        try:
-            _raise_again(error.__context__)
-        except BaseException:  # noqa: BLE001 - it is the one just raised
-            raise error  # noqa: B904 - its cause is decided already
-    raise error
+def _is_code(value: Any) -> bool:
+    return callable(value) or hasattr(value, "gi_frame")
 
 
 @contextlib.contextmanager
@@ -348,7 +290,3 @@ def _final_variables(code: CodeType) -> Iterator[dict[str, Any]]:
         yield variables
     finally:
         sys.setprofile(before)
-
-
-def _is_code(value: Any) -> bool:
-    return callable(value) or hasattr(value, "gi_frame")

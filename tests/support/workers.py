@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -54,13 +54,13 @@ def await_hosts(database_url: str, count: int) -> None:
 
 
 class Worker:
-    """One worker process; its output goes to a file."""
+    """One worker process, started by a command line; its output goes to a file."""
 
-    def __init__(self, app: str, env: dict[str, str], log: Path) -> None:
+    def __init__(self, command: Sequence[str | Path], env: dict[str, str], log: Path) -> None:
         self.log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [HOLDFAST, "worker", app], env=env, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                command, env=env, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
 
     @property
@@ -95,7 +95,15 @@ class Workers:
 
     def start(self) -> Worker:
         """Start one more worker."""
-        worker = Worker(self._app, self._env, self._folder / f"worker-{len(self.all)}.log")
+        return self.run(HOLDFAST, "worker", self._app)
+
+    def start_activities(self, queue: str) -> Worker:
+        """Start one more worker of the app's activities on a queue."""
+        return self.run(HOLDFAST, "activities", self._app, "--queue", queue)
+
+    def run(self, *command: str | Path) -> Worker:
+        """Start one more worker by a command line."""
+        worker = Worker(command, self._env, self._folder / f"worker-{len(self.all)}.log")
         self.all.append(worker)
         return worker
 

@@ -63,7 +63,8 @@ order by b.due
 limit %(limit)b::int;
 
 -- name: commanded_instances
-select m.instance_id
+-- With those that closed before the command came.
+select m.instance_id, r.is_completed
 from holdfast.inbox m
 join holdfast.instance_rows r on r.instance_id = m.instance_id
 where m.app = %(app)b

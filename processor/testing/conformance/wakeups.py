@@ -76,6 +76,17 @@ async def a_suspended_instance_hears_only_commands(store: Store) -> None:
 
 
 @law("locking")
+async def a_command_for_a_closed_instance_is_rejected(store: Store) -> None:
+    host = await store.host()
+    case = await store.waiting(host, "k", "Paid")
+    await store.commit(case.end())
+    command = await store.command(case.instance_id)
+    assert await runnable(store, host) == []
+    left = (await store.behind.inbox())[command.message_id]
+    assert (left.verdict, left.reason) == ("rejected", "completed")
+
+
+@law("locking")
 async def mail_for_an_instance_is_found_by_its_holder_or_if_nobody_holds_it_by_anybody(store: Store) -> None:
     here, there = await store.host(), await store.host()
     case = await store.waiting(here, "k", "Paid")

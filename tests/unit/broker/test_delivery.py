@@ -22,6 +22,17 @@ def test_the_trace_context_comes_along() -> None:
 
 
 @pytest.mark.parametrize(
+    ("reply_to", "queue"), [("answers", "answers"), (None, None), ("", None), ("a\x00b", None), ("\udcff", None)]
+)
+def test_who_waits_for_an_answer_is_told_by_a_name_that_a_queue_can_have(
+    reply_to: str | None, queue: str | None
+) -> None:
+    properties = GOOD._replace(reply_to=reply_to)
+    assert read_envelope(properties, b"{}").reply_to == queue
+    assert salvage(properties, b"{}").reply_to == queue
+
+
+@pytest.mark.parametrize(
     ("properties", "reason"),
     [
         (GOOD._replace(message_id=None), "missing_message_id"),

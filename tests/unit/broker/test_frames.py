@@ -46,6 +46,7 @@ def unmarshal(data: bytes) -> list[object]:
         key=short,
         body=st.binary(max_size=300),
         traceparent=st.none() | st.text("0123456789abcdef-", min_size=1, max_size=55),
+        reply_to=st.none() | short.filter(bool),
     ),
 )
 def test_a_published_message_reads_as_it_was_written(exchange: str, routing_key: str, envelope: Envelope) -> None:
@@ -59,6 +60,7 @@ def test_a_published_message_reads_as_it_was_written(exchange: str, routing_key:
     assert header.properties.message_id == envelope.message_id
     assert header.properties.message_type == envelope.type
     assert header.properties.correlation_id == envelope.key
+    assert header.properties.reply_to == envelope.reply_to
     assert header.properties.headers == ({"traceparent": envelope.traceparent} if envelope.traceparent else None)
     values = [body.value for body in bodies if isinstance(body, ContentBody)]
     assert len(values) == len(bodies)
@@ -95,10 +97,11 @@ def test_properties_read_as_the_general_codec_wrote_them(size: int, **properties
     data = payload(pamqp.frame.marshal(ContentHeader(body_size=size, properties=written), 7))
     read_size, read = frames.read_header(data)
     assert read_size == size
-    assert (read.message_id, read.type, read.correlation_id) == (
+    assert (read.message_id, read.type, read.correlation_id, read.reply_to) == (
         written.message_id or None,
         written.message_type or None,
         written.correlation_id or None,
+        written.reply_to or None,
     )
     assert read.headers == (written.headers or {})
 

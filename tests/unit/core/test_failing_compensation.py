@@ -70,6 +70,32 @@ def test_what_other_branches_wait_for_is_taken_back_then() -> None:
     assert set(machine.frames) == {"0"}
 
 
+def test_so_does_one_that_raises_what_is_no_exception_of_programs(drives: Drive) -> None:
+    for failing in ({"do end"}, {"do inside"}):
+        run = drives(exiting_undo, failing=failing)
+        assert run.log[-1] == min(failing)
+        assert isinstance(run.error, CompensationFailed)
+        assert repr(run.error.__cause__) == "SystemExit('not undone')"
+
+
+async def exiting_undo() -> None:
+    async with compensable() as a:
+        a.undo(undo, "never")
+        a.undo(exiting)
+    try:
+        async with compensable() as b:
+            b.undo(exiting)
+            await do("inside")
+    except Broken:
+        await do("goes on")
+    await do("end")
+
+
+@routine
+async def exiting() -> None:
+    raise SystemExit("not undone")
+
+
 async def side_by_side() -> None:
     await gather(catching(), do("other"))
 

@@ -4,15 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
-from enum import Enum
 from typing import Any
-from uuid import UUID
 
 import pytest
 
 from holdfast import (
     App,
     InstanceView,
+    KeyInUse,
     Message,
     Participant,
     ParticipantError,
@@ -22,14 +21,13 @@ from holdfast import (
     activity_context,
     checkpoint,
     defer,
-    first_of,
     receive,
     transaction,
 )
 from holdfast.events.types import Persisted
 from holdfast.processor.testing.host import SimulatedHost
 from holdfast.processor.testing.world import World
-from holdfast.testing import execute
+from holdfast.testing import Simulation, crash_prover, execute
 
 app = App("shop")
 said: list[Any] = []
@@ -60,10 +58,6 @@ class Basket:
     """What nobody can turn into JSON."""
 
 
-class Kind(Enum):
-    SMALL = "small"
-
-
 @app.participant
 class Cart(Participant):
     """Keeps the lines of an order, and shows how many there are."""
@@ -75,6 +69,8 @@ class Cart(Participant):
         self.same = self.lines
 
     def collect(self) -> Values:
+        if "collect" in wrong:
+            raise wrong["collect"]
         return Values(
             read_write={"lines": wrong.get("lines", self.lines), "same": self.same},
             write_only={"count": len(self.lines), "since": date(2026, 1, 2), **wrong.get("write_only", {})},
@@ -144,7 +140,7 @@ async def order(opened: Opened) -> int:
     return await count()
 
 
-app.participant(workflows=("saved", order))(Ledger)
+app.participant(workflows=("saved", "rivalry", order))(Ledger)
 
 
 class Saved(Opened): ...
@@ -167,20 +163,25 @@ async def plain(start: Plain) -> str:
     return ""
 
 
-class Promoted(Opened): ...
+class Rivalry(Opened): ...
 
 
-@app.workflow(start=Promoted, promote=("begun", "stage", "never"))
-async def promoted(begun: Promoted) -> str:
-    stage: str | float = "begun"
-    if not begun.key:
-        never = True
-        stage = str(never)
-    stage = "waiting"
-    outcome = await first_of(closed=receive(Closed, begun.key), added=receive(Added, begun.key))
-    stage = "closed" if outcome.name == "closed" else float("inf")
-    await count()
-    return str(stage)
+@app.workflow(start=Rivalry)
+async def rivalry(start: Rivalry) -> str:
+    try:
+        await receive(Added, "contested")
+    except KeyInUse:
+        return "lost"
+    return "won"
+
+
+class Ended(Opened): ...
+
+
+@app.workflow(start=Ended, persistence="in_memory", on_unhandled="terminate")
+async def ended(start: Ended) -> None:
+    await add(start.key)
+    await fail()
 
 
 class Tried(Opened): ...
@@ -268,53 +269,6 @@ async def test_a_value_that_is_not_given_any_more_is_forgotten(world: World) -> 
     assert "gone" not in world.state.promoted
 
 
-async def test_values_for_queries_become_json(world: World) -> None:
-    host = await world.host()
-    wrong["write_only"] = {
-        "all": (None, True, 1, 1.5, "ü"),
-        "id": UUID(int=1),
-        "line": Line("pear", Decimal("2.50")),
-        "message": Opened(key="k"),
-        "kind": {"is": Kind.SMALL},
-    }
-    await host.deliver(Opened(key="k"), "m1")
-    shown = world.state.promoted
-    assert shown["all"] == [None, True, 1, 1.5, "ü"]
-    assert shown["id"] == "00000000-0000-0000-0000-000000000001"
-    assert shown["line"] == {"item": "pear", "price": "2.50"}
-    assert (shown["message"], shown["kind"]) == ({"key": "k"}, {"is": "small"})
-
-
-async def test_variables_that_a_workflow_promotes_are_shown_as_they_are_at_each_persistence_point(
-    world: World,
-) -> None:
-    host = await world.host()
-    await host.deliver(Promoted(key="k"), "m1")
-    assert {name: world.state.promoted.get(name) for name in ("begun", "stage", "never")} == {
-        "begun": {"key": "k"},
-        "stage": "waiting",
-        "never": None,
-    }
-    await host.deliver(Closed(key="k"), "m2")
-    assert world.state.promoted["stage"] == "closed"
-
-
-async def test_a_variable_that_is_promoted_takes_its_name(world: World) -> None:
-    host = await world.host()
-    wrong["write_only"] = {"stage": 1}
-    await host.deliver(Promoted(key="k"), "m1")
-    assert world.row.suspension_exception_name == "holdfast.schemas.errors.ParticipantError"
-
-
-async def test_a_variable_that_cannot_be_promoted_suspends(world: World) -> None:
-    host = await world.host()
-    await host.deliver(Promoted(key="k"), "m1")
-    await host.deliver(Added(key="k"), "m2")
-    detail = world.state.suspension_detail or ""
-    assert "'stage' holds a float" in detail
-    assert "It is a value of workflow promoted" in detail
-
-
 async def test_without_a_provider_participants_keep_what_they_are_given() -> None:
     done = await execute(app, Opened(key="k"), received=[Added(key="k", item="pear"), Closed(key="k")])
     assert done.result == 2
@@ -351,6 +305,14 @@ async def test_participants_write_after_everything_else_of_each_persistence_poin
     ]
     assert world.store.statements == world.sql
     assert world.state.version == 6
+
+
+async def test_what_participants_wrote_for_a_refused_wait_is_written_anew(world: World) -> None:
+    host = await world.host()
+    await host.deliver(Rivalry(key="first"), "m1")
+    await host.deliver(Rivalry(key="second"), "m2")
+    assert [row.status for row in world.store.tables.instances.values()] == ["idle", "closed"]
+    assert [params[2] for _, params in world.store.statements] == ["idle", "completed"]
 
 
 async def test_a_participant_is_there_for_its_workflows_only(world: World) -> None:
@@ -440,6 +402,21 @@ async def test_what_a_participant_raises_is_an_unhandled_exception_of_the_workfl
     assert world.state.promoted["count"] == 2
 
 
+async def test_a_refused_commit_suspends_whatever_the_policy_for_exceptions(world: World) -> None:
+    host = await world.host()
+    wrong["write_only"] = {"nan": float("nan")}
+    await host.deliver(Ended(key="k"), "m1")
+    assert world.row.suspension_reason == "not_persistable"
+    wrong.clear()
+    wrong["collect"] = LookupError("collect")
+    await host.command(world.instance_id, "resume")
+    assert (world.row.suspension_reason, world.row.suspension_exception_name) == ("unhandled_exception", "LookupError")
+    wrong.clear()
+    await host.command(world.instance_id, "resume")
+    assert world.state.outcome == "faulted"
+    assert world.state.promoted["count"] == 1
+
+
 async def test_a_store_that_gives_way_while_participants_load_is_asked_again(world: World) -> None:
     host = await world.host()
     await host.deliver(Opened(key="k"), "m1")
@@ -485,7 +462,19 @@ async def test_suspending_and_ending_from_outside_ask_no_participant(world: Worl
     await host.deliver(Opened(key="k"), "m1")
     wrong["on_save"] = LookupError("nobody is asked")
     await host.command(world.instance_id, "suspend")
-    assert world.state.is_suspended
+    assert world.state.suspension_reason == "requested"
     await host.command(world.instance_id, "terminate")
     assert world.state.outcome == "terminated"
     assert world.state.promoted["count"] == 1
+
+
+# Protocol: I16.
+async def test_values_and_writes_come_out_the_same_wherever_a_host_dies() -> None:
+    async def shopping(simulation: Simulation) -> None:
+        await simulation.deliver(Opened(key="k"))
+        await simulation.deliver(Added(key="k", item="pear"))
+        await simulation.deliver(Closed(key="k"))
+
+    report = await crash_prover(app, shopping)
+    assert sum("commit of order/k (idle)" in call for call in report.calls) == 2
+    assert {kind for kind, _ in said} == {"load", "publish"}

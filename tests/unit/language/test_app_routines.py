@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.processor.language.app import App
+from holdfast.processor.language.app import RESULTS, App
 from holdfast.processor.language.compensating import ROUTINES
 from holdfast.processor.language.routine import routine
 from holdfast.schemas.errors import AppError, CompileError
@@ -95,7 +95,7 @@ def test_routines_are_found_from_one_to_the_next_with_types_messages_and_modules
     shop = define("shop", SOURCE.format(code=CHAIN, call="first"))
     shop.app.check()
     assert shop.app.routines == {**OWN, "first": shop.first, "second": shop.second}
-    assert set(shop.app.messages) == {"Placed", "Paid", "holdfast.SubflowResult", "holdfast.ActivityResult"}
+    assert set(shop.app.messages) == {"Placed", "Paid", *(kind.message_type for kind in RESULTS)}
     assert shop.app.workflows["order"].receives == {"Placed", "Paid"}
     assert shop.second.definition.receives == {"Paid"}
     assert "math" in shop.app.types.modules

@@ -23,6 +23,7 @@ from holdfast import (
     receive,
     reply,
     routine,
+    run,
     send,
     spawn,
     suspend,
@@ -52,6 +53,14 @@ class Waited(Message, correlation="key"):
 class Wanted(Message, correlation="key"):
     key: str
     what: str
+
+
+class Greeted(Message, correlation="key"):
+    key: str
+
+
+class Both(Message, correlation="key"):
+    key: str
 
 
 class Shaken(Exception):
@@ -121,6 +130,17 @@ async def wait(waited: Waited) -> list[str]:
     return names
 
 
+@app.workflow(start=Greeted, persistence="in_memory")
+async def welcome(greeted: Greeted) -> str:
+    return await shout(greeted.key)
+
+
+@app.workflow(start=Both)
+async def both(start: Both) -> list[str]:
+    one = await run(welcome, Greeted(key=start.key))
+    return [one, *await gather(run(welcome, Greeted(key="left")), run(welcome, Greeted(key="right")))]
+
+
 @app.workflow(start=Wanted)
 async def want(wanted: Wanted) -> None:
     await forget()
@@ -144,6 +164,11 @@ async def test_activities_routines_and_messages_need_no_provider() -> None:
     assert done.result == ["hello A!", "bye!", "yes"]
     assert done.sent == [Answered(key="a", text="sent"), Answered(key="a", text="replied")]
     assert [run.activity for run in done.activity_runs] == ["fetch", "shout", "shout"]
+
+
+async def test_a_workflow_runs_others_as_parts_of_itself() -> None:
+    done = await execute(app, Both(key="a"))
+    assert done.result == ["a!", "left!", "right!"]
 
 
 async def test_time_passes_at_once() -> None:

@@ -1,8 +1,9 @@
 """The crash prover finds stores and engines that are broken, and scenarios that it cannot compare."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from decimal import Decimal
 from itertools import count
 from typing import Any
 from uuid import UUID
@@ -20,6 +21,7 @@ from holdfast.testing import CrashReport, Simulation, crash_prover
 
 app = App("proved")
 numbers: Iterator[int] = count()
+charged: list[str] = []
 
 
 class Asked(Message, correlation="key"):
@@ -36,6 +38,15 @@ class Done(Message, correlation="key"):
 
 class Diced(Message, correlation="key"):
     key: str
+
+
+class Charged(Message, correlation="key"):
+    key: str
+
+
+@dataclass
+class Charge:
+    amount: Decimal
 
 
 @app.activity
@@ -63,6 +74,19 @@ async def ask(asked: Asked) -> str:
     await checkpoint()
     await delay(timedelta(hours=1))
     await send(Done(key=found))
+    return found
+
+
+@app.activity(repeatable=False)
+async def charge(key: str) -> Charge:
+    charged.append(key)
+    return Charge(amount=Decimal("1.50"))
+
+
+@app.workflow(start=Charged)
+async def pay(start: Charged) -> Charge:
+    found = await charge(start.key)
+    await send(Done(key=start.key))
     return found
 
 
@@ -197,6 +221,20 @@ async def test_an_engine_that_acks_before_it_commits_is_found(monkeypatch: pytes
         await crash_prover(app, one_answer)
     assert "died before the registration of ask/a" in str(failure.value)
     assert "died after the commit of ask/a (completed)" not in str(failure.value)
+
+
+async def test_what_is_in_doubt_is_resolved_by_what_became_of_it() -> None:
+    async def scenario(world: Simulation) -> None:
+        charged.clear()
+        await world.deliver(Charged(key="a"))
+        assert charged == ["a"]
+
+    report = await crash_prover(app, scenario)
+    resolved = {(run.call, run.after): run.resolved for run in report.runs if run.resolved}
+    assert resolved == {
+        ("commit of pay/a (activity_intent)", True): ["pay/a/0/1/1/charge (retry)"],
+        ("commit of pay/a (completed)", False): ["pay/a/0/1/1/charge (done)"],
+    }
 
 
 async def test_a_scenario_whose_values_change_is_refused() -> None:

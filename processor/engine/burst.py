@@ -1,0 +1,223 @@
+"""A burst: all that an instance does from being woken to being idle, suspended or closed.
+
+The machine asks, and what it asks for is served here or by the modules beside this one. Each may add to the
+batch and take persistence points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from holdfast.events.types import (
+    CancelRequested,
+    InstanceCancelled,
+    InstanceCompleted,
+    InstanceFaulted,
+    InstanceSuspended,
+    Reason,
+    Where,
+)
+from holdfast.processor.core import bookmarks
+from holdfast.processor.core.machine import Ask
+from holdfast.processor.core.outcomes import Raised, Returned
+from holdfast.processor.engine.activity_calls import ActivityCalls
+from holdfast.processor.engine.asks import Asks, where
+from holdfast.processor.engine.doubt import Doubt
+from holdfast.processor.engine.persistence_point import encode_result, encode_value
+from holdfast.processor.engine.provider import Loaded
+from holdfast.processor.engine.queued import QueuedCalls
+from holdfast.processor.engine.runtime import Runtime
+from holdfast.processor.engine.scopes import Scopes
+from holdfast.processor.engine.sending import Sending
+from holdfast.processor.engine.subflows import Subflows
+from holdfast.processor.engine.unhandled import UnhandledError, line_of
+from holdfast.processor.engine.waiting import Waiting
+from holdfast.processor.engine.writer import Writer
+from holdfast.processor.language.awaitables import (
+    ActivityCall,
+    Checkpoint,
+    ContinueAsNew,
+    Defer,
+    Enter,
+    Leave,
+    Reply,
+    Send,
+    SubflowCall,
+    Suspend,
+)
+from holdfast.processor.language.program import Program
+from holdfast.processor.language.workflow import Workflow
+from holdfast.schemas.errors import CompensationFailed, ContinuedAsNew, KeyInUse
+
+
+class Burst:
+    """Runs one instance; the parts that serve it are public, for who wakes it."""
+
+    def __init__(self, runtime: Runtime, loaded: Loaded, workflow: Workflow, program: Program) -> None:
+        self._loaded = loaded
+        self._workflow = workflow
+        self._program = program
+        self._types = runtime.app.types
+        self.writer = Writer(runtime, loaded, program.line)
+        self.asks = Asks(self.writer, runtime.now)
+        self.scopes = Scopes(runtime, self.asks, self.writer, workflow.persistence)
+        self.doubt = Doubt(runtime, self.asks, self.writer)
+        self.activities = ActivityCalls(runtime, self.asks, self.writer, self.scopes, self.doubt)
+        self.queued = QueuedCalls(runtime, self.asks, self.writer, self.activities)
+        self.sending = Sending(runtime, self.asks, self.writer)
+        self.subflows = Subflows(runtime, self.asks, self.writer, workflow)
+        self._waiting = Waiting(self.asks, self.writer, self.subflows, self.queued)
+
+    @property
+    def place(self) -> Where:
+        """Where the root frame stands."""
+        return self.asks.place(self._program.line)
+
+    async def run(self) -> None:
+        """Run until the instance is idle, suspended or closed, with a persistence point at the end.
+
+        Raises ``UnhandledError``, ``NotPersistable`` and whatever a commit answers; nothing since the
+        last persistence point is durable then, and the instance must be dropped or suspended.
+        """
+        await self.writer.load_participants()
+        try:
+            while not await self._go_on():
+                pass
+        finally:
+            await self.activities.stop()
+
+    async def _go_on(self) -> bool:
+        """Run until all frames wait, and do something about it; True once the burst is over."""
+        taken_back = self.asks.advance()
+        await self.activities.withdraw(taken_back)
+        self.subflows.withdraw(taken_back)
+        self.subflows.leave()
+        self.queued.withdraw(taken_back)
+        outcome = self.asks.machine.outcome
+        if outcome is not None:
+            return await self._end(outcome)
+        asks = [ask for ask in self.asks if self.scopes.serves(ask)]
+        refused = [ask for ask in asks if self._refuse(ask)]
+        if refused:
+            return False
+        if self.activities.must_end:
+            asks = [ask for ask in asks if not isinstance(ask.awaited, Suspend)]
+        served = [ask for ask in asks if _is_at_once(ask)]
+        for ask in served:
+            if self.scopes.serves(ask) and await self._serve(ask):
+                return True
+        if served:
+            return False
+        calls = [ask for ask in asks if isinstance(ask.awaited, ActivityCall) and not self.queued.serves(ask)]
+        run_here = [ask for ask in calls if self.activities.retries.due(ask) is None]
+        if not run_here:
+            return await self._waiting.idle()
+        early = [ask for ask in asks if self._begins_elsewhere(ask)]
+        if early:
+            await self._waiting.begin(early, idle=False)
+        else:
+            await self.activities.serve(run_here)
+        return False
+
+    def _begins_elsewhere(self, ask: Ask) -> bool:
+        """Whether an ask has something begin elsewhere that need not wait for what runs here."""
+        if not isinstance(ask.awaited, SubflowCall) and not self.queued.serves(ask):
+            return False
+        return self.scopes.may_persist(ask) and not self.asks.bookmarks_of(ask)
+
+    def _refuse(self, ask: Ask) -> bool:
+        """Answer an ask that makes no sense where it stands; False if it does make sense."""
+        error = self.scopes.objection(ask)
+        if error is not None:
+            self.asks.answer(ask, Raised(error))
+        return error is not None
+
+    async def _serve(self, ask: Ask) -> bool:
+        """Serve an ask that needs no time; True if that ends the burst."""
+        match ask.awaited:
+            case Send() | Reply():
+                self.sending.serve(ask)
+            case Defer():
+                await self.activities.defer(ask)
+            case Enter():
+                await self.scopes.enter(ask)
+            case Leave():
+                await self.scopes.leave(ask)
+            case Suspend(reason=reason):
+                self.asks.answer(ask, Returned())
+                suspended = InstanceSuspended(reason="requested", detail=reason, where=where(ask))
+                self.subflows.command_all("suspend")
+                await self.writer.persist("suspended", self.asks.machine, suspended)
+                return True
+            case Checkpoint():
+                self.asks.answer(ask, Returned())
+                await self.writer.persist("checkpoint", self.asks.machine)
+            case SubflowCall(mode="run"):
+                await self.activities.commit_earlier(ask)
+                self.subflows.run(ask)
+            case SubflowCall():
+                await self._waiting.spawn(ask)
+            case ContinueAsNew():
+                self.subflows.unwind(ask)
+        return False
+
+    # The end.
+
+    async def _end(self, outcome: Returned | Raised) -> bool:
+        """Close the instance, unless there is something to be confirmed or undone first."""
+        machine = self.asks.machine
+        if isinstance(outcome, Returned):
+            if machine.settle("confirm"):
+                return False
+            encoded = encode_value if self._loaded.awaited_as is None else encode_result
+            result = encoded(outcome.value, self._types)
+            await self._close("completed", InstanceCompleted(result=result))
+            return True
+        if isinstance(outcome.error, ContinuedAsNew):
+            if machine.settle("confirm"):
+                return False
+            await self._continue(outcome.error)
+            return True
+        policy = self._workflow.on_unhandled
+        error = encode_value(outcome.error, self._types)
+        if isinstance(outcome.error, CompensationFailed):
+            await self._close("faulted", InstanceFaulted(error=error))
+        elif policy == "cancel" or self._is_cancelling:
+            if machine.settle("undo"):
+                return False
+            await self._close("cancelled", InstanceCancelled(error=error, where=self._where_raised(outcome.error)))
+        elif policy == "terminate":
+            await self._close("faulted", InstanceFaulted(error=error, where=self._where_raised(outcome.error)))
+        else:
+            raise UnhandledError(outcome.error, self._where_raised(outcome.error))
+        return True
+
+    async def _close(self, reason: Reason, event: InstanceCompleted | InstanceFaulted | InstanceCancelled) -> None:
+        self.writer.record(event)
+        await self.writer.persist(reason, self.asks.machine)
+
+    async def _continue(self, continued: ContinuedAsNew) -> None:
+        self.subflows.succeed(continued.input, self.sending.reply_to)
+        try:
+            await self.writer.persist("completed", self.asks.machine)
+        except KeyInUse as error:
+            raise UnhandledError(error, self._where_raised(continued)) from error
+
+    def _where_raised(self, error: BaseException) -> Where:
+        return replace(self.place, line=line_of(error, self._program, self.place.line))
+
+    @property
+    def _is_cancelling(self) -> bool:
+        return self.writer.state.is_cancelling or any(
+            isinstance(e, CancelRequested) for e in self.writer.unwritten.events
+        )
+
+
+def _is_at_once(ask: Ask) -> bool:
+    """Whether an ask is served without waiting for anything outside."""
+    match ask.awaited:
+        case SubflowCall(mode=mode):
+            return mode != "start"
+        case Send() | Reply() | Defer() | Enter() | Leave() | Suspend() | Checkpoint() | ContinueAsNew():
+            return not bookmarks.waits(ask)
+    return False

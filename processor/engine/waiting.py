@@ -1,0 +1,106 @@
+"""Where an instance waits: its bookmarks, what begins elsewhere in the meantime, and the commit of both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from holdfast.events.types import ActivityRequested, BookmarkClosed, BookmarkOpened, Reason, Where
+from holdfast.processor.core import bookmarks
+from holdfast.processor.core.machine import Ask
+from holdfast.processor.core.outcomes import Raised
+from holdfast.processor.engine.asks import Asks, where
+from holdfast.processor.engine.queued import QueuedCalls
+from holdfast.processor.engine.subflows import Subflows
+from holdfast.processor.engine.unhandled import UnhandledError
+from holdfast.processor.engine.writer import Mark, Writer
+from holdfast.processor.language.awaitables import SubflowCall
+from holdfast.schemas.errors import KeyInUse
+
+
+class Waiting:
+    """Has one instance wait; what it cannot wait for is raised at the ``await``."""
+
+    def __init__(self, asks: Asks, writer: Writer, subflows: Subflows, queued: QueuedCalls) -> None:
+        self._asks = asks
+        self._writer = writer
+        self._subflows = subflows
+        self._queued = queued
+
+    async def idle(self) -> bool:
+        """Open the bookmarks of all asks, close those of asks withdrawn, and persist; False if one cannot be opened."""
+        for name in self._asks.abandoned():
+            mark = self._writer.state.bookmarks[name]
+            self._writer.record(
+                BookmarkClosed(where=Where(mark.frame, self._step_of(mark.frame), mark.line), bookmark=name)
+            )
+        return await self.begin(list(self._asks), idle=True)
+
+    async def begin(self, asks: Sequence[Ask], *, idle: bool) -> bool:
+        """Open the bookmarks of asks that have none, with the subflows that they start, and persist.
+
+        ``idle`` says that these are all asks. False if one of them cannot wait, and has an exception for an answer.
+        """
+        unwritten = self._writer.unwritten
+        before = unwritten.mark()
+        for ask in asks:
+            if self._asks.bookmarks_of(ask):
+                continue
+            try:
+                if isinstance(ask.awaited, SubflowCall):
+                    self._subflows.start(ask)
+                elif self._queued.serves(ask):
+                    self._queued.request(ask)
+                else:
+                    unwritten.events += bookmarks.opened(ask, self._asks.asked_at(ask))
+            except Exception as error:  # noqa: BLE001  What it is to wait for makes no sense, and that is the caller's.
+                unwritten.back_to(before)
+                self._asks.answer(ask, Raised(error))
+                return False
+        reason: Reason = "idle"
+        if unwritten.children:
+            reason = "subflow"
+        elif any(isinstance(event, ActivityRequested) for event in unwritten.events):
+            reason = "activity_intent"
+        try:
+            await self._writer.persist(reason, self._asks.machine, idle=idle)
+        except KeyInUse as error:
+            ask = self._refused(asks, error)
+            self._take_back(before, ask, error)
+            self._asks.answer(ask, Raised(error))
+            return False
+        return True
+
+    async def spawn(self, ask: Ask) -> None:
+        """Start a subflow that is not waited for, and commit."""
+        before = self._writer.unwritten.mark()
+        if self._subflows.spawn(ask):
+            try:
+                await self._writer.persist("subflow", self._asks.machine)
+            except KeyInUse as error:
+                self._take_back(before, ask, error)
+                self._asks.retract(ask, error)
+
+    def _take_back(self, before: Mark, ask: Ask, error: KeyInUse) -> None:
+        """Have a commit not tried that was refused for what an ask wants."""
+        if self._writer.sql.is_open:
+            # The user SQL is rolled back with the commit, so the burst cannot go on from here.
+            raise UnhandledError(error, where(ask)) from error
+        self._writer.unwritten.back_to(before)
+
+    def _refused(self, asks: Sequence[Ask], error: KeyInUse) -> Ask:
+        """Return the ask that wants a key which is in use."""
+        unwritten = self._writer.unwritten
+        for bookmark in [event for event in unwritten.events if isinstance(event, BookmarkOpened)]:
+            wanted = bookmark.message_type, bookmark.correlation_key
+            for child in unwritten.children:
+                if bookmark.correlation_key == str(child.instance_id):
+                    wanted = child.start.type, child.correlation_key
+            if wanted == (error.message_type, error.correlation_key):
+                return next(ask for ask in asks if bookmarks.belongs(bookmark.bookmark, ask))
+        raise error
+
+    def _step_of(self, path: str) -> int:
+        """Return the step at which a frame stood when it was last persisted, or its caller if it is a branch."""
+        while path not in self._writer.state.frames:
+            path = path.rpartition(".")[0]
+        return self._writer.state.frames[path].step
