@@ -28,7 +28,7 @@ from holdfast.processor.language.transaction import Transaction
 T = TypeVar("T")
 
 COMMITTING = frozenset(
-    {"attempt", "beat", "commit", "lapse", "load", "published", "register", "release", "resume", "suspend", "take_in"}
+    {"attempt", "beat", "commit", "load", "published", "register", "release", "resume", "suspend", "take_in"}
 )
 """The calls after which something else is durable than before."""
 
