@@ -15,15 +15,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
 import psycopg
 from psycopg import errors
 
 from holdfast.events.types import Outcome
+from holdfast.processor import commanding
 from holdfast.processor.engine.environment import RealEnvironment
-from holdfast.processor.engine.provider import Intake
 from holdfast.processor.language.program import Program
 from holdfast.processor.store import hosts, inbox
 from holdfast.processor.store.connections import Connection, Connections, failure
@@ -41,13 +41,10 @@ from holdfast.projections.queries import (
 )
 from holdfast.projections.transactions import Commit
 from holdfast.projections.verify import Checked
-from holdfast.schemas.control import Command
+from holdfast.schemas.control import Command, Decision
 from holdfast.schemas.errors import (
     DeadLetterNotFound,
-    InstanceCompleted,
-    InstanceNotFound,
     NotMigrated,
-    NotSuspended,
     SettingsError,
     StorageError,
 )
@@ -201,31 +198,52 @@ class Client:
             async for checked in verify.verify(connection, app=self.app, instance_id=instance_id):
                 yield checked
 
-    async def resume(self, instance_id: UUID, *, by: str, why: str | None = None) -> str:
-        """Let a suspended instance go on, as soon as a worker of its app takes it up; return the command's id.
+    # Commands. Each method returns the id under which the inbox keeps the command, and its verdict once a worker has
+    # taken it up; ``by`` and ``why`` go into the instance's history. Each raises ``InstanceNotFound``,
+    # ``InstanceCompleted``, and ``CommandRefused`` for what makes no sense as the instance is now.
 
-        ``by`` and ``why`` are kept in the instance's history. Raises ``InstanceNotFound``, ``InstanceCompleted``
-        or ``NotSuspended``.
+    async def suspend(self, instance_id: UUID, *, by: str, why: str | None = None) -> str:
+        """Have an instance stand still once it is idle, until it is resumed."""
+        return await self._command(instance_id, Command(command="suspend", by=by, why=why))
+
+    async def resume(self, instance_id: UUID, *, by: str, why: str | None = None) -> str:
+        """Let a suspended instance go on; ``NotSuspended`` if it is not."""
+        return await self._command(instance_id, Command(command="resume", by=by, why=why))
+
+    async def cancel(self, instance_id: UUID, *, by: str, why: str | None = None) -> str:
+        """Have an instance unwind from where it waits: ``finally`` clauses run, then compensations."""
+        return await self._command(instance_id, Command(command="cancel", by=by, why=why))
+
+    async def terminate(self, instance_id: UUID, *, by: str, why: str | None = None) -> str:
+        """End an instance at once, without unwinding."""
+        return await self._command(instance_id, Command(command="terminate", by=by, why=why))
+
+    async def resolve(
+        self,
+        instance_id: UUID,
+        decision: Decision,
+        *,
+        by: str,
+        why: str | None = None,
+        call: str | None = None,
+        result: Any = None,
+    ) -> str:
+        """Say what became of an activity in doubt: it was ``done``, it is to run again (``retry``), or it failed.
+
+        ``call`` is the call's idempotency key; it may be left out if only one is in doubt, else ``NotInDoubt``.
+        ``result`` is what a call that was done returned, as a JSON value.
         """
-        command = str(self._new_id())
+        return await self._command(
+            instance_id, Command(command="resolve", by=by, why=why, call=call, decision=decision, result=result)
+        )
+
+    async def _command(self, instance_id: UUID, command: Command) -> str:
+        command_id = str(self._new_id())
 
         async def work(connection: Connection) -> str:
             async with connection.transaction():
-                cursor = await connection.execute(_SQL["to_be_resumed"], {"instance_id": instance_id})
-                row = await cursor.fetchone()
-                if row is None:
-                    raise InstanceNotFound(instance_id)
-                app, key, is_completed, is_suspended = row
-                if is_completed:
-                    raise InstanceCompleted(instance_id)
-                if not is_suspended:
-                    raise NotSuspended(instance_id, "is not suspended")
-                if await _one(connection, "is_commanded", instance_id=instance_id):
-                    raise NotSuspended(instance_id, "was resumed already: no worker has taken it up yet")
-                envelope = Command(command="resume", by=by, why=why).envelope(command, key)
-                intake = Intake(envelope=envelope, verdict="buffered", kind="control", instance_id=instance_id)
-                await inbox.take_in(connection, app, [intake])
-            return command
+                await commanding.give(connection, instance_id, command, command_id)
+            return command_id
 
         return await self._run(work)
 

@@ -332,6 +332,7 @@ class Holding:
             return await self._unhandled(UnhandledError(error.__cause__ or error, self.instance.place))
         log.warning("conflict", instance_id=str(self.instance.instance_id), error=str(error))
         await self._go_back()
+        await self.instance.keep_known()
         return await self.load_again(_pause(self._conflicts))
 
     async def _go_back(self) -> list[Arrival]:

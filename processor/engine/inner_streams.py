@@ -93,6 +93,8 @@ class InnerStreams:
 
     def around(self, path: str) -> Inner | None:
         """Return the innermost subflow that a frame or branch belongs to."""
+        if not self._all:
+            return None
         inside = [inner for inner in self.running if is_within(path, inner.path)]
         return max(inside, key=lambda inner: len(inner.path), default=None)
 

@@ -18,6 +18,7 @@ from holdfast.processor.engine.holding import STORAGE_PAUSE, Holding
 from holdfast.processor.engine.provider import AlreadyConsumed, InboxVerdict, Intake, Route, RouteKind
 from holdfast.schemas.activity_messages import ActivityHeartbeat, ActivityRequest, ActivityResult, lost
 from holdfast.schemas.errors import InstanceLockLost, InvalidMessage, KeyInUse, StorageError
+from holdfast.schemas.results import SubflowResult
 
 if TYPE_CHECKING:
     from holdfast.processor.engine.engine import Engine
@@ -126,6 +127,9 @@ class Lanes:
             kind = self._runtime.app.messages.get(arrival.envelope.type)
             if kind is None:
                 return False
+            if kind is SubflowResult:
+                # How a subflow ends, only its own last commit says.
+                raise InvalidMessage("reserved_type", f"messages of type {kind.message_type} are not for publishing")
             arrival.message = kind.parse(arrival.envelope)
         return True
 

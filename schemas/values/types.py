@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
 
-from holdfast.schemas.errors import RemoteError
+from holdfast.schemas import errors
 from holdfast.schemas.values import atoms, containers
 from holdfast.schemas.values.exceptions import encode_exception
 from holdfast.schemas.values.objects import codec_of
@@ -24,7 +24,12 @@ def default_name(cls: type) -> str:
 
 
 _NATIVE: dict[type, Encode] = {**atoms.ENCODERS, **containers.ENCODERS}
-_EXCEPTIONS = {cls for cls in vars(builtins).values() if isinstance(cls, type) and issubclass(cls, BaseException)}
+_EXCEPTIONS = {
+    cls
+    for module in (builtins, errors)
+    for cls in vars(module).values()
+    if isinstance(cls, type) and issubclass(cls, BaseException)
+}
 _BUILTINS = {default_name(cls): cls for cls in (_NATIVE.keys() | _EXCEPTIONS | {object}) - {ModuleType, NoneType}}
 
 
@@ -42,10 +47,10 @@ class _Encoders(dict[type, Encode]):
 class Types:
     """Named classes, and the names of modules, that variables may hold.
 
-    Values of Python's own types and builtin exceptions need no declaration. Declared can be pydantic models,
-    dataclasses, named tuples, enums and exceptions; such classes that the fields of a declared one mention are declared
-    with it. A class is written under the first name that it was declared with, ``module:qualname`` by default; further
-    names are read as well, so that a class can move.
+    Values of Python's own types, builtin exceptions and Holdfast's own need no declaration. Declared can be pydantic
+    models, dataclasses, named tuples, enums and exceptions; such classes that the fields of a declared one mention are
+    declared with it. A class is written under the first name that it was declared with, ``module:qualname`` by default;
+    further names are read as well, so that a class can move.
     """
 
     def __init__(self, *, modules: Iterable[str] = ()) -> None:
@@ -55,7 +60,6 @@ class Types:
         self.encoders: dict[type, Encode] = _Encoders(_NATIVE)
         self.objects: dict[str, Decode] = {}
         self._mentioned: set[type] = set()
-        self.add(RemoteError)
 
     @classmethod
     def of(cls, *classes: type, modules: Iterable[str] = ()) -> Types:

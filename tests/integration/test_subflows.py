@@ -187,7 +187,7 @@ async def test_a_subflow_that_goes_on_as_others_is_answered_for_by_the_last(host
     await check_store(database_url)
 
 
-# Protocol: I13.
+# Protocol: I14.
 async def test_a_parent_that_is_cancelled_reaches_what_its_subflow_went_on_as(host: Host, database_url: str) -> None:
     instance_id = await host.deliver(Awaited(key="p"))
     await note(host, "p n")
@@ -217,7 +217,7 @@ async def test_a_key_in_use_takes_the_user_sql_of_the_burst_along(host: Host) ->
     assert noted == ["k", "taken begins", "taken begins", "taken ends"]
 
 
-# Protocol: D14, D15, I12.
+# Protocol: D14, D15, I13.
 @pytest.mark.parametrize("after", [False, True], ids=["before the call", "after the call"])
 async def test_a_subflow_is_started_once_and_answers_once_wherever_a_host_dies(
     database_url: str,

@@ -14,6 +14,7 @@ from uuid import UUID
 import pytest
 
 from holdfast.processor.language.workflow import Persistence
+from holdfast.schemas.activity_messages import ActivityResult
 from holdfast.schemas.settings import Settings
 from tests.support import table_workflows
 from tests.support.hosts import Host, running_host
@@ -167,8 +168,22 @@ ROWS = {
             ("completed", events(DONE, DONE, COMPLETED)),
         ],
         regular=[
-            ("activity_intent", events(BEGUN, DONE, "ActivityIntended")),
+            ("activity_completed", events(BEGUN, DONE)),
+            ("activity_intent", "ActivityIntended"),
             ("activity_completed", DONE),
+            ("completed", events(DONE, COMPLETED)),
+        ],
+    ),
+    "an activity on a queue": Row(
+        "Mailed",
+        then="answer",
+        in_memory=[
+            ("activity_intent", events(BEGUN, DONE, "ActivityRequested", "BookmarkOpened")),
+            ("completed", events("BookmarkClosed", DONE, DONE, COMPLETED)),
+        ],
+        regular=[
+            ("activity_intent", events(BEGUN, DONE, "ActivityRequested", "BookmarkOpened")),
+            ("activity_completed", events("BookmarkClosed", DONE)),
             ("completed", events(DONE, COMPLETED)),
         ],
     ),
@@ -277,6 +292,9 @@ async def test_the_log_shows_the_transactions_of_the_table(name: str, mode: Pers
             await host.deliver(module.Came(key="k"))
         elif row.then == "resume":
             await host.resume(instance_id)
+        elif row.then == "answer":
+            ((request,),) = await host.ask("select correlation_key from holdfast.outbox")
+            await host.tell(ActivityResult(request=request, outcome="completed", result="done"))
         elif row.then:
             await host.until(lambda: _is_suspended(host, instance_id))
         assert await commits(host, instance_id) == (row.in_memory if mode == "in_memory" else row.regular)
@@ -285,6 +303,19 @@ async def test_the_log_shows_the_transactions_of_the_table(name: str, mode: Pers
         assert [await commits(host, child) for (child,) in children] == ([shown] if shown else [])
         once = [note for note in module.ran if note not in row.again]
         assert len(once) == len(set(once))
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_page_says_what_the_log_shows(name: str) -> None:
+    (line,) = [line for line in PAGE.splitlines() if line.startswith(f"| {name} |")]
+    _, _, in_memory, regular, *_ = [cell.strip() for cell in line.split("|")]
+    row = ROWS[name]
+    assert (in_memory, regular) == (shown(row.in_memory), shown(row.regular))
+
+
+def shown(commits: Commits) -> str:
+    """Return transactions as the page counts them."""
+    return f"{len(commits)}: {', '.join(reason for reason, _ in commits)}"
 
 
 @pytest.mark.parametrize("mode", MODES)

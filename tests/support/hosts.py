@@ -38,6 +38,16 @@ class Host:
 
     async def deliver(self, message: Message) -> UUID:
         """Deliver a message and return the instance it belongs to, at rest and with the message settled."""
+        await self.tell(message)
+        (row,) = await self.ask(
+            "select instance_id from holdfast.instances where correlation_key = %s and parent_id is null",
+            message.correlation_key,
+        )
+        instance_id: UUID = row[0]
+        return instance_id
+
+    async def tell(self, message: Message) -> None:
+        """Deliver a message, and return when all is at rest and it is settled."""
         settled = asyncio.Event()
         name = f"{message.message_type}/{message.correlation_key}"
         self.engine.deliver(
@@ -45,12 +55,6 @@ class Host:
         )
         await settled.wait()
         await self.rest()
-        (row,) = await self.ask(
-            "select instance_id from holdfast.instances where correlation_key = %s and parent_id is null",
-            message.correlation_key,
-        )
-        instance_id: UUID = row[0]
-        return instance_id
 
     async def rest(self) -> None:
         """Return once nothing is under way in the engine."""

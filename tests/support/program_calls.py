@@ -46,6 +46,7 @@ class Calls(Expressions):
         super().__init__(choose)
         self.routines = routines
         self.scopes: list[str] = []
+        self.compensable = False
 
     @property
     def may_wait(self) -> bool:
@@ -64,20 +65,22 @@ class Calls(Expressions):
 
     def awaitable(self, depth: int) -> Expression:
         """Draw something to await."""
-        return self.pick(self._branch, self.routine, self.gather, self._branch, self._compensating)(depth)
+        kinds: list[Draw] = [self._branch, self.routine, self.gather, self._branch, self.compensating]
+        return self.pick(*kinds)(depth)
 
     def routine(self, depth: int) -> Expression:
         """Draw the call of a routine, if there is one."""
         if not self.routines:
             return self._any_activity(depth)
         called = self.pick(*self.routines)
-        # These fit the signature, up to a last one that does not.
         shapes = {
-            SIGNATURES[0]: ("{items}", "{items}, {scalar}", "xs={items}, i={scalar}", "{scalar}, {items}", ""),
-            SIGNATURES[1]: ("", "{value}, n={scalar}", "n={scalar}", "{value}, {scalar}"),
-            SIGNATURES[2]: ("{value}", "{value}, {value}, n=1", "{value}, *xs, k={items}", "{value}, **ds", "z=1"),
+            SIGNATURES[0]: ("{items}", "{items}, {scalar}", "xs={items}, i={scalar}", "{scalar}, {items}"),
+            SIGNATURES[1]: ("", "{value}, n={scalar}", "n={scalar}"),
+            SIGNATURES[2]: ("{value}", "{value}, {value}, n=1", "{value}, *xs, k={items}", "{value}, **ds"),
         }
-        return self._filled(f"{called.name}({self.pick(*shapes[called.signature])})", depth)
+        # This one fits one signature only, and only because it takes any name.
+        shape = "1, q=2" if self.chance(20) else self.pick(*shapes[called.signature])
+        return self._filled(f"{called.name}({shape})", depth)
 
     def _filled(self, shape: str, depth: int) -> Expression:
         """Write the expressions whose kinds stand in the text of a call."""
@@ -144,25 +147,30 @@ class Calls(Expressions):
         else:
             scope = Expression(f"{kind}()")
         self.scopes.append(kind)
+        self.compensable |= kind == "compensable"
         return scope
 
     def _branch(self, depth: int) -> Expression:
-        kinds: list[Draw] = [self._any_activity, self.routine, self.routine, self._compensating]
+        kinds: list[Draw] = [self._any_activity, self.routine, self.routine, self.compensating]
         if self.may_wait:
             kinds += [self.receive, self.first_of, self.delay]
         return self.pick(*kinds)(depth)
 
-    def _compensating(self, depth: int) -> Expression:
-        scope = self.pick("u", "u", "z", f"{self.value(depth)}" if self.native else "u")
-        return Expression(f"{self.pick('compensate', 'confirm')}({scope})", calls=True)
+    def compensating(self, depth: int) -> Expression:
+        """Draw the call that undoes or confirms a scope, if there was one."""
+        if not self.compensable and not self.chance(8):
+            return self._any_activity(depth)
+        return Expression(f"{self.pick('compensate', 'confirm')}({'z' if self.chance(6) else 'u'})", calls=True)
 
     def action(self) -> str:
         """Write how a compensable scope is told what to call."""
         with self.natively():
             value = self.value(1)
-        called = self.pick("same", "number", "grow", *(routine.name for routine in self.routines), "fail", "note")
-        kind = self.pick("undo", "confirm", "cancel")
-        return f"{self.pick('u', 'u', 'u', 'z')}.{kind}({called}, {value})"
+        called = self.pick("same", "number", "grow", *(routine.name for routine in self.routines))
+        if self.chance(8):
+            called = self.pick("fail", "note")
+        kind = self.pick("undo", "confirm", "cancel", "undo")
+        return f"{'z' if self.chance(10) else 'u'}.{kind}({called}, {value})"
 
     def _any_activity(self, depth: int) -> Expression:
         return self.activity(self.pick("number", "fail", "grow", "same", "fresh"), depth)

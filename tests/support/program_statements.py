@@ -38,9 +38,10 @@ class Writer:
         # What a function has more of than others do, so that rare things meet in one.
         self.compound: list[Callable[[int], Lines]] = []
         self.simple: list[Callable[[], Lines]] = []
-        match self.pick(
-            "variety", "ways out", "errors", "changes", "expressions", *(["calls"] * 3 if routines else [])
-        ):
+        kinds = ["variety", "ways out", "errors", "changes", "expressions", "scopes", "compensation", "compensation"]
+        if routines:
+            kinds += ["calls", "compensation", "calls"]
+        match self.pick(*kinds):
             case "variety":
                 self.compound = [self._try]
                 self.simple = [self._await, self._assign, self._assign, self._change]
@@ -63,8 +64,8 @@ class Writer:
                 self.simple = [self._leave, self._await, self._note, self._call] * 4
             case "compensation":
                 self.expressions.simple = True
-                self.compound = [self._compensable, self._try, self._compensable] * 4
-                self.simple = [self._call, self._leave, self._register, self._await, self._call] * 4
+                self.compound = [self._compensable, self._try, self._compensable] * 8
+                self.simple = [self._await, self._call, self._leave, self._await, self._compensate] * 6
             case "calls":
                 self.expressions.simple = True
                 self.compound = [self._try] * 10
@@ -419,17 +420,26 @@ class Writer:
 
     def _register(self) -> Lines:
         """Tell a compensable scope what to call."""
+        if "compensable" not in self.expressions.scopes and not self.chance(8):
+            return self._await()
         return [self.expressions.action() for _ in range(self.pick(1, 1, 2))]
 
     def _compensable(self, depth: int) -> Lines:
-        """Write a scope that can be undone, inside of a ``try`` for the most part."""
+        """Write a scope that can be undone, for the most part with something behind it whatever happens."""
         draw = self.expressions
         if draw.native or set(draw.scopes) & set(TRANSACTIONS):
             return self._try(depth)
         draw.scopes.append("compensable")
+        draw.compensable = True
         lines = self._register() + self.body(depth) + self.pick([], self._leave())
         draw.scopes.pop()
-        return ["async with compensable() as u:", *indented(lines)]
+        lines = ["async with compensable() as u:", *indented(lines)]
+        clause = self.pick("", "except BaseException as err:", "finally:")
+        return ["try:", *indented(lines), clause, *indented(self.body(depth))] if clause else lines
+
+    def _compensate(self) -> Lines:
+        draw = self.expressions
+        return self._note() if draw.native else [f"await {draw.compensating(1)}"]
 
     def _as(self) -> str:
         if self.expressions.scopes[-1] == "compensable" and not self.chance(4):

@@ -93,6 +93,11 @@ async def pay(note: str) -> str:
     return note
 
 
+@app.activity(queue="mail")
+async def mail(note: str) -> str:
+    return note
+
+
 class Synchronous(Begun): ...
 
 
@@ -233,6 +238,16 @@ class Paid(Begun): ...
 async def pays(begun: Paid) -> None:
     await think("1")
     await pay("2")
+    await think("3")
+
+
+class Mailed(Begun): ...
+
+
+@app.workflow(start=Mailed, persistence=MODE)
+async def mails(begun: Mailed) -> None:
+    await think("1")
+    await mail("2")
     await think("3")
 
 

@@ -49,13 +49,21 @@ class Exhausted(BaseException):
 class Result:
     """All that a run shows: its value or its error, what it did in order, and the variables that it left.
 
-    If there was anything to be settled at its end, no variables are left.
+    No variables are left if there was anything to be settled at its end, or if that failed.
     """
 
     value: Any
     error: BaseException | None
     log: list[str]
     variables: dict[str, Any]
+
+    @classmethod
+    def of(cls, value: Any, error: BaseException | None, variables: dict[str, Any]) -> "Result":
+        """Return what the run that ends now shows."""
+        if isinstance(error, CompensationFailed):
+            # What it says is Holdfast's own business, and what it holds may be changed by what is left of the run.
+            return cls(None, CompensationFailed(shown(error.__cause__)), _log.copy(), {})
+        return cls(value, error, _log.copy(), variables)
 
     def difference(self, other: "Result") -> str | None:
         """Say where two results differ first, or ``None``."""
@@ -66,11 +74,7 @@ class Result:
     def _compared(self) -> dict[str, Any]:
         # Functions, classes and generators are not kept by a workflow, so they are nobody's final variables.
         kept = {name: self.variables[name] for name in sorted(self.variables) if not _is_code(self.variables[name])}
-        error: Any = self.error
-        if isinstance(error, CompensationFailed):
-            # What it says is Holdfast's own business.
-            error = (type(error), error.__cause__)
-        return {"value": self.value, "error": error, "variables": kept}
+        return {"value": self.value, "error": self.error, "variables": kept}
 
 
 def act(*args: Any, **kwargs: Any) -> ActivityCall[Any]:
@@ -125,7 +129,7 @@ def run_native(
             value = stop.value
         except BaseException as raised:  # noqa: BLE001 - the function may raise anything
             error = raised
-        result = Result(value, error, _log.copy(), {} if compensations.is_settling else variables.copy())
+        result = Result.of(value, error, {} if compensations.is_settling else variables.copy())
         compensations.abandon(run)
     return result
 
@@ -180,13 +184,12 @@ def run_machine(
             machine.answer(ask.path, _performed(effects, number, ask.awaited, _line(machine, ask)))
         machine = reloaded()
         advance()
-    outcome = machine.outcome
-    assert outcome is not None
+    assert machine.outcome is not None
     root = machine.frames[ROOT].variables
     variables = {} if is_settling else {name: value for name, value in root.items() if name[0] != "$"}
-    if isinstance(outcome, Returned):
-        return Result(outcome.value, None, _log.copy(), variables)
-    return Result(None, outcome.error, _log.copy(), variables)
+    if isinstance(machine.outcome, Returned):
+        return Result.of(machine.outcome.value, None, variables)
+    return Result.of(None, machine.outcome.error, variables)
 
 
 def _is_to_settle(outcome: Returned | Raised, *, settles: bool) -> bool:

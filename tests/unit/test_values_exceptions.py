@@ -8,7 +8,7 @@ import orjson
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from holdfast.schemas.errors import RemoteError
+from holdfast.schemas.errors import CompensationError, RemoteError, ScopeError
 from holdfast.schemas.values import Types, decode, encode
 from tests.support.graphs import difference
 
@@ -243,3 +243,11 @@ def test_a_group_whose_class_is_gone_keeps_its_exceptions() -> None:
     assert type(back["x"]) is RemoteError
     assert back["x"].args[1][0] is back["inner"]
     assert back["inner"].__context__ is back["x"]
+
+
+def test_an_error_of_holdfast_needs_no_declaration() -> None:
+    error = ScopeError(what="checkpoint() inside no_persist()", mend="Take it out.", line=3)
+    error.__context__ = CompensationError("only a completed scope can be undone")
+    back = decode(orjson.loads(orjson.dumps(encode({"x": error}, Types()))), Types())["x"]
+    assert difference(back, error) is None
+    assert str(back) == str(error)

@@ -241,7 +241,7 @@ async def gather_and_renew(world: Simulation) -> None:
     await world.deliver(Note(key="g"))
 
 
-# Protocol: D14, I12.
+# Protocol: D14, I13.
 @pytest.mark.parametrize("scenario", [count_to_three, gather_and_renew], ids=lambda s: s.__name__)
 async def test_wherever_a_host_dies_an_instance_goes_on_once(
     scenario: Callable[[Simulation], Awaitable[None]],

@@ -101,12 +101,14 @@ async def recorded(start: Recorded) -> str:
 
 @app.workflow(start=Paired)
 async def paired(start: Paired) -> list[str]:
-    return await gather(call("left"), call("right"))
+    left, right = await gather(call("left"), call("right"))
+    return [left, right]
 
 
 @app.workflow(start=Beside)
 async def beside(start: Beside) -> list[Any]:
-    return await gather(call(start.key), work("long"), receive(Came, start.key))
+    called, worked, _ = await gather(call(start.key), work("long"), receive(Came, start.key))
+    return [called, worked]
 
 
 @routine

@@ -21,6 +21,7 @@ from holdfast import (
 )
 from holdfast.events.types import Persisted
 from holdfast.schemas.errors import InvalidMessage, KeyInUse
+from holdfast.schemas.results import SubflowResult
 from holdfast.testing import SimulatedInstance, Simulation, crash_prover
 
 app = App("subflows")
@@ -80,6 +81,9 @@ async def child(called: Called) -> str:
             return note.key
         case "suspend":
             await suspend("for a while")
+        case "suspend and wait":
+            await suspend("for a while")
+            await receive(Note, called.key)
         case "unstorable":
             return Unstorable()  # type: ignore[return-value]  # It cannot be handed over.
     return await say(f"{called.key} ends")
@@ -263,6 +267,19 @@ async def test_a_result_that_cannot_be_handed_over_suspends_the_subflow() -> Non
         assert world.instance("p").status == "idle"
 
 
+async def test_nobody_else_can_say_how_a_subflow_ended() -> None:
+    async with Simulation(app) as world:
+        await world.deliver(Caught(key="p", how="wait"))
+        sub = world.instance("c")
+        forged = SubflowResult(
+            instance_id=str(sub.instance_id), workflow="child", outcome="completed", result='"forged"'
+        )
+        delivery = await world.deliver(forged)
+        assert world.verdict(delivery) == "dead_lettered: reserved_type"
+        await world.deliver(Note(key="c"))
+        assert world.instance("p").result == "c"
+
+
 # Keys.
 
 
@@ -420,10 +437,11 @@ async def test_a_suspended_parent_suspends_it_and_a_resumed_one_resumes_it() -> 
 
 async def test_a_subflow_that_was_suspended_before_goes_on_with_its_parent() -> None:
     async with Simulation(app) as world:
-        await world.deliver(Started(key="p", how="suspend"))
+        await world.deliver(Started(key="p", how="suspend and wait"))
         assert world.instance("c").is_suspended
         for command in ("suspend", "resume"):
             await world.command(world.instance("p"), command)
+        await world.deliver(Note(key="c"))
         assert world.instance("p").result == ["before", "c ends", "after"]
 
 
@@ -452,7 +470,7 @@ async def break_off(world: Simulation) -> None:
     await world.deliver(Asked(key="at once"))
 
 
-# Protocol: D14, D15, I12, I13.
+# Protocol: D14, D15, I13, I14.
 @pytest.mark.parametrize(
     "scenario", [start_one, start_in_steps, spawn_one, gather_some, break_off], ids=lambda s: s.__name__
 )
