@@ -94,6 +94,6 @@ async def order_and_return(world: Simulation) -> None:
     assert [run.outcome for run in world.activity_runs if run.activity == "drive_back"][-1] == "van 7 is back"
 
 
-# Protocol: D17, I16.
+# Protocol: D5, D6, D7, D8, D11, I17.
 async def test_what_is_done_elsewhere_comes_out_the_same_wherever_a_host_dies() -> None:
     await crash_prover(app, order_and_return)
