@@ -18,7 +18,7 @@ SHOWN = re.findall(r"^```json\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 @pytest.mark.parametrize(
     ("kind", "shown"),
-    zip([ActivityRequest, ActivityHeartbeat, ActivityResult, ActivityResult], SHOWN, strict=True),
+    [*zip([ActivityRequest, ActivityHeartbeat, ActivityResult, ActivityResult], SHOWN, strict=True)],
     ids=["request", "heartbeat", "completed", "failed"],
 )
 def test_what_the_page_shows_keeps_the_contract(kind: type[Message], shown: str) -> None:
@@ -28,14 +28,9 @@ def test_what_the_page_shows_keeps_the_contract(kind: type[Message], shown: str)
 
 def test_the_page_names_every_field_of_a_request() -> None:
     table = PAGE[PAGE.index("### Request") : PAGE.index("### Heartbeat")]
-    assert {
-        name for row in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
-    } == {
-        *ActivityRequest.model_fields,
-        "type",
-        "message_id",
-        "correlation_id",
-    }
+    rows = re.findall(r"^\| (`.+?) \|", table, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert named == {*ActivityRequest.model_fields, "type", "message_id", "correlation_id"}
 
 
 @pytest.mark.parametrize("error", [None, "no", {}, {"$exception": "ValueError"}, {"$exception": 1, "args": []}])
