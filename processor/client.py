@@ -27,7 +27,7 @@ from holdfast.processor.engine.environment import RealEnvironment
 from holdfast.processor.language.program import Program
 from holdfast.processor.store import hosts, inbox, removal
 from holdfast.processor.store.connections import Connection, Connections, failure
-from holdfast.projections import explanation, history, queries, transactions, verify
+from holdfast.projections import explanation, history, queries, timers, transactions, verify
 from holdfast.projections import inbox as messages
 from holdfast.projections.explanation import Explanation
 from holdfast.projections.history import Entry
@@ -43,6 +43,7 @@ from holdfast.projections.queries import (
     Relative,
     Tally,
 )
+from holdfast.projections.timers import Timer
 from holdfast.projections.transactions import Commit
 from holdfast.projections.verify import Checked
 from holdfast.schemas.control import Command, Decision
@@ -226,6 +227,21 @@ class Client:
     async def explain(self, instance_id: UUID) -> Explanation:
         """Return why an instance stands where it stands and what would move it, or raise ``InstanceNotFound``."""
         return await self._run(lambda connection: explanation.explain(connection, instance_id))
+
+    async def timers(
+        self,
+        *,
+        instance_id: UUID | None = None,
+        before: datetime | None = None,
+        after: Timer | None = None,
+        limit: int = 100,
+    ) -> list[Timer]:
+        """Return a page of the open timers due ``before`` a moment, the next one first, from behind ``after``."""
+        return await self._run(
+            lambda connection: timers.timers(
+                connection, app=self.app, instance_id=instance_id, before=before, after=after, limit=limit
+            )
+        )
 
     async def tree(self, instance_id: UUID) -> list[Relative]:
         """Return one instance and the subflows that came out of it, nearest first, or raise ``InstanceNotFound``."""

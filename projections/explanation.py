@@ -17,9 +17,9 @@ from psycopg.rows import class_row
 
 from holdfast.events.types import Outcome
 from holdfast.projections import history, queries
-from holdfast.projections.inbox import InboxMessage, Verdict
+from holdfast.projections.inbox import InboxMessage
 from holdfast.projections.instance import ExecutionStatus
-from holdfast.projections.queries import Instance, OpenBookmark
+from holdfast.projections.queries import Instance, NonPersisted, OpenBookmark
 from holdfast.schemas.errors import InstanceNotFound
 from holdfast.schemas.postgres.statements import load
 
@@ -74,15 +74,13 @@ class NearMiss(InboxMessage):
 class Circumstances:
     """Who could run an instance: workers of its app, and how many of them have its program compiled themselves.
 
-    ``holder_lapsed`` says that the host which held it is gone, since ``holder_lease``. ``start_verdict`` is what the
-    inbox says of the start message of a non-persisted instance, None if it is not there.
+    ``holder_lapsed`` says that the host which held it is gone, since ``holder_lease``.
     """
 
     holder_lapsed: bool
     holder_lease: datetime | None
     living_workers: int
     workers_with_program: int
-    start_verdict: Verdict | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,13 +96,14 @@ class Way:
 class Explanation:
     """Why an instance stands where it stands.
 
-    ``detail`` says more of its suspension; ``in_doubt`` are the idempotency keys of its calls in doubt.
-    ``mailbox`` holds the oldest of what is buffered for it, commands too, ``near_misses`` begins with keys that look
-    alike, then the newest; both are cut at ``LIMIT``.
+    ``non_persisted`` says of which class it is, None once it is persisted. ``detail`` says more of its suspension;
+    ``in_doubt`` are the idempotency keys of its calls in doubt. ``mailbox`` holds the oldest of what is buffered for
+    it, commands too, ``near_misses`` begins with keys that look alike, then the newest; both are cut at ``LIMIT``.
     """
 
     instance: Instance
     circumstances: Circumstances
+    non_persisted: NonPersisted | None
     detail: str | None
     in_doubt: Sequence[str]
     waits: Sequence[Wait]
@@ -131,6 +130,7 @@ async def explain(connection: AsyncConnection[Any], instance_id: UUID) -> Explan
     return Explanation(
         instance=instance,
         circumstances=circumstances[0],
+        non_persisted=next(iter(await queries.non_persisted(connection, instance_id=instance_id)), None),
         detail=detail,
         in_doubt=in_doubt,
         waits=await _all(connection, Wait, "waits", instance_id=instance_id),
@@ -187,7 +187,7 @@ def _first_run(it: Explanation) -> Way:
     if it.instance.lock_owner is not None:
         return _next_run(it)
     start = it.instance.start_message_id
-    match it.circumstances.start_verdict:
+    match it.non_persisted and it.non_persisted.start_message_verdict:
         case "buffered":
             return Way(by="worker", text=f"any worker of its app, from its start message {start} in the inbox")
         case "dead_lettered":

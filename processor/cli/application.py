@@ -27,6 +27,7 @@ from holdfast.processor.cli import (
     publish,
     show,
     state,
+    timers,
     transactions,
     verify,
     worker,
@@ -137,6 +138,11 @@ _add(
     },
 )
 app.add_typer(dead, name="dead-letters")
+timing = typer.Typer()
+# Without a callback, a group of one command would be that command.
+timing.callback(help=_flowing(timers.__doc__ or ""))(lambda: None)
+_add(timing, {"list": timers.list_})
+app.add_typer(timing, name="timers")
 non_persisted = typer.Typer(cls=nonpersisted.ListByDefault, help=_flowing(nonpersisted.__doc__ or ""))
 _add(non_persisted, {"list": nonpersisted.list_, "remove": nonpersisted.remove})
 app.add_typer(non_persisted, name="nonpersisted")

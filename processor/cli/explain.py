@@ -22,7 +22,7 @@ def explain(instance_id: InstanceId, *, database_url: DatabaseUrl = None, as_jso
         holdfast explain 0199c1a2-…
 
     With --json one document: "instance" with the columns of the view holdfast.instances, "circumstances",
-    "ways", "waits", "mailbox" and "near_misses".
+    "non_persisted" (its class, if it is), "ways", "waits", "mailbox" and "near_misses".
     """
 
     async def work() -> None:
@@ -83,6 +83,8 @@ def _status(found: Explanation) -> str:
 
     instance = found.instance
     parts = [condition(instance)]
+    if found.non_persisted is not None:
+        parts.append(f"class {found.non_persisted.class_}")
     if instance.is_suspended:
         parts.append(f"because of {reason(instance)}")
     if instance.current_machine is not None:

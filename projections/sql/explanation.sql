@@ -11,11 +11,9 @@ select
         select count(*)
         from holdfast.hosts o
         where o.app = r.app and o.lease_expiration > clock_timestamp() and r.program_hash = any(o.programs)
-    ) as workers_with_program,
-    m.verdict as start_verdict
+    ) as workers_with_program
 from holdfast.instance_rows r
 left join holdfast.hosts h on h.host_id = r.lock_owner
-left join holdfast.inbox m on m.app = r.app and m.message_id = r.start_message_id and not r.is_initialized
 where r.instance_id = %(instance_id)s::uuid;
 
 -- name: waits

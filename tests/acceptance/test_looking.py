@@ -1,4 +1,4 @@
-"""``holdfast explain`` and ``holdfast messages`` as a user meets them, on a database that no worker is at."""
+"""``holdfast explain``, ``messages`` and ``timers`` as a user meets them, on a database that no worker is at."""
 
 import json
 import re
@@ -9,6 +9,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
+from holdfast import Client
 from tests.support.instances import SUSPENDED, WAITING, add_host, add_order
 from tests.support.workers import environment, holdfast
 
@@ -18,6 +19,10 @@ MESSAGE = """
     insert into holdfast.inbox (app, message_id, type, correlation_key, body, digest, received_at, verdict, reason)
     values ('shop', %s, %s, %s, '{}', '', %s, %s, %s)
 """
+
+
+BATCHES = ((WAITING,), (WAITING,), (WAITING, SUSPENDED))
+"""What three orders have lived through."""
 
 
 @pytest.fixture
@@ -97,3 +102,31 @@ async def test_messages_are_listed_counted_and_paged(database_url: str, run: Run
         ["shop", "message", "dead_lettered", "not_json", "1"],
         ["shop", "message", "rejected", "completed", "1"],
     ]
+
+
+async def test_timers_are_listed_the_next_one_first(database_url: str, run: Run) -> None:
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        host = await add_host(connection)
+        later, sooner, held = [await add_order(connection, host, *batches) for batches in BATCHES]
+        for instance_id, due in ((later, "2126-01-02"), (sooner, "2026-01-01"), (held, "2026-01-02")):
+            await connection.execute(
+                "update holdfast.bookmarks set due = %s where instance_id = %s and kind = 'timer'", [due, instance_id]
+            )
+    found = lines(run("timers", "list", "--json"))
+    assert [(it["instance_id"], it["is_due"], it["is_suspended"]) for it in found] == [
+        (str(sooner), True, False),
+        (str(held), True, True),
+        (str(later), False, False),
+    ]
+    assert lines(run("timers", "list", "--before", "2026-01-02T12:00:00Z", "--json")) == found[:2]
+    assert lines(run("timers", "list", "--instance", str(later), "--json")) == found[2:]
+    assert [re.split("  +", line)[4:] for line in run("timers", "list").splitlines()] == [
+        ["bookmark", "line", "state"],
+        ["0:late", "11", "due"],
+        ["0:late", "11", "held back, suspended"],
+        ["0:late", "11"],
+    ]
+    async with Client(database_url, app="shop") as client:
+        first = await client.timers(limit=1)
+        rest = await client.timers(after=first[0])
+    assert [str(it.instance_id) for it in first + rest] == [it["instance_id"] for it in found]

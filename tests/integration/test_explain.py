@@ -253,14 +253,18 @@ async def test_one_that_was_never_persisted_says_what_its_start_depends_on(
         await host.ask("update holdfast.instance_rows set is_suspended = false, suspension_reason = null")
 
         async def told() -> str:
-            (way,) = (await client.explain(instance_id)).ways
-            return way.text
+            found = await client.explain(instance_id)
+            assert found.non_persisted is not None
+            (way,) = found.ways
+            return f"{found.non_persisted.class_}: {way.text}"
 
-        assert await told() == "any worker of its app, from its start message Fell/k in the inbox"
+        assert await told() == "orphan: any worker of its app, from its start message Fell/k in the inbox"
         await host.ask("update holdfast.inbox set verdict = 'dead_lettered'")
-        assert (await told()).startswith("holdfast dead-letters requeue Fell/k")
+        assert (await told()).startswith("orphan: holdfast dead-letters requeue Fell/k")
         await host.ask("delete from holdfast.inbox")
-        assert "should it still wait in RabbitMQ" in await told()
+        lost = await told()
+        assert lost.startswith("message_lost: ")
+        assert "should it still wait in RabbitMQ" in lost
 
 
 async def test_nothing_moves_what_is_closed(host: Host, client: Client) -> None:

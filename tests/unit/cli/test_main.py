@@ -28,6 +28,7 @@ COMMANDS = (
     "terminate",
     "nonpersisted",
     "messages",
+    "timers",
     "dead-letters",
     "verify",
 )
@@ -84,6 +85,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["messages", "--since", "yesterday"], "'yesterday'"),
         (["messages", "--verdict", "lost"], "'lost'"),
         (["messages", "--count", "--after", "7"], "--after"),
+        (["timers", "list", "--before", "soon"], "'soon'"),
         (["dead-letters"], "Missing command"),
         (["publish", "orders", "Paid", "{}"], "--key"),
         (["publish", "orders", "Paid", "{}", "--key", "7", "--key-field", "key"], "--key"),
