@@ -138,9 +138,7 @@ _add(
     },
 )
 app.add_typer(dead, name="dead-letters")
-timing = typer.Typer()
-# Without a callback, a group of one command would be that command.
-timing.callback(help=_flowing(timers.__doc__ or ""))(lambda: None)
+timing = typer.Typer(help=_flowing(timers.__doc__ or ""))
 _add(timing, {"list": timers.list_})
 app.add_typer(timing, name="timers")
 non_persisted = typer.Typer(cls=nonpersisted.ListByDefault, help=_flowing(nonpersisted.__doc__ or ""))

@@ -1,5 +1,6 @@
 """Look at the timers at which instances wait.
 
+    holdfast timers list
     holdfast timers list --before 2026-02-01
 
 A worker of the app fires a timer that is due, unless its instance is suspended.

@@ -152,7 +152,7 @@ async def test_non_persisted_instances_are_told_apart(connection: psycopg.AsyncC
     await add_letter(connection, other_row.start_message_id)  # The message of that name is another app's.
 
     found = await queries.non_persisted(connection)
-    assert {it.instance_id: it.kind for it in found} == {
+    assert {it.instance_id: it.class_ for it in found} == {
         live: "live",
         suspended: "suspended",
         buffered: "orphan",
