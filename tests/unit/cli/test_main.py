@@ -158,3 +158,19 @@ def test_help_loads_neither_database_nor_broker_nor_the_users_world() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == ""
+
+
+def test_a_queue_that_no_activity_is_on_is_a_mistake(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOLDFAST_AMQP_URL", "amqp://localhost:1/")
+    assert main(["activities", "tests.support.mailing:app", "--queue", "male"]) == 2
+    assert complaint(capsys) == "app mailing has no activity on queue 'male'; it has copy, mail, print"
+
+
+def test_activity_workers_need_an_app_that_has_something_to_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOLDFAST_AMQP_URL", "amqp://localhost:1/")
+    assert main(["activities", "examples.orders.app:app"]) == 2
+    assert complaint(capsys).startswith("app orders has no activity on a queue")
