@@ -161,11 +161,44 @@ def test_one_instance_is_one_document(world: World) -> None:
     assert {it["kind"] for it in shown["bookmarks"]} == {"message", "timer"}
 
 
-def test_nonpersisted_instances_are_listed_with_their_kind(world: World) -> None:
+def test_nonpersisted_instances_are_listed_with_their_class(world: World) -> None:
     found = world.lines("nonpersisted", "--app", "orders")
-    assert {it["correlation_key"]: it["kind"] for it in found} == {"shop-9": "suspended", "shop-19": "suspended"}
+    assert {it["correlation_key"]: it["class"] for it in found} == {"shop-9": "suspended", "shop-19": "suspended"}
     assert {it["start_message_id"] for it in found} == {"shop-9/placed", "shop-19/placed"}
-    assert world.run("nonpersisted").count("OutOfStock") == 2
+    assert {it["start_message_verdict"] for it in found} == {"buffered"}
+    assert len(world.lines("nonpersisted", "list", "--class", "suspended")) == 2
+    assert world.lines("nonpersisted", "list", "--class", "orphan") == []
+    assert world.lines("nonpersisted", "list", "--older-than", "1d") == []
+    printed = world.run("nonpersisted").splitlines()
+    assert re.split(r"  +", printed[0]) == [
+        "instance",
+        "workflow",
+        "key",
+        "class",
+        "age",
+        "expected",
+        "start message",
+        "verdict",
+        "reason",
+    ]
+    assert [line.rpartition("  ")[2] for line in printed[1:]] == ["OutOfStock", "OutOfStock"]
+
+
+def test_a_nonpersisted_instance_is_removed_once_it_is_old_enough(world: World) -> None:
+    body = '{"order_id": "gone-9", "item": "unicorn", "amount": "3"}'
+    world.run("publish", APP, "OrderPlaced", body)
+    eventually("it is suspended", lambda: world.lines("instances", "--key", "gone-9", "--status", "suspended") != [])
+    (instance,) = ids(world.lines("instances", "--key", "gone-9"))
+    done = holdfast("nonpersisted", "remove", instance, world.order(1)["instance_id"], env=world.env)
+    assert (done.returncode, done.stdout) == (1, "")
+    young, persisted = done.stderr.splitlines()
+    assert "removal_age" in young
+    assert "it is persisted" in persisted
+    with psycopg.connect(world.database_url) as connection:
+        connection.execute("update holdfast.instance_rows set creation_time = creation_time - interval '2 h'")
+    assert world.run("nonpersisted", "remove", instance, "--dry-run") == f"would remove {instance}\n"
+    assert world.run("nonpersisted", "remove", instance) == f"removed {instance}\n"
+    assert world.lines("instances", "--key", "gone-9") == []
 
 
 # History and state.
