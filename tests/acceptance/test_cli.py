@@ -184,23 +184,6 @@ def test_nonpersisted_instances_are_listed_with_their_class(world: World) -> Non
     assert [line.rpartition("  ")[2] for line in printed[1:]] == ["OutOfStock", "OutOfStock"]
 
 
-def test_a_nonpersisted_instance_is_removed_once_it_is_old_enough(world: World) -> None:
-    body = '{"order_id": "gone-9", "item": "unicorn", "amount": "3"}'
-    world.run("publish", APP, "OrderPlaced", body)
-    eventually("it is suspended", lambda: world.lines("instances", "--key", "gone-9", "--status", "suspended") != [])
-    (instance,) = ids(world.lines("instances", "--key", "gone-9"))
-    done = holdfast("nonpersisted", "remove", instance, world.order(1)["instance_id"], env=world.env)
-    assert (done.returncode, done.stdout) == (1, "")
-    young, persisted = done.stderr.splitlines()
-    assert "removal_age" in young
-    assert "it is persisted" in persisted
-    with psycopg.connect(world.database_url) as connection:
-        connection.execute("update holdfast.instance_rows set creation_time = creation_time - interval '2 h'")
-    assert world.run("nonpersisted", "remove", instance, "--dry-run") == f"would remove {instance}\n"
-    assert world.run("nonpersisted", "remove", instance) == f"removed {instance}\n"
-    assert world.lines("instances", "--key", "gone-9") == []
-
-
 # History and state.
 
 

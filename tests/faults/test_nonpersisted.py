@@ -46,6 +46,10 @@ class Ward:
         assert done.returncode == code, done.stdout + done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
 
+    def says(self, *arguments: str) -> str:
+        """Run a command as a person does, and return what it prints."""
+        return holdfast(*arguments, env=self.env).stdout
+
     def ask(self, query: str) -> list[Any]:
         with psycopg.connect(self.database_url) as connection:
             return connection.execute(query.encode()).fetchall()
@@ -155,7 +159,8 @@ def test_a_removed_instance_is_not_run_again_and_its_key_is_free(ward: Ward) -> 
     suspended = ward.becomes("suspended", "buffered")["instance_id"]
     with psycopg.connect(ward.database_url) as connection:
         connection.execute("update holdfast.settings set removal_age = '0'")
-    ward.run("nonpersisted", "remove", suspended)
+    assert ward.says("nonpersisted", "remove", suspended, "--dry-run") == f"would remove {suspended}\n"
+    assert ward.says("nonpersisted", "remove", suspended) == f"removed {suspended}\n"
     failing.unlink()
     assert ward.ask("select verdict, reason, body from holdfast.inbox") == [("rejected", "removed", None)]
     ward.publish("Referred", "p")

@@ -186,7 +186,7 @@ async def test_the_client_removes_what_is_still_what_it_was_taken_for(
     instance_id = await orphan(connection)
     for wanted, obstacle in (({"class_": "orphan"}, "changed"), ({"older_than": 3 * HOUR}, "young")):
         with pytest.raises(NotRemovable) as told:
-            await client.remove(instance_id, **wanted)  # type: ignore[arg-type]  # One of the two.
+            await client.remove(instance_id, **wanted)
         assert told.value.obstacle == obstacle
     await client.remove(instance_id, class_="message_lost", older_than=HOUR, dry_run=True)
     assert await is_there(connection, instance_id)

@@ -52,7 +52,7 @@ async def orphaned(store: Store) -> Case:
     return case
 
 
-# Protocol: I14.
+# Protocol: I18.
 async def test_a_removal_waits_for_the_commit_that_persists_the_instance_and_then_leaves_it(
     stores: tuple[Store, Store], watcher: psycopg.AsyncConnection, database_url: str
 ) -> None:
