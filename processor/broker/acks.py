@@ -44,6 +44,14 @@ class AckTracker:
         if tag <= self._floor or tag in self._acked:
             return
         self._waiting.add(tag)
+        self._advance()
+
+    def leave_out(self, tag: int) -> None:
+        """Note that a delivery was answered otherwise than by an ack, and is not to be acked."""
+        self._acked.add(tag)
+        self._advance()
+
+    def _advance(self) -> None:
         following = self._floor + 1
         while True:
             if following in self._waiting:
@@ -55,10 +63,6 @@ class AckTracker:
                 break
             following += 1
         self._floor = following - 1
-
-    def leave_out(self, tag: int) -> None:
-        """Note that a delivery was answered otherwise than by an ack, and is not to be acked."""
-        self._acked.add(tag)
 
     def take(self, *, everything: bool = False) -> list[Ack]:
         """Return the acks to send now, and take them for sent.

@@ -40,7 +40,8 @@ def activities(
 
     from holdfast.processor.cli.load_app import load_app
     from holdfast.processor.process import run_until_signalled
-    from holdfast.processor.services.activity_worker import serve
+    from holdfast.processor.services.activity_worker import queues_of, serve
 
     settings = load_settings(amqp_url=amqp_url, activity_prefetch=prefetch).require("amqp_url")
-    run_until_signalled(partial(serve, load_app(app), queue or (), settings))
+    found = load_app(app)
+    run_until_signalled(partial(serve, found, queues_of(found, queue or ()), settings))

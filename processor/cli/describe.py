@@ -63,7 +63,7 @@ def wait(bookmark: OpenBookmark | Bookmark | BookmarkOpened) -> str:
         case "child":
             return f"the end of subflow {bookmark.correlation_key}"
         case "activity":
-            return f"the result of activity call {bookmark.correlation_key}"
+            return f"the result of activity request {bookmark.correlation_key}"
         case "message":
             return f"{bookmark.message_type} with key {bookmark.correlation_key}"
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from holdfast.processor.core.cancelling import cancel
+from holdfast.processor.core.cancelling import cancel, ends_scope
 from holdfast.processor.core.compensation import BY_HASH, PROGRAMS, Compensation, compensates
 from holdfast.processor.core.frame import ROOT, Frame, FrameImage
 from holdfast.processor.core.gathers import branches_of, end_branch, gathers, open_branch
@@ -324,7 +324,7 @@ class Machine:
                 todo.insert(0, at)
         elif "$ended" in caller.variables:
             self._compensation.settled()
-        elif "$cancel" in caller.variables:
+        elif "$cancel" in caller.variables and not (isinstance(awaited, Compensating) and ends_scope(awaited.then)):
             error = caller.variables.pop("$cancel")
             if isinstance(awaited, Compensating) and _is_leaving(awaited.then):
                 self._compensation.leave(at, error)

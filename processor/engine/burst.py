@@ -89,10 +89,11 @@ class Burst:
     async def _go_on(self) -> bool:
         """Run until all frames wait, and do something about it; True once the burst is over."""
         taken_back = self.asks.advance()
-        await self.activities.withdraw(taken_back)
-        self.subflows.withdraw(taken_back)
+        if taken_back:
+            await self.activities.withdraw(taken_back)
+            self.subflows.withdraw(taken_back)
+            self.queued.withdraw(taken_back)
         self.subflows.leave()
-        self.queued.withdraw(taken_back)
         outcome = self.asks.machine.outcome
         if outcome is not None:
             return await self._end(outcome)
@@ -215,11 +216,12 @@ class Burst:
         )
 
 
+_AT_ONCE = frozenset((Send, Reply, Defer, Enter, Leave, Suspend, Checkpoint, ContinueAsNew))
+
+
 def _is_at_once(ask: Ask) -> bool:
     """Whether an ask is served without waiting for anything outside."""
-    match ask.awaited:
-        case SubflowCall(mode=mode):
-            return mode != "start"
-        case Send() | Reply() | Defer() | Enter() | Leave() | Suspend() | Checkpoint() | ContinueAsNew():
-            return not bookmarks.waits(ask)
-    return False
+    awaited = ask.awaited
+    if isinstance(awaited, SubflowCall):
+        return awaited.mode != "start"
+    return type(awaited) in _AT_ONCE and not bookmarks.waits(ask)

@@ -57,7 +57,7 @@ async def serve(
     """
     app.check()
     settings.require("amqp_url")
-    queues = _check(app, queues)
+    queues = queues_of(app, queues)
     environment = environment or RealEnvironment()
     random = Random()  # noqa: S311  It spreads reconnections over time, nothing else.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(len(queues) * settings.activity_prefetch))
@@ -79,7 +79,8 @@ async def serve(
     log.info("stopped", app=app.name)
 
 
-def _check(app: App, queues: Sequence[str]) -> Sequence[str]:
+def queues_of(app: App, queues: Sequence[str]) -> Sequence[str]:
+    """Return the queues to be served: these, or all that the app has; ``AppError`` if there is no such queue."""
     known = app.activity_queues
     for queue in queues:
         if queue not in known:

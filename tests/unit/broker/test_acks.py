@@ -32,6 +32,14 @@ class StrictBroker(RuleBasedStateMachine):
         self.unsettled.remove(tag)
         self.tracker.settle(tag)
 
+    @precondition(lambda self: self.unsettled)
+    @rule(data=st.data())
+    def reject(self, data: st.DataObject) -> None:
+        tag = data.draw(st.sampled_from(sorted(self.unsettled)))
+        self.unsettled.remove(tag)
+        self.outstanding.remove(tag)
+        self.tracker.leave_out(tag)
+
     @precondition(lambda self: self.delivered > len(self.unsettled))
     @rule(data=st.data())
     def settle_again(self, data: st.DataObject) -> None:

@@ -122,6 +122,9 @@ def test_acks_read_as_they_were_written(tag: int, multiple: bool) -> None:  # no
     (ack,) = unmarshal(frames.ack(7, tag, multiple=multiple))
     assert isinstance(ack, Basic.Ack)
     assert (ack.delivery_tag, ack.multiple) == (tag, multiple)
+    (reject,) = unmarshal(frames.reject(7, tag))
+    assert isinstance(reject, Basic.Reject)
+    assert (reject.delivery_tag, reject.requeue) == (tag, False)
     for confirm in (Basic.Ack(tag, multiple), Basic.Nack(tag, multiple, requeue=False)):
         assert frames.read_confirm(payload(pamqp.frame.marshal(confirm, 7))) == (tag, multiple)
 

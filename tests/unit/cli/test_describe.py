@@ -17,7 +17,7 @@ def test_every_event_is_described_in_full_lines(event: Event) -> None:
 def test_a_wait_names_what_ends_it() -> None:
     opened = [line for event in SECOND_RELEASE if type(event).__name__ == "BookmarkOpened" for line in what(event)]
     assert opened == [
-        f"0.4.1: waits for the result of activity call {PACK}",
+        f"0.4.1: waits for the result of activity request {PACK}",
         f"0.5.1: waits for the end of subflow {CHILD}",
     ]
 

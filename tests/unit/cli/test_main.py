@@ -34,6 +34,12 @@ COMMANDS = (
 )
 
 
+SUBCOMMANDS = (
+    *(f"dead-letters {it}" for it in ("list", "show", "requeue", "drop")),
+    *(f"nonpersisted {it}" for it in ("list", "remove")),
+)
+
+
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HOLDFAST_DATABASE_URL", "HOLDFAST_AMQP_URL", "HOLDFAST_ENV_FILE"):
@@ -57,7 +63,7 @@ def test_help_lists_every_command_and_the_exit_codes(arguments: list[str], capsy
     assert "Exit codes" in out
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, *(f"dead-letters {it}" for it in ("list", "show", "requeue", "drop"))])
+@pytest.mark.parametrize("command", [*COMMANDS, *SUBCOMMANDS])
 def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command.split(), "--help"]) == 0
     assert f"    holdfast {command}" in capsys.readouterr().out
@@ -87,6 +93,14 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["messages", "--count", "--after", "7"], "--after"),
         (["timers", "list", "--before", "soon"], "'soon'"),
         (["dead-letters"], "Missing command"),
+        (["nonpersisted", "nonsense"], "No such command 'nonsense'"),
+        (["nonpersisted", "--class", "happy"], "'happy'"),
+        (["nonpersisted", "--older-than", "2"], "'2' is no duration"),
+        (["nonpersisted", "--older-than", f"{'9' * 20}w"], "too long"),
+        (["nonpersisted", "remove"], "Name instances, or give a --class"),
+        (["nonpersisted", "remove", ID, "--class", "orphan"], "Name instances, or give a --class"),
+        (["nonpersisted", "remove", "--class", "orphan"], "--older-than"),
+        (["nonpersisted", "remove", "--class", "live", "--older-than", "2h"], "What a worker holds is not removed"),
         (["publish", "orders", "Paid", "{}"], "--key"),
         (["publish", "orders", "Paid", "{}", "--key", "7", "--key-field", "key"], "--key"),
         (["publish", "orders", "Paid", "-", "--key", "7", "--message-id", "1"], "--message-id"),
@@ -165,3 +179,19 @@ def test_help_loads_neither_database_nor_broker_nor_the_users_world() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == ""
+
+
+def test_a_queue_that_no_activity_is_on_is_a_mistake(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOLDFAST_AMQP_URL", "amqp://localhost:1/")
+    assert main(["activities", "tests.support.mailing:app", "--queue", "male"]) == 2
+    assert complaint(capsys) == "app mailing has no activity on queue 'male'; it has copy, mail, print"
+
+
+def test_activity_workers_need_an_app_that_has_something_to_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOLDFAST_AMQP_URL", "amqp://localhost:1/")
+    assert main(["activities", "examples.orders.app:app"]) == 2
+    assert complaint(capsys).startswith("app orders has no activity on a queue")
