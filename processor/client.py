@@ -13,24 +13,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
 import psycopg
 from psycopg import errors
 
 from holdfast.events.types import Outcome
+from holdfast.processor import commanding
 from holdfast.processor.engine.environment import RealEnvironment
-from holdfast.processor.engine.provider import Intake
 from holdfast.processor.language.program import Program
-from holdfast.processor.store import hosts, inbox
+from holdfast.processor.store import hosts, inbox, removal
 from holdfast.processor.store.connections import Connection, Connections, failure
 from holdfast.projections import history, queries, transactions, verify
 from holdfast.projections.history import Entry
 from holdfast.projections.instance import ExecutionStatus, InstanceState
 from holdfast.projections.queries import (
+    Class,
     DeadLetter,
     Instance,
     NonPersisted,
@@ -41,13 +42,10 @@ from holdfast.projections.queries import (
 )
 from holdfast.projections.transactions import Commit
 from holdfast.projections.verify import Checked
-from holdfast.schemas.control import Command
+from holdfast.schemas.control import Command, Decision
 from holdfast.schemas.errors import (
     DeadLetterNotFound,
-    InstanceCompleted,
-    InstanceNotFound,
     NotMigrated,
-    NotSuspended,
     SettingsError,
     StorageError,
 )
@@ -155,11 +153,48 @@ class Client:
         """Return how many instances there are of each workflow in each condition."""
         return await self._run(lambda connection: queries.tally(connection, self.app))
 
-    async def non_persisted(self, *, after: UUID | None = None, limit: int = 100) -> list[NonPersisted]:
-        """Return a page of the instances without a persistence point, newest first."""
+    async def non_persisted(
+        self,
+        *,
+        class_: Class | None = None,
+        older_than: timedelta | None = None,
+        is_overdue: bool | None = None,
+        after: UUID | None = None,
+        limit: int = 100,
+    ) -> list[NonPersisted]:
+        """Return a page of the instances without a persistence point that fit all that is given, newest first."""
         return await self._run(
-            lambda connection: queries.non_persisted(connection, app=self.app, after=after, limit=limit)
+            lambda connection: queries.non_persisted(
+                connection,
+                app=self.app,
+                class_=class_,
+                older_than=older_than,
+                is_overdue=is_overdue,
+                after=after,
+                limit=limit,
+            )
         )
+
+    async def remove(
+        self,
+        instance_id: UUID,
+        *,
+        class_: Class | None = None,
+        older_than: timedelta | None = None,
+        dry_run: bool = False,
+    ) -> None:
+        """Remove an instance without a persistence point that no host holds, and give up its start message.
+
+        It must still be of ``class_`` and older than ``older_than``, where these are given, and than the database
+        allows. An instance that waits for its end gets ``SubflowFailed``. With ``dry_run`` all is tried and nothing
+        done. Raises ``NotRemovable`` or ``InstanceNotFound``.
+        """
+
+        async def work(connection: Connection) -> None:
+            async with connection.transaction(force_rollback=dry_run):
+                await removal.remove(connection, instance_id, app=self.app, class_=class_, older_than=older_than)
+
+        await self._run(work)
 
     async def instance(self, instance_id: UUID) -> tuple[Instance, list[OpenBookmark]]:
         """Return one instance and where it waits, or raise ``InstanceNotFound``."""
@@ -201,31 +236,52 @@ class Client:
             async for checked in verify.verify(connection, app=self.app, instance_id=instance_id):
                 yield checked
 
-    async def resume(self, instance_id: UUID, *, by: str, why: str | None = None) -> str:
-        """Let a suspended instance go on, as soon as a worker of its app takes it up; return the command's id.
+    # Commands. Each method returns the id under which the inbox keeps the command, and its verdict once a worker has
+    # taken it up; ``by`` and ``why`` go into the instance's history. Each raises ``InstanceNotFound``,
+    # ``InstanceCompleted``, and ``CommandRefused`` for what makes no sense as the instance is now.
 
-        ``by`` and ``why`` are kept in the instance's history. Raises ``InstanceNotFound``, ``InstanceCompleted``
-        or ``NotSuspended``.
+    async def suspend(self, instance_id: UUID, *, by: str, why: str | None = None) -> str:
+        """Have an instance stand still once it is idle, until it is resumed."""
+        return await self._command(instance_id, Command(command="suspend", by=by, why=why))
+
+    async def resume(self, instance_id: UUID, *, by: str, why: str | None = None) -> str:
+        """Let a suspended instance go on; ``NotSuspended`` if it is not."""
+        return await self._command(instance_id, Command(command="resume", by=by, why=why))
+
+    async def cancel(self, instance_id: UUID, *, by: str, why: str | None = None) -> str:
+        """Have an instance unwind from where it waits: ``finally`` clauses run, then compensations."""
+        return await self._command(instance_id, Command(command="cancel", by=by, why=why))
+
+    async def terminate(self, instance_id: UUID, *, by: str, why: str | None = None) -> str:
+        """End an instance at once, without unwinding."""
+        return await self._command(instance_id, Command(command="terminate", by=by, why=why))
+
+    async def resolve(
+        self,
+        instance_id: UUID,
+        decision: Decision,
+        *,
+        by: str,
+        why: str | None = None,
+        call: str | None = None,
+        result: Any = None,
+    ) -> str:
+        """Say what became of an activity in doubt: it was ``done``, it is to run again (``retry``), or it failed.
+
+        ``call`` is the call's idempotency key; it may be left out if only one is in doubt, else ``NotInDoubt``.
+        ``result`` is what a call that was done returned, as a JSON value.
         """
-        command = str(self._new_id())
+        return await self._command(
+            instance_id, Command(command="resolve", by=by, why=why, call=call, decision=decision, result=result)
+        )
+
+    async def _command(self, instance_id: UUID, command: Command) -> str:
+        command_id = str(self._new_id())
 
         async def work(connection: Connection) -> str:
             async with connection.transaction():
-                cursor = await connection.execute(_SQL["to_be_resumed"], {"instance_id": instance_id})
-                row = await cursor.fetchone()
-                if row is None:
-                    raise InstanceNotFound(instance_id)
-                app, key, is_completed, is_suspended = row
-                if is_completed:
-                    raise InstanceCompleted(instance_id)
-                if not is_suspended:
-                    raise NotSuspended(instance_id, "is not suspended")
-                if await _one(connection, "is_commanded", instance_id=instance_id):
-                    raise NotSuspended(instance_id, "was resumed already: no worker has taken it up yet")
-                envelope = Command(command="resume", by=by, why=why).envelope(command, key)
-                intake = Intake(envelope=envelope, verdict="buffered", kind="control", instance_id=instance_id)
-                await inbox.take_in(connection, app, [intake])
-            return command
+                await commanding.give(connection, instance_id, command, command_id)
+            return command_id
 
         return await self._run(work)
 

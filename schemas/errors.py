@@ -24,7 +24,10 @@
     │   ├── InstanceLockLost         this host no longer holds the instance
     │   ├── InstanceCompleted        the instance is closed
     │   ├── InstanceUnreadable       the instance's stored state cannot be read here
-    │   ├── NotSuspended             the instance is not suspended, or already about to go on
+    │   ├── CommandRefused           what the instance is asked to do makes no sense as it is now
+    │   │   ├── NotSuspended         the instance is not suspended
+    │   │   └── NotInDoubt           the instance has no such call in doubt
+    │   ├── NotRemovable             the instance is persisted, in a host's hands, too young, or awaited
     │   └── KeyInUse                 another instance holds that bookmark or correlation key
     ├── DeadLetterNotFound           no dead letter has this message id, or more than one has
     ├── WrongExpectedVersion         the stream is not where the writer believed it to be
@@ -48,7 +51,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 
@@ -236,11 +239,43 @@ class InstanceUnreadable(InstanceError):
         super().__init__(instance_id, f"the stored state of instance {instance_id} cannot be read: {why}")
 
 
-class NotSuspended(InstanceError):
-    """The instance cannot be resumed: it is not suspended, or was resumed a moment ago."""
+class CommandRefused(InstanceError):
+    """What the instance is asked to do makes no sense as it is now, or was asked for a moment ago."""
 
     def __init__(self, instance_id: UUID, why: str) -> None:
         super().__init__(instance_id, f"instance {instance_id} {why}")
+
+
+class NotSuspended(CommandRefused):
+    """The instance cannot be resumed: it is not suspended."""
+
+    def __init__(self, instance_id: UUID) -> None:
+        super().__init__(instance_id, "is not suspended")
+
+
+class NotInDoubt(CommandRefused):
+    """No call of the instance is in doubt, or it has to be said which one is meant; ``calls`` are those that are."""
+
+    def __init__(self, instance_id: UUID, calls: tuple[str, ...]) -> None:
+        why = f"has these calls in doubt, name one: {', '.join(calls)}" if calls else "has no activity in doubt"
+        super().__init__(instance_id, why)
+        self.calls = calls
+
+
+Obstacle = Literal["persisted", "live", "young", "awaited", "changed"]
+
+
+class NotRemovable(InstanceError):
+    """The instance may not be removed.
+
+    ``obstacle`` is ``persisted`` (it has events), ``live`` (a living host holds it), ``young`` (it has not come to the
+    age that the database, or whoever removes it, asks for), ``awaited`` (another instance waits for its end and was not
+    told) or ``changed`` (it is no longer of the class that was to be removed).
+    """
+
+    def __init__(self, instance_id: UUID, obstacle: Obstacle, why: str) -> None:
+        super().__init__(instance_id, f"instance {instance_id} is not removed: {why}")
+        self.obstacle = obstacle
 
 
 class KeyInUse(InstanceError):

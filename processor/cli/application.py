@@ -16,12 +16,13 @@ import typer
 
 from holdfast.processor.cli import (
     activities,
+    control,
     dead_letters,
     history,
     instances,
     migrate,
+    nonpersisted,
     publish,
-    resume,
     show,
     state,
     transactions,
@@ -113,8 +114,11 @@ _add(
         "history": history.history,
         "transactions": transactions.transactions,
         "state": state.state,
-        "resume": resume.resume,
-        "nonpersisted": instances.nonpersisted,
+        "suspend": control.suspend,
+        "resume": control.resume,
+        "resolve": control.resolve,
+        "cancel": control.cancel,
+        "terminate": control.terminate,
         "verify": verify.verify,
     },
 )
@@ -129,6 +133,9 @@ _add(
     },
 )
 app.add_typer(dead, name="dead-letters")
+non_persisted = typer.Typer(cls=nonpersisted.ListByDefault, help=_flowing(nonpersisted.__doc__ or ""))
+_add(non_persisted, {"list": nonpersisted.list_, "remove": nonpersisted.remove})
+app.add_typer(non_persisted, name="nonpersisted")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

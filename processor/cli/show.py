@@ -47,6 +47,7 @@ def _print(instance: Instance, bookmarks: list[OpenBookmark], detail: str | None
     from holdfast.processor.cli.describe import condition, wait
     from holdfast.processor.cli.output import details, local, say
 
+    name = instance.suspension_exception_name
     details(
         {
             "instance": instance.instance_id,
@@ -62,7 +63,8 @@ def _print(instance: Instance, bookmarks: list[OpenBookmark], detail: str | None
             "version": instance.version,
             "status": condition(instance),
             "reason": instance.suspension_reason,
-            "exception": detail or instance.suspension_exception_name,
+            "exception": (detail or name) if name else None,
+            "detail": None if name else detail,
             "loaded on": instance.current_machine,
             "locked until": local(instance.lock_expiration),
             "last loaded on": None if instance.current_machine else instance.last_machine,
@@ -77,7 +79,10 @@ def _print(instance: Instance, bookmarks: list[OpenBookmark], detail: str | None
             say(f"  {bookmark.name}: {wait(bookmark)}, since {since}, {place}")
     if instance.is_suspended:
         say("\nto let it go on", style="bold")
-        say(f"  holdfast resume {instance.instance_id} --why '…'")
+        if instance.suspension_reason == "in_doubt":
+            say(f"  holdfast resolve {instance.instance_id} --why '…' with --done RESULT, --retry or --fail")
+        else:
+            say(f"  holdfast resume {instance.instance_id} --why '…'")
 
 
 def _print_tree(instance: Instance, subflows: list[Relative]) -> None:

@@ -1,16 +1,3 @@
--- name: to_be_resumed
--- Locked, so that of two who ask at the same time the second one sees the command of the first.
-select app, correlation_key, is_completed, is_suspended
-from holdfast.instance_rows
-where instance_id = %(instance_id)s
-for update;
-
--- name: is_commanded
-select exists (
-    select from holdfast.inbox
-    where instance_id = %(instance_id)s and kind = 'control' and verdict = 'buffered'
-);
-
 -- name: apps_of_dead_letter
 select app from holdfast.inbox where message_id = %(message_id)s and verdict = 'dead_lettered'
 union

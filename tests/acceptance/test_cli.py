@@ -246,14 +246,17 @@ def test_a_version_that_is_not_there_is_an_error(world: World) -> None:
     assert world.fails("state", world.order(0)["instance_id"], "--at", "99")[0] == 1
 
 
-@pytest.mark.parametrize("command", ["show", "history", "transactions", "state", "resume", "verify"])
+@pytest.mark.parametrize(
+    "command",
+    ["show", "history", "transactions", "state", "suspend", "resume", "cancel", "terminate", "verify"],
+)
 def test_an_instance_that_is_not_there_is_an_error(world: World, command: str) -> None:
     code, said = world.fails(command, ABSENT)
     assert code == 1
     assert f"there is no instance {ABSENT}" in said
 
 
-# Resuming.
+# Control.
 
 
 def test_resume_lets_an_instance_go_on_and_keeps_who_and_why(world: World) -> None:
@@ -278,6 +281,37 @@ def test_resume_runs_a_nonpersisted_instance_from_the_start(world: World) -> Non
 
 def test_only_what_is_suspended_is_resumed(world: World) -> None:
     assert "is closed" in world.fails("resume", world.order(1)["instance_id"])[1]
+
+
+def test_a_waiting_instance_is_suspended_and_then_cancelled(world: World) -> None:
+    body = '{"order_id": "control-1", "item": "chair", "amount": "3"}'
+    world.run("publish", APP, "OrderPlaced", body)
+
+    def order(*condition: str) -> list[dict[str, Any]]:
+        return world.lines("instances", "--key", "control-1", *condition)
+
+    eventually("it waits for the payment", lambda: bool(order("--status", "idle")))
+    (instance,) = [it["instance_id"] for it in order()]
+    assert "a worker of its app takes it up" in world.run("suspend", instance, "--by", "ann", "--why", "a mistake")
+    eventually("it is suspended", lambda: bool(order("--status", "suspended")))
+    assert re.search(r"^detail +a mistake$", world.run("show", instance), re.MULTILINE)
+    assert "has no activity in doubt" in world.fails("resolve", instance, "--retry")[1]
+    assert "is suspended already" in world.fails("suspend", instance)[1]
+    world.run("cancel", instance, "--by", "ann", "--why", "withdrawn")
+    eventually("it is cancelled", lambda: order()[0]["outcome"] == "cancelled")
+    said = {event["type"]: event["data"] for event in world.lines("history", instance)}
+    assert said["CancelRequested"] == {"by": "ann", "why": "withdrawn"}
+    assert "is closed" in world.fails("terminate", instance)[1]
+
+
+def test_terminate_ends_a_nonpersisted_instance(world: World) -> None:
+    instance = world.order(9)["instance_id"]
+    world.run("terminate", instance, "--why", "out of stock for good")
+    eventually("it is terminated", lambda: world.order(9)["outcome"] == "terminated")
+    assert [event["type"] for event in world.lines("history", instance)][:2] == [
+        "InstanceStarted",
+        "InstanceTerminated",
+    ]
 
 
 # Messages.

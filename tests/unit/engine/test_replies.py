@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from holdfast import App, Message, ReplyImpossible, delay, receive, reply
+from holdfast import App, Message, ReplyImpossible, delay, receive, reply, transacted_receive
 from holdfast.testing import Simulation
 
 app = App("replies")
@@ -44,6 +44,34 @@ class Pondered(Message, correlation="key"):
 async def ponderer(pondered: Pondered) -> None:
     await delay(timedelta(hours=1))
     await reply(Answer(text=pondered.key))
+
+
+class Tried(Message, correlation="key"):
+    key: str
+
+
+@app.activity
+async def fail() -> None:
+    raise ValueError
+
+
+@app.workflow(start=Tried)
+async def trier(tried: Tried) -> None:
+    try:
+        async with transacted_receive(AskedAgain, tried.key):
+            await fail()
+    except ValueError:
+        await reply(Answer(text="not done"))
+
+
+async def test_an_answer_does_not_go_to_the_sender_of_a_message_that_was_not_taken() -> None:
+    async with Simulation(app) as world:
+        (host,) = world.hosts
+        host.put(Tried(key="k").envelope("first", reply_to="one"))
+        await world.rest()
+        host.put(AskedAgain(question="k").envelope("second", reply_to="two"))
+        await world.rest()
+        assert [each.routing_key for each in world.outbox] == ["one"]
 
 
 async def test_an_answer_goes_to_the_queue_that_its_asker_named_under_the_key_of_the_question() -> None:

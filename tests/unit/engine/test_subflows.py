@@ -81,6 +81,9 @@ async def child(called: Called) -> str:
             return note.key
         case "suspend":
             await suspend("for a while")
+        case "suspend and wait":
+            await suspend("for a while")
+            await receive(Note, called.key)
         case "unstorable":
             return Unstorable()  # type: ignore[return-value]  # It cannot be handed over.
     return await say(f"{called.key} ends")
@@ -434,10 +437,11 @@ async def test_a_suspended_parent_suspends_it_and_a_resumed_one_resumes_it() -> 
 
 async def test_a_subflow_that_was_suspended_before_goes_on_with_its_parent() -> None:
     async with Simulation(app) as world:
-        await world.deliver(Started(key="p", how="suspend"))
+        await world.deliver(Started(key="p", how="suspend and wait"))
         assert world.instance("c").is_suspended
         for command in ("suspend", "resume"):
             await world.command(world.instance("p"), command)
+        await world.deliver(Note(key="c"))
         assert world.instance("p").result == ["before", "c ends", "after"]
 
 

@@ -1,0 +1,13 @@
+-- name: to_be_commanded
+-- Locked, so that of two who ask at the same time the second one sees the command of the first.
+select
+    app, correlation_key, is_completed, is_suspended, suspension_reason,
+    case when subflow = 'run' then parent_id end
+from holdfast.instance_rows
+where instance_id = %(instance_id)s
+for update;
+
+-- name: pending_commands
+select message_id, type, correlation_key, body
+from holdfast.inbox
+where instance_id = %(instance_id)s and kind = 'control' and verdict = 'buffered';
