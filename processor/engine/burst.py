@@ -152,8 +152,6 @@ class Burst:
                 await self.scopes.enter(ask)
             case Leave():
                 await self.scopes.leave(ask)
-                if self.scopes.returned:
-                    self.sending.drop()
             case Suspend(reason=reason):
                 self.asks.answer(ask, Returned())
                 suspended = InstanceSuspended(reason="requested", detail=reason, where=where(ask))

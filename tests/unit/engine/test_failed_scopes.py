@@ -100,7 +100,7 @@ async def run_out_of_time() -> str:
 
 @app.workflow(start=Timed, persistence="in_memory")
 async def time_out(start: Timed) -> list[str]:
-    return await gather(work("beside"), run_out_of_time())
+    return [*await gather(work("beside"), run_out_of_time())]
 
 
 @routine
@@ -108,7 +108,7 @@ async def cancel_in_vain() -> None:
     try:
         async with compensable() as scope:
             scope.cancel(fail, "cancel")
-            raise Refused
+            await fail("at once")
     except Refused:
         await work("after")
 
