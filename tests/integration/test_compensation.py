@@ -1,4 +1,4 @@
-"""Compensation on Postgres: scopes that completed are kept with the instance, whatever host and code goes on with it."""
+"""Compensation on Postgres: scopes that completed are kept with the instance, whatever host or code goes on."""
 
 import importlib.util
 import sys
