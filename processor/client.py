@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
@@ -25,12 +25,13 @@ from holdfast.events.types import Outcome
 from holdfast.processor import commanding
 from holdfast.processor.engine.environment import RealEnvironment
 from holdfast.processor.language.program import Program
-from holdfast.processor.store import hosts, inbox
+from holdfast.processor.store import hosts, inbox, removal
 from holdfast.processor.store.connections import Connection, Connections, failure
 from holdfast.projections import history, queries, transactions, verify
 from holdfast.projections.history import Entry
 from holdfast.projections.instance import ExecutionStatus, InstanceState
 from holdfast.projections.queries import (
+    Class,
     DeadLetter,
     Instance,
     NonPersisted,
@@ -152,11 +153,48 @@ class Client:
         """Return how many instances there are of each workflow in each condition."""
         return await self._run(lambda connection: queries.tally(connection, self.app))
 
-    async def non_persisted(self, *, after: UUID | None = None, limit: int = 100) -> list[NonPersisted]:
-        """Return a page of the instances without a persistence point, newest first."""
+    async def non_persisted(
+        self,
+        *,
+        class_: Class | None = None,
+        older_than: timedelta | None = None,
+        is_overdue: bool | None = None,
+        after: UUID | None = None,
+        limit: int = 100,
+    ) -> list[NonPersisted]:
+        """Return a page of the instances without a persistence point that fit all that is given, newest first."""
         return await self._run(
-            lambda connection: queries.non_persisted(connection, app=self.app, after=after, limit=limit)
+            lambda connection: queries.non_persisted(
+                connection,
+                app=self.app,
+                class_=class_,
+                older_than=older_than,
+                is_overdue=is_overdue,
+                after=after,
+                limit=limit,
+            )
         )
+
+    async def remove(
+        self,
+        instance_id: UUID,
+        *,
+        class_: Class | None = None,
+        older_than: timedelta | None = None,
+        dry_run: bool = False,
+    ) -> None:
+        """Remove an instance without a persistence point that no host holds, and give up its start message.
+
+        It must still be of ``class_`` and older than ``older_than``, where these are given, and than the database
+        allows. An instance that waits for its end gets ``SubflowFailed``. With ``dry_run`` all is tried and nothing
+        done. Raises ``NotRemovable`` or ``InstanceNotFound``.
+        """
+
+        async def work(connection: Connection) -> None:
+            async with connection.transaction(force_rollback=dry_run):
+                await removal.remove(connection, instance_id, app=self.app, class_=class_, older_than=older_than)
+
+        await self._run(work)
 
     async def instance(self, instance_id: UUID) -> tuple[Instance, list[OpenBookmark]]:
         """Return one instance and where it waits, or raise ``InstanceNotFound``."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
@@ -96,13 +96,18 @@ class Tally:
     instances: int
 
 
+Class = Literal["live", "suspended", "orphan", "message_lost"]
+"""What a non-persisted instance is; see ``NonPersisted``."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NonPersisted:
-    """An instance without a persistence point yet.
+    """An instance without a persistence point yet, a row of the view ``holdfast.non_persisted``.
 
-    ``kind`` is ``live`` (a living host holds it), ``suspended``, ``orphan`` (no living host holds it, and
-    the inbox has its start message still) or ``message_lost``. The last is a likelihood: the start message
-    may still wait in RabbitMQ.
+    ``class_`` is ``live`` (a living host holds it), ``suspended``, ``orphan`` (no living host holds it, and the
+    inbox has its start message still) or ``message_lost``. The last is a likelihood where ``start_message_verdict``
+    is None: the start message may still wait in RabbitMQ. ``expected_lifetime`` is what its workflow says, and
+    ``is_overdue`` that it is older.
     """
 
     instance_id: UUID
@@ -110,12 +115,18 @@ class NonPersisted:
     workflow: str
     correlation_key: str
     start_message_id: str
+    start_message_verdict: str | None
+    class_: Class
     creation_time: datetime
-    kind: Literal["live", "suspended", "orphan", "message_lost"]
+    age: timedelta
+    expected_lifetime: timedelta | None
+    is_overdue: bool
     current_machine: str | None
     last_machine: str | None
     suspension_reason: str | None
     suspension_exception_name: str | None
+    parent_id: UUID | None
+    subflow: SubflowMode | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,10 +212,29 @@ async def tally(connection: AsyncConnection[Any], app: str | None = None) -> lis
 
 
 async def non_persisted(
-    connection: AsyncConnection[Any], *, app: str | None = None, after: UUID | None = None, limit: int = 100
+    connection: AsyncConnection[Any],
+    *,
+    instance_id: UUID | None = None,
+    app: str | None = None,
+    class_: Class | None = None,
+    older_than: timedelta | None = None,
+    is_overdue: bool | None = None,
+    after: UUID | None = None,
+    limit: int = 100,
 ) -> list[NonPersisted]:
-    """Return a page of the instances without a persistence point, newest first."""
-    return await _all(connection, NonPersisted, "non_persisted", app=app, after=after, limit=limit)
+    """Return a page of the instances without a persistence point that fit all that is given, newest first."""
+    return await _all(
+        connection,
+        NonPersisted,
+        "non_persisted",
+        instance_id=instance_id,
+        app=app,
+        class_=class_,
+        older_than=older_than,
+        is_overdue=is_overdue,
+        after=after,
+        limit=limit,
+    )
 
 
 async def dead_letters(

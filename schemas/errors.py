@@ -27,6 +27,7 @@
     │   ├── CommandRefused           what the instance is asked to do makes no sense as it is now
     │   │   ├── NotSuspended         the instance is not suspended
     │   │   └── NotInDoubt           the instance has no such call in doubt
+    │   ├── NotRemovable             the instance is persisted, in a host's hands, too young, or awaited
     │   └── KeyInUse                 another instance holds that bookmark or correlation key
     ├── DeadLetterNotFound           no dead letter has this message id, or more than one has
     ├── WrongExpectedVersion         the stream is not where the writer believed it to be
@@ -50,7 +51,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 
@@ -259,6 +260,22 @@ class NotInDoubt(CommandRefused):
         why = f"has these calls in doubt, name one: {', '.join(calls)}" if calls else "has no activity in doubt"
         super().__init__(instance_id, why)
         self.calls = calls
+
+
+Obstacle = Literal["persisted", "live", "young", "awaited", "changed"]
+
+
+class NotRemovable(InstanceError):
+    """The instance may not be removed.
+
+    ``obstacle`` is ``persisted`` (it has events), ``live`` (a living host holds it), ``young`` (it has not come to the
+    age that the database, or whoever removes it, asks for), ``awaited`` (another instance waits for its end and was not
+    told) or ``changed`` (it is no longer of the class that was to be removed).
+    """
+
+    def __init__(self, instance_id: UUID, obstacle: Obstacle, why: str) -> None:
+        super().__init__(instance_id, f"instance {instance_id} is not removed: {why}")
+        self.obstacle = obstacle
 
 
 class KeyInUse(InstanceError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from holdfast.schemas.message import Message
+from holdfast.schemas.message import Envelope, Message
 
 
 class SubflowResult(Message, correlation="instance_id", type="holdfast.SubflowResult"):
@@ -15,3 +15,7 @@ class SubflowResult(Message, correlation="instance_id", type="holdfast.SubflowRe
     outcome: Literal["completed", "faulted", "cancelled", "terminated"]
     result: str = "null"
     error: str = "null"
+
+    def posted(self) -> Envelope:
+        """Return it as the parent's mailbox gets it: once, under an id that the subflow's makes."""
+        return self.envelope(f"{self.instance_id}:result")

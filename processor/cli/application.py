@@ -21,6 +21,7 @@ from holdfast.processor.cli import (
     history,
     instances,
     migrate,
+    nonpersisted,
     publish,
     show,
     state,
@@ -118,7 +119,6 @@ _add(
         "resolve": control.resolve,
         "cancel": control.cancel,
         "terminate": control.terminate,
-        "nonpersisted": instances.nonpersisted,
         "verify": verify.verify,
     },
 )
@@ -133,6 +133,9 @@ _add(
     },
 )
 app.add_typer(dead, name="dead-letters")
+non_persisted = typer.Typer(cls=nonpersisted.ListByDefault, help=_flowing(nonpersisted.__doc__ or ""))
+_add(non_persisted, {"list": nonpersisted.list_, "remove": nonpersisted.remove})
+app.add_typer(non_persisted, name="nonpersisted")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

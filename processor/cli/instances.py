@@ -1,17 +1,16 @@
-"""``holdfast instances`` and ``holdfast nonpersisted``."""
+"""``holdfast instances``."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
-from uuid import UUID
 
 import typer
 
-from holdfast.processor.cli.options import AppName, DatabaseUrl, JsonLines, Limit, open_client, run
+from holdfast.processor.cli.options import After, AppName, DatabaseUrl, JsonLines, Limit, open_client, run
 
 if TYPE_CHECKING:
-    from holdfast.projections.queries import Instance, NonPersisted, Tally
+    from holdfast.projections.queries import Instance, Tally
 
 
 class Status(StrEnum):
@@ -31,8 +30,6 @@ _CRITERIA: dict[Status, dict[str, Any]] = {
     Status.completed: {"outcome": "completed"},
     Status.nonpersisted: {"is_initialized": False},
 }
-
-After = Annotated[UUID | None, typer.Option(help="Go on behind this instance.", metavar="INSTANCE")]
 
 
 def instances(
@@ -60,6 +57,8 @@ def instances(
     With --json one line for each instance, with the columns of the view holdfast.instances; with --count
     one for each workflow and status.
     """
+    from holdfast.processor.cli.output import tell_of_more
+
     criteria = {"workflow": workflow, "correlation_key": key, **(_CRITERIA[status] if status else {})}
 
     async def work() -> None:
@@ -69,51 +68,11 @@ def instances(
                 return
             found = await client.instances(**criteria, after=after, limit=limit)
         _print_instances(found, as_json=as_json)
-        _tell_of_more(found, limit)
+        tell_of_more(found, limit)
 
     if count and (workflow or key or status):
         raise typer.BadParameter("--count counts all instances: give it --app at most.")
     run(work())
-
-
-def nonpersisted(
-    *,
-    app: AppName = None,
-    limit: Limit = 50,
-    after: After = None,
-    database_url: DatabaseUrl = None,
-    as_json: JsonLines = False,
-) -> None:
-    """List the instances of which nothing is persisted yet, the newest first.
-
-    An instance is registered before it runs for the first time. Until its first persistence point it
-    is one of these:
-
-        live          a worker runs it now
-        suspended     it failed; `holdfast resume` runs it from the start
-        orphan        no worker holds it; its start message is in the inbox or among the dead letters
-        message_lost  no worker holds it, and its start message is not in the database; it may still
-                      wait in RabbitMQ
-
-        holdfast nonpersisted --app orders
-
-    With --json one line for each instance.
-    """
-
-    async def work() -> None:
-        async with open_client(database_url, app) as client:
-            found = await client.non_persisted(after=after, limit=limit)
-        _print_non_persisted(found, as_json=as_json)
-        _tell_of_more(found, limit)
-
-    run(work())
-
-
-def _tell_of_more(found: list[Any], limit: int) -> None:
-    from holdfast.processor.cli.output import hint
-
-    if len(found) == limit:
-        hint(f"There may be more: --after {found[-1].instance_id}, or a larger --limit.")
 
 
 def _print_tally(found: list[Tally], *, as_json: bool) -> None:
@@ -149,31 +108,6 @@ def _print_instances(found: list[Instance], *, as_json: bool) -> None:
                     i.version,
                     lately(i.last_updated_time),
                     reason(i) or ", ".join(i.active_bookmarks),
-                )
-                for i in found
-            ],
-        )
-
-
-def _print_non_persisted(found: list[NonPersisted], *, as_json: bool) -> None:
-    from holdfast.processor.cli.describe import reason
-    from holdfast.processor.cli.output import emit, lately, table
-
-    if as_json:
-        for instance in found:
-            emit(instance)
-    else:
-        table(
-            ["instance", "workflow", "key", "kind", "since", "start message", "reason"],
-            [
-                (
-                    i.instance_id,
-                    i.workflow,
-                    i.correlation_key,
-                    i.kind,
-                    lately(i.creation_time),
-                    i.start_message_id,
-                    reason(i),
                 )
                 for i in found
             ],

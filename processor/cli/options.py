@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Coroutine
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -20,10 +22,26 @@ DatabaseUrl = Annotated[
     str | None, typer.Option(help="Address of the database, instead of HOLDFAST_DATABASE_URL.", metavar="URL")
 ]
 AmqpUrl = Annotated[str | None, typer.Option(help="Address of RabbitMQ, instead of HOLDFAST_AMQP_URL.", metavar="URL")]
+After = Annotated[UUID | None, typer.Option(help="Go on behind this instance.", metavar="INSTANCE")]
 InstanceId = Annotated[UUID, typer.Argument(help="Id of the instance.", metavar="INSTANCE", show_default=False)]
 JsonDocument = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 JsonLines = Annotated[bool, typer.Option("--json", help="Print one line of JSON each.")]
 Limit = Annotated[int, typer.Option(min=1, help="How many at most.", metavar="N")]
+
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def duration(text: str) -> timedelta:
+    """Read a duration such as ``90s``, ``30m``, ``2h``, ``1.5d`` or ``1w``."""
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no duration: write a number and s, m, h, d or w, such as 2h")
+    try:
+        return timedelta(**{_UNITS[found[2]]: float(found[1])})
+    except OverflowError:
+        raise typer.BadParameter(f"{text!r} is too long") from None
 
 
 def load_settings(**given: object) -> Settings:

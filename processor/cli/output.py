@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -66,6 +66,21 @@ def details(pairs: Mapping[str, object]) -> None:
     width = max(map(len, shown), default=0)
     for name, value in shown.items():
         say(f"{name:<{width}}  {value}")
+
+
+def tell_of_more(found: Sequence[Any], limit: int) -> None:
+    """Tell a person how to get what is behind a full page of instances."""
+    if len(found) == limit:
+        hint(f"There may be more: --after {found[-1].instance_id}, or a larger --limit.")
+
+
+def rounded(time: timedelta | None) -> str:
+    """Return a time in the largest unit that it fills, such as ``3d`` or ``15m``; empty for none."""
+    if time is None:
+        return ""
+    seconds = int(time.total_seconds())
+    unit, size = next(((u, s) for u, s in (("d", 86400), ("h", 3600), ("m", 60)) if seconds >= s), ("s", 1))
+    return f"{seconds // size}{unit}"
 
 
 def local(moment: datetime | None, *, precise: bool = False) -> str:

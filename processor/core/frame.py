@@ -67,7 +67,7 @@ class Frame:
     ``outer`` is the exception that was being handled where the call was made.
     """
 
-    __slots__ = ("asked", "code", "outcome", "outer", "program", "step", "variables", "visits")
+    __slots__ = ("asked", "code", "outcome", "outer", "program", "step", "variables", "visits", "was_left")
 
     def __init__(self, program: Program, *, step: int, visits: int, variables: Variables) -> None:
         self.program = program
@@ -76,6 +76,7 @@ class Frame:
         self.visits = visits
         self.variables = variables
         self.asked = False
+        self.was_left = False
         self.outcome: Returned | Raised | None = None
         self.outer: BaseException | None = None
 
@@ -126,10 +127,11 @@ class Frame:
             program=self.program.hash, step=self.step, line=self.line, visits=self.visits, variables=variables
         )
 
-    def answer(self, result: Returned | Raised) -> None:
-        """Take the answer to what the frame waits for."""
+    def answer(self, result: Returned | Raised, *, was_left: bool = False) -> None:
+        """Take the answer to what the frame waits for; it ``was_left`` by an exception if that was a further frame."""
         if self.awaiting is None:
             raise RuntimeError("this frame waits for nothing")
+        self.was_left = was_left
         del self.variables["$await"]
         if isinstance(result, Returned):
             self.variables["$answer"] = result.value
@@ -138,6 +140,7 @@ class Frame:
 
     def interrupt(self, error: BaseException) -> None:
         """Have the frame go on with ``error`` at its await, whatever answer was on its way."""
+        self.was_left = False
         for name in ("$await", "$answer"):
             self.variables.pop(name, None)
         self.variables["$raised"] = error
@@ -217,6 +220,10 @@ class Frame:
     def throw(self, pc: int, error: BaseException) -> None:
         """Raise ``error`` from the line of the await at ``pc``, as if the awaited thing had raised it there."""
         throw = self.code.thrower(pc)
+        if self.was_left:
+            # It only passes through, with the context that it got where it was raised.
+            self.was_left = False
+            throw(error)
         handled = _handled(self.code.steps[pc][3], self.variables, self.outer)
         if handled is None:
             throw(error)

@@ -334,7 +334,7 @@ class Machine:
             caller.variables["$await"] = awaited.then
             self._serve(at, caller, awaited.then, todo)
         else:
-            caller.answer(outcome)
+            caller.answer(outcome, was_left=isinstance(outcome, Raised))
             todo.append(at)
 
     def _fail(self, outcome: Raised, todo: list[str]) -> None:

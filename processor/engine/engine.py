@@ -86,19 +86,19 @@ class Engine:
         instance = holding.instance
         if not holding.is_taken_over:
             return False
-        name = f"instance:{instance.instance_id}:{instance.state.version}"
-        is_second = (await self.runtime.provider.attempt([name]))[0] > 1
+        is_second = await self.runtime.provider.attempt_burst(instance.instance_id, "taken_over") > 1
         holding.is_taken_over = False
         if is_second:
-            self.spawn(self._try_alone(holding, f"{name}:alone"))
+            self.spawn(self._try_alone(holding))
         return is_second
 
-    async def _try_alone(self, holding: Holding, name: str) -> None:
+    async def _try_alone(self, holding: Holding) -> None:
+        instance_id = holding.instance.instance_id
         async with self.alone:
             try:
-                attempts = (await self.runtime.provider.attempt([name]))[0]
+                attempts = await self.runtime.provider.attempt_burst(instance_id, "alone")
             except StorageError:
-                self.wake_later(holding.instance.instance_id, STORAGE_PAUSE)
+                self.wake_later(instance_id, STORAGE_PAUSE)
                 raise
             if attempts > self.runtime.settings.max_attempts:
                 holding.give_up(attempts - 1)

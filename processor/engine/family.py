@@ -53,4 +53,4 @@ def _result(awaited_as: str, state: InstanceState) -> Envelope:
         result=orjson.dumps(state.result).decode(),
         error=orjson.dumps(state.error).decode(),
     )
-    return result.envelope(f"{awaited_as}:result")
+    return result.posted()

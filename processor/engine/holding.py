@@ -296,8 +296,10 @@ class Holding:
         instance, runtime = self.instance, self.runtime
         taken = await self._go_back()
         await instance.keep_known()
-        names = [a.envelope.message_id for a in taken] or [f"burst:{instance.instance_id}:{instance.state.version}"]
-        attempts = max(await runtime.provider.attempt(names))
+        if taken:
+            attempts = max(await runtime.provider.attempt([a.envelope.message_id for a in taken]))
+        else:
+            attempts = await runtime.provider.attempt_burst(instance.instance_id, "abandoned")
         if attempts >= runtime.settings.max_attempts:
             if not taken:
                 return await self.suspend("unhandled_exception", error.name, error.detail, error.where)

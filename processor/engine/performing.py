@@ -6,8 +6,6 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-import structlog
-
 from holdfast.processor.engine.activities import ActivityContext, ends_the_task, try_once
 from holdfast.processor.engine.deadline import OutOfTime, within
 from holdfast.processor.engine.environment import Environment
@@ -17,15 +15,23 @@ from holdfast.schemas.activity_messages import ActivityRequest, ActivityResult
 from holdfast.schemas.errors import AppError
 from holdfast.schemas.values import Types, decode, encode
 
-log = structlog.get_logger("holdfast.activities")
+
+def _tell_nobody(error: BaseException) -> None:
+    """Keep an exception for the workflow alone."""
 
 
 async def perform(
-    app: App, request: ActivityRequest, *, environment: Environment, now: Callable[[], datetime]
+    app: App,
+    request: ActivityRequest,
+    *,
+    environment: Environment,
+    now: Callable[[], datetime],
+    tell: Callable[[BaseException], None] = _tell_nobody,
 ) -> ActivityResult:
     """Run the activity that a request asks for, once, and return how it ended.
 
-    What this app does not know, or cannot read or write, is a failure of the activity.
+    What this app does not know, or cannot read or write, is a failure of the activity. ``tell`` is given the exception
+    of one that fails, with its traceback, which the result does not have.
     """
     try:
         value = await _run(app, request, environment, now)
@@ -33,8 +39,7 @@ async def perform(
     except BaseException as error:
         if ends_the_task(error):
             raise
-        # Its traceback stays here: what goes to the workflow is the exception without it.
-        log.warning("failed", activity=request.activity, call=request.call, attempt=request.attempt, exc_info=error)
+        tell(error)
         return failed(request.request, error, app.types)
 
 

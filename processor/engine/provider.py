@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal, Protocol
 from uuid import UUID
@@ -44,7 +44,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredProgram:
-    """A program as ``holdfast.programs`` keeps it; ``program`` is its JSON tree."""
+    """A program as ``holdfast.programs`` keeps it; ``program`` is its JSON tree, and operators see the lifetime."""
 
     program_hash: str
     workflow: str
@@ -53,6 +53,7 @@ class StoredProgram:
     starts_with: str | None
     receives: tuple[str, ...]
     signature: bytes | None
+    expected_lifetime: timedelta | None = None
 
 
 class RouteKind(StrEnum):
@@ -139,9 +140,8 @@ class StoredMessage:
 class Intake:
     """A message to be stored with a verdict but without a batch.
 
-    ``instance_id`` addresses it to one instance (control commands, messages kept for a suspended
-    instance), or names the one that it came too late for. ``reason`` and ``detail`` explain a rejection or a
-    dead letter.
+    ``instance_id`` addresses it to one instance (control commands, messages kept for a suspended instance), or names
+    the one that it came too late for. ``reason`` and ``detail`` explain a rejection or a dead letter.
     """
 
     envelope: Envelope
@@ -236,10 +236,8 @@ class Batch:
     ``expected_version`` is the stream's version before ``events``; ``state`` the fold after them.
     ``release`` gives the lock back with the commit (closed or unloaded instances). The row's ``promoted`` is
     ``state.promoted``. Closing rejects what is left in the mailbox, unless a child goes on in the instance's place
-    (``continued``).
-    A bookmark that the batch opened and closed again appears in neither list of the store's
-    bookmarks: the adapter makes the table equal ``state.bookmarks``; ``opened`` and ``closed`` are
-    the difference to the previous persistence point.
+    (``continued``). A bookmark that the batch opened and closed again appears in neither list of the store's bookmarks:
+    the adapter makes the table equal ``state.bookmarks``; ``opened`` and ``closed`` are the difference to before.
     """
 
     instance_id: UUID
@@ -360,7 +358,7 @@ class PersistenceProvider(Protocol):
         ...
 
     async def save_programs(self, programs: Sequence[StoredProgram]) -> None:
-        """Keep programs; one that is there already stays as it is."""
+        """Keep programs; of one that is there already only a missing signature and the lifetime change."""
         ...
 
     async def load_program(self, program_hash: str) -> StoredProgram | None:
@@ -382,9 +380,8 @@ class PersistenceProvider(Protocol):
         """Lock and load instances; ``InstanceLocked``, ``InstanceCompleted`` or ``InstanceNotFound`` instead.
 
         ``InstanceUnreadable`` for one that is locked now but whose state cannot be read. A subflow that runs within
-        its parent is not found: only the parent can be loaded.
-
-        An instance that this host holds already is given again with its token unchanged.
+        its parent is not found: only the parent can be loaded. An instance that this host holds already is given again
+        with its token unchanged.
         """
         ...
 
@@ -435,6 +432,10 @@ class PersistenceProvider(Protocol):
 
     async def attempt(self, message_ids: Sequence[str]) -> Sequence[int]:
         """Count one more attempt of each message, durably, and return the counts."""
+        ...
+
+    async def attempt_burst(self, instance_id: UUID, how: Literal["taken_over", "alone", "abandoned"]) -> int:
+        """Count one more attempt of an instance's burst, until its next commit or suspension; return the count."""
         ...
 
     async def wakeups(self, host_id: UUID, instance_ids: Sequence[UUID]) -> Sequence[Wakeups]:

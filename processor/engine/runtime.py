@@ -132,6 +132,7 @@ class Runtime:
                     starts_with=d.start.message_type if isinstance(d, Workflow) else None,
                     receives=tuple(sorted(d.receives)),
                     signature=d.program.sign(key) if key else None,
+                    expected_lifetime=d.expected_lifetime if isinstance(d, Workflow) else None,
                 )
                 for d in definitions
             ]

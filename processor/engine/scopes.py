@@ -120,7 +120,7 @@ class Scopes:
             name = self._needs_a_commit(awaited)
         if self._open:
             return self._objection_in_scope(ask, name)
-        if (name in _OF_ITS_OWN or (isinstance(awaited, ActivityCall) and name is not None)) and self.is_inner(ask):
+        if (name in _OF_ITS_OWN or self._must_not_repeat(ask)) and self.is_inner(ask):
             return ScopeError(
                 what=f"{name} inside a subflow that was called by run()",
                 mend="Such a subflow has no transactions of its own: use start() to call it.",
@@ -153,6 +153,12 @@ class Scopes:
         if activity is not None and not activity.repeatable:
             return f"{activity.name}(), which is not repeatable,"
         return None
+
+    def _must_not_repeat(self, ask: Ask) -> bool:
+        """Whether an ask is a call whose intent needs a persistence point, rather than the next wait."""
+        call = ask.awaited
+        activity = self._runtime.app.activities.get(call.activity) if isinstance(call, ActivityCall) else None
+        return activity is not None and not activity.repeatable
 
     # Entering and leaving.
 

@@ -138,13 +138,17 @@ class App:
         ``in_memory`` commits a whole burst at once. ``on_unhandled`` says what an unhandled exception
         does: ``abandon_and_suspend`` goes back to the last persistence point and suspends, ``abandon``
         goes back and retries the message, ``cancel`` undoes what is compensable and ends the instance as
-        cancelled, ``terminate`` ends it as faulted at once. ``promote`` names variables that queries are to find,
-        in the column ``promoted``. Raises ``CompileError`` with file, line and mend.
+        cancelled, ``terminate`` ends it as faulted at once. ``expected_lifetime`` is how long
+        an instance should take: operators are shown which non-persisted ones are older. ``promote`` names
+        variables that queries are to find, in the column ``promoted``. Raises ``CompileError`` with file, line
+        and mend.
         """
         if persistence not in get_args(Persistence):
             raise AppError(f"persistence={persistence!r}: use one of {', '.join(get_args(Persistence))}")
         if on_unhandled not in get_args(OnUnhandled):
             raise AppError(f"on_unhandled={on_unhandled!r}: use one of {', '.join(get_args(OnUnhandled))}")
+        if expected_lifetime is not None and expected_lifetime <= timedelta():
+            raise AppError(f"expected_lifetime={expected_lifetime!r}: a workflow takes some time")
 
         def register(function: Callable[[M], Awaitable[R]]) -> Callable[[M], Awaitable[R]]:
             title = _name("workflow", name or function.__name__)

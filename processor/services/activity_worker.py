@@ -167,7 +167,8 @@ class ActivityWorker:
     async def _serve(self, request: ActivityRequest) -> None:
         try:
             async with self._beating(request):
-                result = await perform(self._app, request, environment=self._environment, now=_now)
+                tell = partial(_log_failure, request)
+                result = await perform(self._app, request, environment=self._environment, now=_now, tell=tell)
             await self._answer(request, self._fitting(result))
             self._consumer.settle(self._jobs[request.request].delivery)
         except Exception:
@@ -215,6 +216,10 @@ class ActivityWorker:
 
     def _envelope(self, message: Message) -> Envelope:
         return message.envelope(str(self._environment.new_id()))
+
+
+def _log_failure(request: ActivityRequest, error: BaseException) -> None:
+    log.warning("failed", activity=request.activity, call=request.call, attempt=request.attempt, exc_info=error)
 
 
 def _now() -> datetime:

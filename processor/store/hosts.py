@@ -63,6 +63,7 @@ async def save_programs(connection: Connection, app: str, programs: Sequence[Sto
                 "starts_with": program.starts_with,
                 "receives": list(program.receives),
                 "signature": program.signature,
+                "expected_lifetime": program.expected_lifetime,
             },
         )
 
@@ -73,7 +74,7 @@ async def load_program(connection: Connection, app: str, program_hash: str) -> S
     row = await cursor.fetchone()
     if row is None:
         return None
-    _, workflow, version, program, starts_with, receives, signature = row
+    _, workflow, version, program, starts_with, receives, signature, expected_lifetime = row
     return StoredProgram(
         program_hash=program_hash,
         workflow=workflow,
@@ -82,6 +83,7 @@ async def load_program(connection: Connection, app: str, program_hash: str) -> S
         starts_with=starts_with,
         receives=tuple(receives),
         signature=signature,
+        expected_lifetime=expected_lifetime,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 from holdfast.processor.engine.provider import Batch, Deposit, Intake, Route, RouteKind, StoredMessage
 from holdfast.processor.store.connections import Connection
@@ -66,10 +67,14 @@ async def take_in(connection: Connection, app: str, intakes: Sequence[Intake]) -
     return routes
 
 
-async def attempt(connection: Connection, app: str, message_ids: Sequence[str]) -> list[int]:
-    """Count one more attempt of each message and return the counts."""
+async def attempt(
+    connection: Connection, app: str, message_ids: Sequence[str], instance_id: UUID | None = None
+) -> list[int]:
+    """Count one more attempt of each message, or of what bursts of an instance go by, and return the counts."""
     cursor = await connection.execute(
-        _SQL["attempt"], {"app": app, "message_ids": sorted(set(message_ids))}, binary=True
+        _SQL["attempt"],
+        {"app": app, "message_ids": sorted(set(message_ids)), "instance_id": instance_id},
+        binary=True,
     )
     counts: dict[str, int] = dict(await cursor.fetchall())
     return [counts[message_id] for message_id in message_ids]

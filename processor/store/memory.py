@@ -7,6 +7,7 @@ through their stored form, so that whatever would not survive Postgres does not 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -95,9 +96,10 @@ class MemoryProvider:
 
     async def save_programs(self, programs: Sequence[StoredProgram]) -> None:
         for program in programs:
-            kept = self.tables.programs.setdefault(program.program_hash, program)
-            if kept.signature is None:
-                self.tables.programs[program.program_hash] = replace(kept, signature=program.signature)
+            kept = self.tables.programs.get(program.program_hash, program)
+            self.tables.programs[program.program_hash] = replace(
+                kept, signature=kept.signature or program.signature, expected_lifetime=program.expected_lifetime
+            )
 
     async def load_program(self, program_hash: str) -> StoredProgram | None:
         return self.tables.programs.get(program_hash)
@@ -168,6 +170,11 @@ class MemoryProvider:
         for message_id in set(message_ids):
             self.tables.attempts[message_id] = self.tables.attempts.get(message_id, 0) + 1
         return [self.tables.attempts[message_id] for message_id in message_ids]
+
+    async def attempt_burst(self, instance_id: UUID, how: str) -> int:
+        counts = self.tables.burst_attempts.setdefault(instance_id, Counter())
+        counts[how] += 1
+        return counts[how]
 
     async def expire(self, ttl_seconds: float, limit: int) -> int:
         return memory_messages.expire(self.tables, ttl_seconds, limit)

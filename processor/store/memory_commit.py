@@ -34,6 +34,7 @@ def apply(tables: Tables, batch: Batch) -> None:
     state = batch.state
     row = tables.instances[batch.instance_id]
     row.come_to(state)
+    tables.burst_attempts.pop(batch.instance_id, None)
     for name in batch.closed:
         row.bookmarks.pop(name, None)
     row.bookmarks |= {name: state.bookmarks[name] for name in batch.opened}

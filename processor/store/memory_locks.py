@@ -97,6 +97,7 @@ def suspend(tables: Tables, suspension: Suspension) -> None:
     if row is None or not tables.holds(row, suspension.host_id, suspension.lock_token) or row.is_initialized:
         raise InstanceLockLost(suspension.instance_id)
     row.is_suspended, row.owner = True, None
+    tables.burst_attempts.pop(suspension.instance_id, None)
     row.suspension_reason, row.suspension_exception_name = suspension.reason, suspension.exception_name
     if suspension.message is not None:
         _keep_for(tables, suspension.instance_id, suspension.message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -109,6 +110,7 @@ class Tables:
         self.instances: dict[UUID, InstanceRow] = {}
         self.inbox: dict[str, InboxRow] = {}
         self.attempts: dict[str, int] = {}
+        self.burst_attempts: dict[UUID, Counter[str]] = {}
         self.heartbeats: dict[str, datetime] = {}
         self.outbox: dict[str, OutboxRow] = {}
         self.sequence = 0
@@ -173,11 +175,11 @@ class Tables:
     def route(self, envelope: Envelope) -> Route:
         """Return where a message belongs: the routing table, first match."""
         started = self.non_persisted(envelope.message_id)
-        if started is not None:
-            return Route(RouteKind.NON_PERSISTED, started[0])
         known = self.inbox.get(envelope.message_id)
+        same = known is not None and known.digest == digest_of(envelope)
+        if started is not None and (known is None or (same and known.verdict in ("buffered", "dead_lettered"))):
+            return Route(RouteKind.NON_PERSISTED, started[0])
         if known is not None:
-            same = known.digest == digest_of(envelope)
             return Route(RouteKind.DUPLICATE if same else RouteKind.REUSED)
         waiting = self.waiting(envelope)
         if waiting is not None:

@@ -125,6 +125,11 @@ class PostgresProvider:
     async def attempt(self, message_ids: Sequence[str]) -> Sequence[int]:
         return await self._shared.run(lambda c: inbox.attempt(c, self._app, message_ids))
 
+    async def attempt_burst(self, instance_id: UUID, how: str) -> int:
+        name = f"{instance_id}:{how}"
+        (count,) = await self._shared.run(lambda c: inbox.attempt(c, self._app, [name], instance_id))
+        return count
+
     async def wakeups(self, host_id: UUID, instance_ids: Sequence[UUID]) -> Sequence[Wakeups]:
         return await self._shared.run(lambda c: wakeups.wakeups(c, host_id, instance_ids))
 

@@ -28,7 +28,20 @@ from holdfast.processor.language.transaction import Transaction
 T = TypeVar("T")
 
 COMMITTING = frozenset(
-    {"attempt", "beat", "commit", "lapse", "load", "published", "register", "release", "resume", "suspend", "take_in"}
+    {
+        "attempt",
+        "attempt_burst",
+        "beat",
+        "commit",
+        "lapse",
+        "load",
+        "published",
+        "register",
+        "release",
+        "resume",
+        "suspend",
+        "take_in",
+    }
 )
 """The calls after which something else is durable than before."""
 
@@ -180,6 +193,8 @@ def in_words(name: str, args: Sequence[Any]) -> str:
     if name == "suspend":
         suspensions: Sequence[Suspension] = subject
         return "suspension of " + ", ".join(str(s.instance_id) for s in suspensions)
+    if name == "attempt_burst":
+        return f"count of an attempt of {args[0]} ({subject})"
     word = {"attempt": "count of an attempt", "load": "lock", "published": "forgetting", "release": "unlock"}.get(
         name, name
     )

@@ -53,26 +53,18 @@ where instance_id = %(instance_id)s::uuid
 order by name;
 
 -- name: non_persisted
--- Which message is lost nobody can tell for sure: one that no table has may still wait in RabbitMQ.
 select
-    i.instance_id, i.app, i.workflow, i.correlation_key, i.start_message_id, i.creation_time,
-    case
-        when i.lock_owner is not null then 'live'
-        when i.is_suspended then 'suspended'
-        when exists (
-            select from holdfast.inbox m
-            where m.app = i.app
-                and m.message_id = i.start_message_id
-                and m.verdict in ('buffered', 'dead_lettered')
-        ) then 'orphan'
-        else 'message_lost'
-    end as kind,
-    i.current_machine, i.last_machine, i.suspension_reason, i.suspension_exception_name
-from holdfast.instances i
-where not i.is_initialized
-    and (%(app)s::text is null or i.app = %(app)s::text)
-    and (%(after)s::uuid is null or i.instance_id < %(after)s::uuid)
-order by i.instance_id desc
+    instance_id, app, workflow, correlation_key, start_message_id, start_message_verdict, class as class_, creation_time,
+    age, expected_lifetime, is_overdue, current_machine, last_machine, suspension_reason, suspension_exception_name,
+    parent_id, subflow
+from holdfast.non_persisted
+where (%(instance_id)s::uuid is null or instance_id = %(instance_id)s::uuid)
+    and (%(app)s::text is null or app = %(app)s::text)
+    and (%(class_)s::text is null or class = %(class_)s::text)
+    and (%(older_than)s::interval is null or age >= %(older_than)s::interval)
+    and (%(is_overdue)s::boolean is null or is_overdue = %(is_overdue)s::boolean)
+    and (%(after)s::uuid is null or instance_id < %(after)s::uuid)
+order by instance_id desc
 limit %(limit)s::bigint;
 
 -- name: dead_letters

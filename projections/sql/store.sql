@@ -61,6 +61,8 @@ with batch as materialized (
     join batch b on b.instance_id = f.instance_id
     where r.instance_id = f.instance_id
     returning r.instance_id, r.app
+), forgotten as (
+    delete from holdfast.attempts t using advanced a where t.instance_id = a.instance_id
 ), stated as (
     insert into holdfast.instance_states (instance_id, state, promoted)
     select b.instance_id, b.state, b.promoted::jsonb

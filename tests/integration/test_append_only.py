@@ -11,6 +11,7 @@ TABLES = (
     "bookmarks",
     "cluster",
     "events",
+    "heartbeats",
     "hosts",
     "inbox",
     "instance_rows",
@@ -18,8 +19,18 @@ TABLES = (
     "outbox",
     "programs",
     "schema_version",
+    "settings",
 )
-WRITTEN_BY_WORKERS = {"attempts", "bookmarks", "hosts", "inbox", "instance_rows", "instance_states", "outbox"}
+WRITTEN_BY_WORKERS = {
+    "attempts",
+    "bookmarks",
+    "heartbeats",
+    "hosts",
+    "inbox",
+    "instance_rows",
+    "instance_states",
+    "outbox",
+}
 APPENDED_BY_WORKERS = {"events", "programs"}
 
 APPEND_ONLY = "HF001"
@@ -76,7 +87,7 @@ def test_the_tables_named_here_are_all_there_are(connection: psycopg.Connection)
     assert [name for (name,) in found] == list(TABLES)
 
 
-@pytest.mark.parametrize("table", [*TABLES, "instances"])
+@pytest.mark.parametrize("table", [*TABLES, "instances", "non_persisted"])
 @pytest.mark.parametrize("role", ["holdfast_worker", "holdfast_observer"])
 def test_both_roles_may_read_everything(connection: psycopg.Connection, role: str, table: str) -> None:
     connection.execute(b"set role " + role.encode())

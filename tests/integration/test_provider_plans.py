@@ -52,7 +52,8 @@ insert into holdfast.outbox (message_id, app, instance_id, host_id, exchange, ro
 select 'o' || n, 'shop', md5('i' || n)::uuid, md5((n % 2 + 1)::text)::uuid, 'e', 'r', 't', 'k', '{}'
 from generate_series(1, 20000) n;
 
-insert into holdfast.attempts (app, message_id, attempts) select 'shop', 'a' || n, 1 from generate_series(1, 20000) n;
+insert into holdfast.attempts (app, message_id, attempts, instance_id)
+select 'shop', 'a' || n, 1, case when n % 2 = 0 then md5('i' || n)::uuid end from generate_series(1, 20000) n;
 
 insert into holdfast.heartbeats (app, request, due)
 select 'shop', 'k' || n, now() + case when n % 1000 = 1 then interval '-1 s' else interval '1 h' end
@@ -63,7 +64,7 @@ HOST = "c4ca4238-a0b9-2382-0dcc-509a6f75849b"
 LOOK: dict[str, Any] = {"app": "shop", "host_id": HOST, "limit": 100}
 IDS = {"instance_ids": ["c4ca4238-a0b9-2382-0dcc-509a6f75849b"]}
 PARAMETERS: dict[str, dict[str, Any]] = {
-    "attempt": {"app": "shop", "message_ids": ["m1"]},
+    "attempt": {"app": "shop", "message_ids": ["m1"], "instance_id": None},
     "await_commits": IDS,
     "beat": {"app": "shop", "requests": ["k1", "k2"], "seconds": [1.0, 2.0], "result_type": "Paid"},
     "commanded_instances": LOOK,

@@ -48,7 +48,9 @@ class Box:
 
 
 class Ledger(BaseModel):
-    items: list[Any]
+    """A model that takes anything, since what pydantic says of a wrong value has no stored form."""
+
+    items: Any
     owner: Any = None
 
 

@@ -2,7 +2,7 @@
 -- Each part is one look into an index; the first that finds something decides.
 select
     case
-        when n.instance_id is not null then 'non_persisted'
+        when n.instance_id is not null and coalesce(k.is_open, true) then 'non_persisted'
         when k.digest = m.digest then 'duplicate'
         when k.digest is not null then 'reused'
         when b.instance_id is not null then 'bookmark'
@@ -11,7 +11,7 @@ select
         else 'none'
     end,
     case
-        when n.instance_id is not null then n.instance_id
+        when n.instance_id is not null and coalesce(k.is_open, true) then n.instance_id
         when k.digest is null then coalesce(b.instance_id, i.instance_id)
     end
 from unnest(
@@ -24,7 +24,10 @@ left join lateral (
     limit 1
 ) n on true
 left join lateral (
-    select x.digest from holdfast.inbox x where x.app = %(app)b and x.message_id = m.message_id limit 1
+    select x.digest, x.verdict in ('buffered', 'dead_lettered') and x.digest = m.digest as is_open
+    from holdfast.inbox x
+    where x.app = %(app)b and x.message_id = m.message_id
+    limit 1
 ) k on true
 left join lateral (
     select o.instance_id
@@ -259,8 +262,8 @@ set verdict = 'rejected', reason = 'late', body = null
 where app = %(app)s and message_id = any(%(message_ids)s::text[]) and coalesce(verdict, '') = 'buffered';
 
 -- name: attempt
-insert into holdfast.attempts (app, message_id, attempts)
-select %(app)b, m.message_id, 1
+insert into holdfast.attempts (app, message_id, attempts, instance_id)
+select %(app)b, m.message_id, 1, %(instance_id)b::uuid
 from unnest(%(message_ids)b::text[]) as m (message_id)
 order by m.message_id
 on conflict (app, message_id) do update

@@ -179,7 +179,9 @@ with suspended as (
     set verdict = 'buffered', reason = null, detail = null, instance_id = excluded.instance_id
     where inbox.verdict in ('buffered', 'dead_lettered')
 ), forgotten as (
-    delete from holdfast.attempts a using suspended s where a.app = s.app and a.message_id = %(message_id)s
+    delete from holdfast.attempts a
+    using suspended s
+    where a.app = s.app and a.message_id = %(message_id)s or a.instance_id = s.instance_id
 )
 select instance_id from suspended;
 

@@ -230,6 +230,20 @@ async def attempts_are_counted_and_gone_with_the_verdict(store: Store) -> None:
     assert list(await store.provider.attempt([other.message_id])) == [1]
 
 
+@law
+async def attempts_of_a_burst_are_counted_and_gone_with_the_next_commit(store: Store) -> None:
+    host = await store.host()
+    case, other = await store.waiting(host, "k", "Paid"), await store.waiting(host, "l", "Paid")
+    attempt = store.provider.attempt_burst
+    assert [await attempt(case.instance_id, how) for how in ("alone", "alone", "abandoned")] == [1, 2, 1]
+    assert await attempt(other.instance_id, "alone") == 1
+    await store.commit(case.move())
+    assert [await attempt(case.instance_id, how) for how in ("alone", "abandoned")] == [1, 1]
+    assert await attempt(other.instance_id, "alone") == 2
+    await store.commit(case.end(), other.move())
+    assert await attempt(other.instance_id, "alone") == 1
+
+
 @law("locking")
 async def a_batch_may_give_the_lock_back(store: Store) -> None:
     here, there = await store.host(), await store.host()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 from holdfast.processor.testing.conformance.harness import AUDIT, ORDER, Store
 from holdfast.processor.testing.conformance.laws import law
@@ -21,6 +22,16 @@ async def a_signature_stays(store: Store) -> None:
     await store.provider.save_programs([replace(ORDER, signature=b"other")])
     await store.provider.save_programs([replace(ORDER, signature=None)])
     assert await store.provider.load_program(ORDER.program_hash) == ORDER
+
+
+@law
+async def of_how_long_a_program_should_take_the_last_word_counts(store: Store) -> None:
+    for lifetime in (timedelta(days=2), timedelta(minutes=5), None):
+        program = replace(ORDER, expected_lifetime=lifetime)
+        await store.provider.save_programs([replace(program, signature=None)])
+        assert await store.provider.load_program(ORDER.program_hash) == replace(program, signature=None)
+    await store.provider.save_programs([replace(ORDER, expected_lifetime=timedelta(days=1))])
+    assert await store.provider.load_program(ORDER.program_hash) == replace(ORDER, expected_lifetime=timedelta(days=1))
 
 
 @law

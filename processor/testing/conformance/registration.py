@@ -122,6 +122,15 @@ async def a_suspended_non_persisted_instance_keeps_its_start_message(store: Stor
 
 
 @law
+async def attempts_of_a_burst_are_gone_with_the_suspension_of_a_non_persisted_instance(store: Store) -> None:
+    host = await store.host()
+    case = await store.register(host, "k")
+    assert [await store.provider.attempt_burst(case.instance_id, "alone") for _ in range(2)] == [1, 2]
+    await store.provider.suspend([suspension(case)])
+    assert await store.provider.attempt_burst(case.instance_id, "alone") == 1
+
+
+@law
 async def a_resumed_non_persisted_instance_starts_over(store: Store) -> None:
     host = await store.host()
     case = await store.register(host, "k")

@@ -49,6 +49,19 @@ async def the_first_match_of_the_routing_table_decides(store: Store) -> None:
 
 
 @law
+async def a_start_message_that_was_settled_does_not_lead_to_its_non_persisted_instance(store: Store) -> None:
+    host = await store.host()
+    case = await store.register(host, "k")
+    other = replace(case.start, body=b"[]")
+    await store.provider.take_in([Intake(envelope=case.start, verdict="dead_lettered", reason="failed")])
+    assert await route(store, case.start) == Route(RouteKind.NON_PERSISTED, case.instance_id)
+    assert (await route(store, other)).kind is RouteKind.REUSED
+    dropped = await store.register(host, "l")
+    await store.provider.take_in([Intake(envelope=dropped.start, verdict="rejected", reason="dropped")])
+    assert (await route(store, dropped.start)).kind is RouteKind.DUPLICATE
+
+
+@law
 async def a_living_instance_comes_before_a_finished_one(store: Store) -> None:
     host = await store.host()
     closed = await store.waiting(host, "k", "Paid")

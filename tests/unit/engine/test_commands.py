@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from holdfast import App, Cancelled, Message, receive
+from holdfast import App, Cancelled, Message, compensable, receive
 from holdfast.events.types import InstanceSuspended
 from holdfast.processor.testing.host import SimulatedHost
 from holdfast.processor.testing.world import World
@@ -30,6 +30,9 @@ class Begun(Message, correlation="key"):
 
 
 class Tried(Begun): ...
+
+
+class Booked(Begun): ...
 
 
 class Came(Begun): ...
@@ -59,6 +62,14 @@ async def begun(start: Begun) -> str:
 @app.workflow(start=Tried, on_unhandled="abandon")
 async def tried(start: Tried) -> None:
     await work("first")
+
+
+@app.workflow(start=Booked)
+async def booked(start: Booked) -> None:
+    async with compensable() as trip:
+        await work("booking")
+        trip.undo(work, "undoing")
+    await receive(Came, start.key)
 
 
 async def begin() -> tuple[World, SimulatedHost]:
@@ -118,6 +129,18 @@ async def test_cancel_unwinds_a_suspended_instance() -> None:
     assert (await verdict(world, host, "cancel"))[0] == "applied"
     assert (world.state.outcome, world.state.is_suspended) == ("cancelled", False)
     assert ran == ["first", "unwinding"]
+
+
+@pytest.mark.parametrize("is_suspended", [False, True])
+async def test_cancel_undoes_what_was_done(is_suspended: bool) -> None:  # noqa: FBT001  By name.
+    world = World(app)
+    host = await world.host()
+    await host.deliver(Booked(key="kay"), "m1")
+    if is_suspended:
+        await host.command(world.instance_id, "suspend")
+    await host.command(world.instance_id, "cancel")
+    assert ran == ["booking", "undoing"]
+    assert world.state.outcome == "cancelled"
 
 
 @pytest.mark.parametrize("is_suspended", [False, True])

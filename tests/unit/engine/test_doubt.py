@@ -11,6 +11,8 @@ from holdfast import (
     App,
     Message,
     ScopeError,
+    Transaction,
+    TransactionConflict,
     gather,
     no_persist,
     receive,
@@ -20,6 +22,7 @@ from holdfast import (
     transaction,
 )
 from holdfast.processor.testing.host import SimulatedHost
+from holdfast.processor.testing.rows import Rows
 from holdfast.processor.testing.world import World
 from holdfast.schemas.control import Command
 from holdfast.schemas.errors import StorageError
@@ -61,6 +64,9 @@ class Abandoned(Begun): ...
 
 
 class Paused(Begun): ...
+
+
+class Booked(Begun): ...
 
 
 class Went(Begun): ...
@@ -128,11 +134,23 @@ async def guarded(start: Guarded) -> int:
     return await charge_in_full(start.key)
 
 
-@app.workflow(start=Abandoned, on_unhandled="abandon")
+@app.workflow(start=Abandoned, on_unhandled="abandon", persistence="in_memory")
 async def abandoned(start: Abandoned) -> int:
     await receive(Went, start.key)
     number = await charge_in_full(start.key)
     await note("after")
+    return number
+
+
+@app.activity
+async def book(tx: Transaction, what: str) -> None:
+    await tx.execute("book", (what,))
+
+
+@app.workflow(start=Booked, persistence="in_memory")
+async def booked(start: Booked) -> int:
+    number = await charge_in_full(start.key)
+    await book(start.key)
     return number
 
 
@@ -339,6 +357,23 @@ async def test_what_is_known_to_be_done_is_kept_when_a_message_is_tried_again() 
     await world.advance(10)
     assert world.state.result == 3
     assert ran.count("charge kay") == 1
+
+
+async def test_what_is_known_to_be_done_is_kept_when_the_transaction_gives_way_to_another() -> None:
+    world = World(app)
+    answers = iter([TransactionConflict("a deadlock")])
+
+    def answer(_query: Any, _params: Any) -> Rows:
+        for error in answers:
+            raise error
+        return Rows()
+
+    world.answer = answer
+    host = await world.host()
+    await host.deliver(Booked(key="kay"), "m1")
+    await world.advance(1)
+    assert world.state.result == 3
+    assert ran == ["charge kay"]
 
 
 async def test_an_exception_of_its_own_that_nobody_handles_leaves_it_in_doubt() -> None:

@@ -26,6 +26,7 @@ from tests.support.mailing import (
 )
 
 
+# Protocol: I17.
 async def test_a_result_that_comes_twice_changes_nothing_the_second_time() -> None:
     world, host = await begin(Given)
     (request,) = requests(world)
@@ -38,6 +39,7 @@ async def test_a_result_that_comes_twice_changes_nothing_the_second_time() -> No
     assert (world.verdict("r1"), world.verdict("r2")) == (("applied", None), ("rejected", "late"))
 
 
+# Protocol: I17.
 async def test_the_result_of_an_earlier_attempt_is_late() -> None:
     world, host = await begin(Retried)
     await bounce(host, requests(world)[0], "r1")
@@ -127,6 +129,7 @@ async def test_a_request_that_the_broker_gave_up_is_a_dead_letter_and_a_failure_
     assert world.verdict(published.message_id) == ("dead_lettered", "delivery_limit")
 
 
+# Protocol: D18.
 async def test_a_worker_that_falls_silent_is_given_up_and_one_that_beats_is_not() -> None:
     world, host = await begin(Watched)
     (request,) = requests(world)

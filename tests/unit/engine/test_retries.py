@@ -42,6 +42,9 @@ class Beside(Begun): ...
 class Broken(Begun): ...
 
 
+class Outrun(Begun): ...
+
+
 class Sheltered(Begun): ...
 
 
@@ -124,6 +127,21 @@ async def broken(start: Broken) -> str:
     except ValueError:
         await delay(timedelta(hours=1))
     return "broken"
+
+
+@routine
+async def work_and_break_down(key: str) -> None:
+    await work("long")
+    raise ValueError(key)
+
+
+@app.workflow(start=Outrun)
+async def outrun(start: Outrun) -> str:
+    try:
+        await gather(call(start.key), work_and_break_down(start.key))
+    except ValueError:
+        await receive(Came, start.key)
+    return "outrun"
 
 
 @app.workflow(start=Sheltered)
@@ -267,6 +285,20 @@ async def test_a_call_that_is_cancelled_while_it_waits_is_tried_no_more() -> Non
     await pass_time(world, host, 3600)
     assert world.state.result == "broken"
     assert calls == [("kay", 1)]
+
+
+async def test_a_wait_that_is_over_before_it_was_persisted_leaves_no_timer() -> None:
+    failures["kay"] = 4
+    gates["long"] = asyncio.Event()
+    world = World(app)
+    host = await world.host()
+    await host.deliver(Outrun(key="kay"), "m1")
+    gates["long"].set()
+    await world.rest()
+    assert list(world.state.bookmarks) == ["0.2"]
+    assert not world.state.calls
+    await host.deliver(Came(key="kay"), "m2")
+    assert world.state.result == "outrun"
 
 
 async def test_cancel_ends_an_instance_whose_call_waits() -> None:

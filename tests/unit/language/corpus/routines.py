@@ -4,6 +4,8 @@ import contextlib
 import sys
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from holdfast.processor.language.routine import routine
 from tests.support.twin import act, note
 from tests.unit.language.corpus import Box, Counted, boom, case
@@ -13,6 +15,13 @@ from tests.unit.language.corpus import Box, Counted, boom, case
 async def doubled(x: Any) -> Any:
     y = await act(x)
     return [x, y]
+
+
+@routine
+async def validating() -> None:
+    await act()
+    # It is raised by code that is not Python, which does not see what is being handled.
+    TypeAdapter(int).validate_python("none")
 
 
 @routine
@@ -182,6 +191,19 @@ async def ways_out_through_finally(x: Any) -> Any:
         finally:
             note(await doubled([x, i]))
     return None
+
+
+@case()
+async def an_error_without_context() -> Any:
+    context = None
+    try:
+        boom(await act())
+    except Counted:
+        try:
+            await validating()
+        except ValidationError as error:
+            context = repr(error.__context__)
+    return await act(context)
 
 
 @case()
