@@ -69,8 +69,7 @@ _COMMITTING = (start, spawn, continue_as_new, checkpoint, transacted_receive)
 def commits_by_itself(function: object) -> str | None:
     """Name what is called, if it takes a transaction of its own, which a workflow that another one runs has not."""
     if isinstance(function, Activity):
-        is_intended = function.queue is not None or not function.repeatable
-        return f"activity {function.name}" if is_intended else None
+        return None if function.repeatable else f"activity {function.name}"
     return next((f"{each.__name__}()" for each in _COMMITTING if each is function), None)
 
 

@@ -163,9 +163,13 @@ WAITS = ("receive", "delay", "first_of", "suspend")
 COMMITS = {
     **{name: f"{name}()" for name in ("checkpoint", "start", "spawn", "continue_as_new", "transacted_receive")},
     "pay": "pay(), which is not repeatable,",
-    "print_out": "print_out(), which is on a queue,",
 }
-REFUSED = {**{name: f"{name}()" for name in WAITS}, "gather": "receive()", **COMMITS}
+REFUSED = {
+    **{name: f"{name}()" for name in WAITS},
+    "gather": "receive()",
+    "print_out": "print_out(), which is on a queue,",
+    **COMMITS,
+}
 PUT_OUTSIDE = "Nothing is persisted in there, so nothing can be waited for or intended: put it before or after."
 START = "Such a subflow has no transactions of its own: use start() to call it."
 
@@ -216,7 +220,7 @@ async def test_a_transaction_is_refused_where_nothing_is_to_be_persisted() -> No
     [
         *((Transacted(key=key), "transacted") for key in ("transaction", "no_persist", "run", "close")),
         *((Held(key=key), "held") for key in ("compensable", "no_persist", "run", "close")),
-        *((Ran(key=key), "ran") for key in ("transaction", "compensable", "no_persist", "run", "close")),
+        *((Ran(key=key), "ran") for key in ("transaction", "compensable", "no_persist", "run", "close", "print_out")),
     ],
     ids=lambda it: it if isinstance(it, str) else it.key,
 )

@@ -100,16 +100,8 @@ async def checkpoints(asked: Asked) -> None:
 async def pay() -> None: ...
 
 
-@app.activity(queue="printers")
-async def print_out() -> None: ...
-
-
 async def pays(asked: Asked) -> None:
     await pay()
-
-
-async def prints(asked: Asked) -> None:
-    await print_out()
 
 
 inner: Any = None
@@ -156,7 +148,6 @@ async def no_persistence_of_its_own(asked: Asked) -> None: ...
         (receives, receives, "transacted_receive()"),
         (checkpoints, persists.function, "checkpoint()"),
         (pays, pays, "activity pay"),
-        (prints, prints, "activity print_out"),
     ],
 )
 def test_what_is_run_has_no_transactions_of_its_own(
@@ -164,7 +155,7 @@ def test_what_is_run_has_no_transactions_of_its_own(
 ) -> None:
     place = f"{__file__}:{line_of(at, used.removeprefix('activity ').rstrip('()') + '(')}"
     shop = two(monkeypatch, function)
-    shop.activities.update({"pay": pay, "print_out": print_out})
+    shop.activities["pay"] = pay
     with pytest.raises(AppError, match=re.escape(f"uses {used}, but runs_inner runs inner in its own")) as caught:
         shop.check()
     assert str(caught.value).startswith(place)
