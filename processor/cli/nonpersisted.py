@@ -212,7 +212,7 @@ def _print(found: list[NonPersisted], *, as_json: bool) -> None:
             emit(_as_json(instance))
         return
     table(
-        ["instance", "workflow", "key", "class", "age", "expected", "", "start message", "verdict", "reason"],
+        ["instance", "workflow", "key", "class", "age", "expected", "start message", "verdict", "reason"],
         [
             (
                 i.instance_id,
@@ -220,8 +220,7 @@ def _print(found: list[NonPersisted], *, as_json: bool) -> None:
                 i.correlation_key,
                 i.class_,
                 rounded(i.age),
-                rounded(i.expected_lifetime),
-                "overdue" if i.is_overdue else "",
+                rounded(i.expected_lifetime) + (", overdue" if i.is_overdue else ""),
                 i.start_message_id,
                 i.start_message_verdict,
                 reason(i),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from holdfast.processor.core.compensation import compensates
 from holdfast.processor.core.frame import Frame
-from holdfast.processor.language.awaitables import Awaitable, CompensableScope, Compensating, Gathering, Leave, Running
+from holdfast.processor.language.awaitables import CompensableScope, Compensating, Gathering, Leave, Running
 from holdfast.schemas.errors import Cancelled
 
 
@@ -21,7 +20,7 @@ def cancel(frames: Mapping[str, Frame], path: str, error: Cancelled) -> tuple[li
     awaited = frame.awaiting
     if isinstance(awaited, Running) and not compensates(frames[called := f"{path}.{frame.visits}"]):
         return cancel(frames, called, error)
-    if isinstance(awaited, Running | Compensating) or _ends_scope(awaited):
+    if isinstance(awaited, Running | Compensating) or ends_scope(awaited):
         frame.variables["$cancel"] = error
         return [], []
     if isinstance(awaited, Gathering):
@@ -33,5 +32,6 @@ def cancel(frames: Mapping[str, Frame], path: str, error: Cancelled) -> tuple[li
     return [path], withdrawn
 
 
-def _ends_scope(awaited: Awaitable[Any] | None) -> bool:
+def ends_scope(awaited: object) -> bool:
+    """Whether what is awaited is the end of a scope that somebody else keeps."""
     return isinstance(awaited, Leave) and not isinstance(awaited.scope, CompensableScope)

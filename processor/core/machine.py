@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from holdfast.processor.core.cancelling import cancel
+from holdfast.processor.core.cancelling import cancel, ends_scope
 from holdfast.processor.core.compensation import BY_HASH, PROGRAMS, Compensation, compensates
 from holdfast.processor.core.frame import ROOT, Frame, FrameImage
 from holdfast.processor.core.gathers import branches_of, end_branch, gathers, open_branch
@@ -39,8 +39,10 @@ from holdfast.processor.language.awaitables import (
     Running,
     SubflowCall,
 )
+from holdfast.processor.language.compensable import is_below
 from holdfast.processor.language.program import Program
-from holdfast.schemas.errors import AppError, Cancelled, CompensationFailed
+from holdfast.processor.language.routine import RESERVED
+from holdfast.schemas.errors import AppError, Cancelled, CompensationFailed, ScopeError
 
 __all__ = ["MAX_DEPTH", "ROOT", "Ask", "Left", "Machine", "Routines", "place"]
 
@@ -288,8 +290,8 @@ class Machine:
     def _call(self, path: str, caller: Frame, call: RoutineCall[Any], todo: list[str]) -> bool:
         """Begin a frame; if that cannot be, answer with the reason instead and return False."""
         try:
-            program = self._program(path, call.routine)
-        except (AppError, RecursionError) as error:
+            program = self._program(path, call.routine, caller.line)
+        except (AppError, ScopeError, RecursionError) as error:
             # Where it was raised is no business of the workflow's.
             error.__traceback__ = None
             if gathers(caller):
@@ -302,10 +304,16 @@ class Machine:
         todo.append(path)
         return True
 
-    def _program(self, path: str, routine: str) -> Program:
+    def _program(self, path: str, routine: str, line: int) -> Program:
         if path.count(".") >= MAX_DEPTH:
             raise RecursionError(f"routines call each other more than {MAX_DEPTH} deep")
-        return PROGRAMS[routine] if routine in PROGRAMS else self._routines(routine)
+        if routine not in PROGRAMS:
+            return self._routines(routine)
+        if any(is_below(path, transaction) for transaction in self.transactions):
+            # A rollback would take back what was done, and the scope would still count as undone or confirmed.
+            what = f"{routine.removeprefix(RESERVED)}() inside a transaction"
+            raise ScopeError(what=what, mend="Put it before or after the transaction.", line=line)
+        return PROGRAMS[routine]
 
     def _end(self, path: str, frame: Frame, outcome: Returned | Raised, todo: list[str]) -> None:
         """Hand the outcome of a call to who made it."""
@@ -324,7 +332,7 @@ class Machine:
                 todo.insert(0, at)
         elif "$ended" in caller.variables:
             self._compensation.settled()
-        elif "$cancel" in caller.variables:
+        elif "$cancel" in caller.variables and not (isinstance(awaited, Compensating) and ends_scope(awaited.then)):
             error = caller.variables.pop("$cancel")
             if isinstance(awaited, Compensating) and _is_leaving(awaited.then):
                 self._compensation.leave(at, error)

@@ -42,7 +42,7 @@ class ActivityCalls:
     @property
     def must_end(self) -> bool:
         """Whether something runs that must not run twice, so that the burst has to wait for its end."""
-        return any(not activity.repeatable for ask in self._running if (activity := self._activity(ask)) is not None)
+        return bool(self._must_end())
 
     async def serve(self, calls: Sequence[Ask]) -> None:
         """Bring at least one of the calls that are pending to its end, or to a wait."""
@@ -74,6 +74,12 @@ class ActivityCalls:
             attempts = self.retries.attempts(ask)
             if attempts:
                 await self.end(ask, Raised(Cancelled()), attempts)
+
+    async def finish(self) -> None:
+        """Wait for what must not run twice, so that what came of it is known when the burst goes back."""
+        for ask, outcome, attempts in await self._running.end(self._must_end()):
+            if isinstance(outcome, Returned):
+                self.record(ask, outcome, attempts)
 
     async def stop(self) -> None:
         """Cancel all: the burst is over."""
@@ -114,7 +120,8 @@ class ActivityCalls:
         try:
             ended = await self._scopes.bound(first, self._first())
         except TimeoutError as error:
-            stopped = await self._running.cancel([ask.path for ask in self._running])
+            # What other branches of a gather began before the scope is none of its business.
+            stopped = await self._running.cancel([ask.path for ask in self._running if self._scopes.serves(ask)])
             ended = [(ask, Raised(error), attempts) for ask, _, attempts in stopped]
         for each in ended:
             await self.end(*each)
@@ -205,6 +212,10 @@ class ActivityCalls:
             self._doubt.know(completed, outcome)
         else:
             self._writer.record(ActivityFailed(**about, error=encode_value(outcome.error, types)))
+
+    def _must_end(self) -> list[str]:
+        running = [(ask.path, self._activity(ask)) for ask in self._running]
+        return [path for path, activity in running if activity is not None and not activity.repeatable]
 
     def _activity(self, ask: Ask) -> Activity[Any, Any] | None:
         return self._runtime.app.activities.get(call_of(ask).activity)

@@ -47,7 +47,7 @@ from holdfast.processor.language.awaitables import (
 )
 from holdfast.processor.language.program import Program
 from holdfast.processor.language.workflow import Workflow
-from holdfast.schemas.errors import CompensationFailed, ContinuedAsNew, KeyInUse
+from holdfast.schemas.errors import CompensationFailed, ContinuedAsNew, KeyInUse, TransactionConflict
 
 
 class Burst:
@@ -83,16 +83,26 @@ class Burst:
         try:
             while not await self._go_on():
                 pass
+        except TransactionConflict:
+            # The burst is to be run again: what must not run twice would be in doubt if it were cut off here.
+            await self.writer.sql.drop()
+            await self.activities.finish()
+            raise
         finally:
             await self.activities.stop()
 
+    async def advance(self) -> None:
+        """Let the frames go on, and see to what those had under way that were cancelled or have ended."""
+        taken_back = self.asks.advance()
+        if taken_back:
+            await self.activities.withdraw(taken_back)
+            self.subflows.withdraw(taken_back)
+            self.queued.withdraw(taken_back)
+        self.subflows.leave()
+
     async def _go_on(self) -> bool:
         """Run until all frames wait, and do something about it; True once the burst is over."""
-        taken_back = self.asks.advance()
-        await self.activities.withdraw(taken_back)
-        self.subflows.withdraw(taken_back)
-        self.subflows.leave()
-        self.queued.withdraw(taken_back)
+        await self.advance()
         outcome = self.asks.machine.outcome
         if outcome is not None:
             return await self._end(outcome)
@@ -143,8 +153,6 @@ class Burst:
                 await self.scopes.enter(ask)
             case Leave():
                 await self.scopes.leave(ask)
-                if self.scopes.returned:
-                    self.sending.drop()
             case Suspend(reason=reason):
                 self.asks.answer(ask, Returned())
                 suspended = InstanceSuspended(reason="requested", detail=reason, where=where(ask))
@@ -183,6 +191,7 @@ class Burst:
         policy = self._workflow.on_unhandled
         error = encode_value(outcome.error, self._types)
         if isinstance(outcome.error, CompensationFailed):
+            await self.scopes.give_up(error)
             await self._close("faulted", InstanceFaulted(error=error))
         elif policy == "cancel" or self._is_cancelling:
             if machine.settle("undo"):
@@ -215,11 +224,12 @@ class Burst:
         )
 
 
+_AT_ONCE = frozenset((Send, Reply, Defer, Enter, Leave, Suspend, Checkpoint, ContinueAsNew))
+
+
 def _is_at_once(ask: Ask) -> bool:
     """Whether an ask is served without waiting for anything outside."""
-    match ask.awaited:
-        case SubflowCall(mode=mode):
-            return mode != "start"
-        case Send() | Reply() | Defer() | Enter() | Leave() | Suspend() | Checkpoint() | ContinueAsNew():
-            return not bookmarks.waits(ask)
-    return False
+    awaited = ask.awaited
+    if isinstance(awaited, SubflowCall):
+        return awaited.mode != "start"
+    return type(awaited) in _AT_ONCE and not bookmarks.waits(ask)

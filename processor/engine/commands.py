@@ -95,8 +95,8 @@ class Commands:
     async def _cancel(self, arrival: Arrival, command: Command) -> bool:
         instance = self._holding.instance
         instance.restore()
-        instance.cancel(arrival, command)
-        await self._holding.run()
+        if await instance.cancel(arrival, command):
+            await self._holding.run()
         return True
 
     async def _end(self, arrival: Arrival, command: Command) -> bool:

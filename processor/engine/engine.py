@@ -193,7 +193,7 @@ class Engine:
                 await runtime.load_routines(frames[path].program for path in sorted(frames, key=place) if path != ROOT)
         except ProgramUnresolvable as error:
             workflow = runtime.app.workflows[loaded.workflow]
-            return LiveInstance(runtime, loaded, workflow, workflow.program, unresolvable=error)
+            return LiveInstance(runtime, loaded, workflow, workflow.program, unresolvable=error, inner=inner)
         except ProgramUnknown as error:
             # Another host of the app may have the program that this one lacks.
             log.warning("program unknown", instance_id=str(instance_id), error=str(error))

@@ -164,9 +164,9 @@ class Holding:
             arrival, bookmark = chosen
             due = instance.due(timer) if timer is not None else None
             if due is None or arrival.received_at <= due:
-                self.mailbox.take(arrival)
                 message = await self.parse(arrival)
                 if message is not None:
+                    self.mailbox.leave(arrival)
                     await instance.receive(bookmark, arrival, message)
                     await self.run()
                 return True
@@ -185,14 +185,14 @@ class Holding:
         await self.instance.run()
         self._conflicts = 0
         self.mailbox.is_stale = bool(self.instance.state.bookmarks)
-        for arrival in self.instance.given_back():
-            await self._offer_again(arrival)
+        given_back = self.instance.given_back()
+        self.mailbox.put_back(given_back)
+        for arrival in given_back:
+            await self._count_failure(arrival)
 
-    async def _offer_again(self, arrival: Arrival) -> None:
-        """Put back a message that a failed transaction did not consume, or give it up after so many of them."""
+    async def _count_failure(self, arrival: Arrival) -> None:
+        """Count a transaction that failed and did not consume its message, which is given up after so many of them."""
         attempts = (await self.runtime.provider.attempt([arrival.envelope.message_id]))[0]
-        if arrival.stored is None:
-            self.mailbox.arrived.appendleft(arrival)
         if attempts >= self.runtime.settings.max_attempts:
             detail = f"{attempts} transactions that received it failed"
             await self._keep(arrival, "attempts_exhausted", detail)
@@ -200,12 +200,13 @@ class Holding:
     async def begin(self) -> bool:
         """Begin a non-persisted instance with its start message, without running it yet; False if that is gone."""
         instance = self.instance
-        arrival = self.mailbox.take_start(instance.loaded.start_message_id)
+        arrival = self.mailbox.start(instance.loaded.start_message_id)
         if arrival is None and instance.loaded.start_message is not None:
             arrival = Arrival.of(instance.loaded.start_message)
         message = None if arrival is None else await self.parse(arrival)
         if arrival is None or message is None:
             return False
+        self.mailbox.leave(arrival)
         instance.begin(arrival, message)
         return True
 

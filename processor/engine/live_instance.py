@@ -68,7 +68,6 @@ class LiveInstance:
         self.loaded = loaded
         self.workflow = workflow
         self.program = program
-        self._inner = inner or {}
         self._burst = burst = Burst(runtime, loaded, workflow, program)
         self._writer = burst.writer
         self._asks = burst.asks
@@ -76,8 +75,8 @@ class LiveInstance:
         self._doubt = burst.doubt
         self._activities = burst.activities
         self._queued = burst.queued
-        self._sending = burst.sending
         self._subflows = burst.subflows
+        self._subflows.restore(inner or {})
 
     @property
     def state(self) -> InstanceState:
@@ -114,7 +113,6 @@ class LiveInstance:
                 awaited_as=None if loaded.awaited_as is None else str(loaded.awaited_as),
             )
         )
-        self._sending.hear(envelope)
         arguments = {self.workflow.parameter: message}
         self._asks.machine = Machine.start(self.program, arguments, self.runtime.routine)
 
@@ -141,7 +139,6 @@ class LiveInstance:
                 reply_to=envelope.reply_to,
             )
         )
-        self._sending.hear(envelope)
         if isinstance(ask.awaited, Enter):
             await self._scopes.receive(ask, arrival)
         self._asks.answer(ask, bookmarks.by_message(ask, bookmark, message))
@@ -171,18 +168,29 @@ class LiveInstance:
         self._writer.take(arrival)
         self._go_on_after(command)
 
+    async def _go_on_unless_in_doubt(self, command: Command) -> bool:
+        if self._doubt.found():
+            await self._writer.persist("requested", self._asks.machine)
+            return False
+        if self.state.is_suspended:
+            self._go_on_after(command)
+        return True
+
     def _go_on_after(self, command: Command) -> None:
         self._writer.record(InstanceResumed(by=command.by, why=command.why))
         if self.state.suspension_reason == "requested":
             self._subflows.command_all("resume")
 
-    def cancel(self, arrival: Arrival, command: Command) -> None:
-        """Let the instance unwind from where it stands."""
+    async def cancel(self, arrival: Arrival, command: Command) -> bool:
+        """Have the instance unwind from where it stands; True if it can go on.
+
+        What undoes, confirms or cancels is not interrupted; if that is in doubt, the rest waits for its resolution.
+        """
         self._writer.take(arrival)
-        if self.state.is_suspended:
-            self._writer.record(InstanceResumed(by=command.by, why=command.why))
         self._writer.record(CancelRequested(by=command.by, why=command.why))
         self._asks.machine.cancel()
+        await self._burst.advance()
+        return await self._go_on_unless_in_doubt(command)
 
     async def resolve(self, arrival: Arrival, command: Command) -> bool:
         """Take in what became of a call in doubt; True if the instance can go on. ``Unfit`` if it makes no sense.
@@ -193,12 +201,8 @@ class LiveInstance:
         self._writer.take(arrival)
         if command.decision == "fail":
             # What is raised may cancel the other calls, and then nobody needs to know any more.
-            await self._activities.withdraw(self._asks.advance())
-        if self._doubt.found():
-            await self._writer.persist("requested", self._asks.machine)
-            return False
-        self._go_on_after(command)
-        return True
+            await self._burst.advance()
+        return await self._go_on_unless_in_doubt(command)
 
     async def end(self, arrival: Arrival, command: Command) -> None:
         """End the instance at once, without unwinding: it is to be terminated, or cancelled before it ran."""
@@ -215,7 +219,6 @@ class LiveInstance:
             images = images_of(self.state, self.runtime.app.types)
             programs = {**self.runtime.frame_programs, self.program.hash: self.program}
             self._asks.machine = Machine.restore(programs, images, self.runtime.routine)
-            self._subflows.restore(self._inner)
             self._asks.advance()
             self._activities.retries.restore()
 
@@ -284,9 +287,7 @@ class LiveInstance:
         self._scopes.drop()
         self._doubt.drop()
         self._activities.retries.drop()
-        taken = await self._writer.drop()
-        self._sending.drop()
-        return [*given_back, *taken]
+        return [*given_back, *await self._writer.drop()]
 
     def given_back(self) -> list[Arrival]:
         """Return, once, the messages that failed transacted receives did not consume."""

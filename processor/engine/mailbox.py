@@ -38,15 +38,14 @@ class Mailbox:
 
     def leave(self, arrival: Arrival) -> None:
         """Have a message in memory no longer."""
-        if arrival in self.arrived:
-            self.arrived.remove(arrival)
+        for queue in (self.arrived, self._stored):
+            if arrival in queue:
+                queue.remove(arrival)
+                return
 
-    def take_start(self, message_id: str) -> Arrival | None:
-        """Take out the message that starts the instance."""
-        arrival = next((a for a in self.arrived if a.envelope.message_id == message_id), None)
-        if arrival is not None:
-            self.arrived.remove(arrival)
-        return arrival
+    def start(self, message_id: str) -> Arrival | None:
+        """Return the message that starts the instance."""
+        return next((a for a in self.arrived if a.envelope.message_id == message_id), None)
 
     def take_command(self) -> tuple[Arrival, Command] | None:
         """Take out the oldest control command."""
@@ -65,11 +64,6 @@ class Mailbox:
                 if bookmark is not None:
                     return arrival, bookmark
         return None
-
-    def take(self, arrival: Arrival) -> None:
-        """Take out a message."""
-        queue = self.arrived if arrival in self.arrived else self._stored
-        queue.remove(arrival)
 
     def next_timer(self, instance: LiveInstance) -> str | None:
         """Return the open timer that was due first."""

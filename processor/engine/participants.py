@@ -47,6 +47,10 @@ class Participants:
         self._collected: Mapping[str, Any] = {}
         self.objects: dict[type[Participant], Participant] = {}
 
+    def __bool__(self) -> bool:
+        """Whether the instance has anything to give or to take beside its variables."""
+        return bool(self._kinds or self._promote)
+
     def drop(self) -> None:
         """Forget the objects; what they hold was never persisted."""
         self.objects = {}
@@ -71,8 +75,6 @@ class Participants:
 
         Raises ``NotPersistable`` with the value's name and who gave it.
         """
-        if not self._kinds and not self._promote:
-            return persisted
         givers = dict.fromkeys(self._promote, f"workflow {self._loaded.workflow}")
         variables = machine.frames[ROOT].variables
         write_only = {name: variables[name] for name in self._promote if name in variables}

@@ -11,7 +11,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from holdfast.events.types import MessageReceived, MessageSent, TransactionRolledBack
+from holdfast.events.types import Json, MessageReceived, MessageSent, TransactionRolledBack, Where
 from holdfast.processor.core.machine import Ask
 from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.engine.arrival import Arrival
@@ -56,9 +56,9 @@ _OF_ITS_OWN = ("checkpoint()", "continue_as_new()", "transacted_receive()", "sta
 
 @dataclass(slots=True)
 class _Open:
-    """A scope that was entered and not left: its frame, and how far the batch had come by then."""
+    """A scope that was entered and not left: where, and how far the batch had come by then."""
 
-    frame: str
+    where: Where
     scope: TransactionScope | TransactedReceive[Any] | NoPersist
     sent: int
     deferred: int
@@ -90,7 +90,7 @@ class Scopes:
 
     def serves(self, ask: Ask) -> bool:
         """Whether an ask may be served now, rather than when an open scope has been left."""
-        return not self._open or is_within(ask.path, self._open[-1].frame)
+        return not self._open or is_within(ask.path, self._open[-1].where.frame)
 
     def may_persist(self, ask: Ask) -> bool:
         """Whether a persistence point may be taken on behalf of an ask."""
@@ -98,7 +98,7 @@ class Scopes:
 
     def may_idle(self, ask: Ask) -> bool:
         """Whether an ask may wait at a bookmark: it is neither in an open scope nor in the transactions of another."""
-        return not any(is_within(ask.path, opened.frame) for opened in self._open) and not self.is_inner(ask)
+        return not any(is_within(ask.path, opened.where.frame) for opened in self._open) and not self.is_inner(ask)
 
     def commits_each(self, ask: Ask) -> bool:
         """Whether this call of an activity has a transaction of its own."""
@@ -202,6 +202,14 @@ class Scopes:
         self._writer.record(TransactionRolledBack(where=where(ask), error=encode_value(error, self._runtime.app.types)))
         self._asks.answer(ask, Returned() if leaving.error is not None else Raised(error))
 
+    async def give_up(self, error: Json) -> None:
+        """Undo what the open scopes did: with that error the instance has ended, and nobody leaves them any more."""
+        while self._open:
+            opened = self._open.pop()
+            if not isinstance(opened.scope, NoPersist):
+                await self._undo(opened)
+                self._writer.record(TransactionRolledBack(where=opened.where, error=error))
+
     async def bound(self, ask: Ask, running: Awaitable[T]) -> T:
         """Await something for a frame, for as long as the innermost transaction scope may still last.
 
@@ -229,7 +237,7 @@ class Scopes:
 
     def _push(self, ask: Ask, scope: Any, deadline: float | None = None) -> None:
         unwritten = self._writer.unwritten
-        self._open.append(_Open(ask.path, scope, len(unwritten.outgoing), len(unwritten.deferred), deadline))
+        self._open.append(_Open(where(ask), scope, len(unwritten.outgoing), len(unwritten.deferred), deadline))
         self._tell_machine()
 
     async def _undo(self, opened: _Open) -> None:
@@ -264,5 +272,5 @@ class Scopes:
 
     def _tell_machine(self) -> None:
         """Let the machine know where transactions are open, for scopes that it serves itself."""
-        frames = (opened.frame for opened in self._open if not isinstance(opened.scope, NoPersist))
+        frames = (opened.where.frame for opened in self._open if not isinstance(opened.scope, NoPersist))
         self._asks.machine.transactions = frozenset(frames)

@@ -12,32 +12,24 @@ from holdfast.processor.engine.provider import Outgoing
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.writer import Writer
 from holdfast.processor.language.awaitables import Reply, Send
+from holdfast.projections.instance import InstanceState, fold
 from holdfast.schemas.errors import ReplyImpossible
 from holdfast.schemas.identifiers import check_name, outgoing_message_id
-from holdfast.schemas.message import Envelope, Message
+from holdfast.schemas.message import Message
 
 
 class Sending:
-    """Sends for one instance.
-
-    ``reply_to`` is where the sender of the message that it took last wants an answer, ``reply_key`` that message's
-    correlation key, by which the sender knows what is answered.
-    """
+    """Sends for one instance."""
 
     def __init__(self, runtime: Runtime, asks: Asks, writer: Writer) -> None:
         self._runtime = runtime
         self._asks = asks
         self._writer = writer
-        self.reply_to = writer.state.reply_to
-        self.reply_key = writer.state.reply_key
 
-    def hear(self, envelope: Envelope) -> None:
-        """Note who sent the message that the instance takes now."""
-        self.reply_to, self.reply_key = envelope.reply_to, envelope.key
-
-    def drop(self) -> None:
-        """Go back to the last persistence point."""
-        self.reply_to, self.reply_key = self._writer.state.reply_to, self._writer.state.reply_key
+    @property
+    def reply_to(self) -> str | None:
+        """Where the sender of the message that the instance took last wants an answer."""
+        return self._state().reply_to
 
     def serve(self, ask: Ask) -> None:
         """Put a message into the batch, and answer."""
@@ -57,13 +49,18 @@ class Sending:
         self._asks.answer(ask, Returned())
 
     def _answer(self, message: Message, message_id: str) -> Outgoing:
-        if self.reply_to is None:
+        state = self._state()
+        if state.reply_to is None:
             raise ReplyImpossible(
                 "the message that the instance took last names no queue for an answer: its sender has to set reply_to"
             )
         # RabbitMQ's default exchange, the one without a name, routes to the queue of the same name.
-        answer = outgoing(message, message_id, "", routing_key=self.reply_to)
-        return answer if answer.key else replace(answer, key=self.reply_key)
+        answer = outgoing(message, message_id, "", routing_key=state.reply_to)
+        return answer if answer.key else replace(answer, key=state.reply_key)
+
+    def _state(self) -> InstanceState:
+        # A message that a failed transaction gave back has left the batch, and was not taken.
+        return fold(self._writer.unwritten.events, self._writer.state)
 
 
 def outgoing(message: Message, message_id: str, exchange: str, routing_key: str | None = None) -> Outgoing:

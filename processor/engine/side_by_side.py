@@ -60,10 +60,15 @@ class SideBySide:
 
     async def cancel(self, paths: Iterable[str]) -> list[Ended]:
         """Cancel those that can be, wait for all of these, and return how each ended."""
-        runs = [self._runs[path] for path in paths if path in self._runs]
-        for run in runs:
-            if run.can_be_cancelled:
-                run.task.cancel()
+        paths = [path for path in paths if path in self._runs]
+        for path in paths:
+            if self._runs[path].can_be_cancelled:
+                self._runs[path].task.cancel()
+        return await self.end(paths)
+
+    async def end(self, paths: Iterable[str]) -> list[Ended]:
+        """Wait for all of these, and return how each ended."""
+        runs = [self._runs[path] for path in paths]
         if runs:
             await asyncio.wait([run.task for run in runs])
         for run in runs:

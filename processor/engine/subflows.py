@@ -98,13 +98,12 @@ class Subflows:
 
     def restore(self, states: States) -> None:
         """Take up the subflows whose frames were stored, in these states."""
-        for path, child in self._asks.machine.children.items():
-            instance_id = UUID(child)
-            if instance_id in self._writer.inner:
-                continue
-            state = states[instance_id]
-            holder = UUID(state.parent) if state.parent is not None else self._writer.instance_id
-            self._writer.inner.add(Inner(instance_id=instance_id, holder=holder, path=path, state=state))
+        for path, frame in self._writer.state.frames.items():
+            child = frame.variables.get("$child")
+            if isinstance(child, str):
+                state = states[UUID(child)]
+                holder = UUID(state.parent) if state.parent is not None else self._writer.instance_id
+                self._writer.inner.add(Inner(instance_id=UUID(child), holder=holder, path=path, state=state))
 
     # As instances of their own.
 

@@ -100,14 +100,16 @@ class Writer:
         for prepare in self.before_commit:
             await prepare()
         persisted, texts = self._encoder.persisted(reason, machine, self.state, idle=idle)
-        persisted = self.participants.collect(persisted, machine, self.state, self._place())
+        if self.participants:
+            persisted = self.participants.collect(persisted, machine, self.state, self._place())
         batch = [*self.unwritten.events, *events, persisted]
         await self._commit(batch, release=reason == "suspended", save=reason)
         self._encoder.texts = texts
 
     async def load_participants(self) -> None:
         """See to it that the participants are there, with what was persisted of them."""
-        await self.participants.load(self.state, self._place())
+        if self.participants:
+            await self.participants.load(self.state, self._place())
 
     async def suspend(self, suspended: InstanceSuspended) -> None:
         """Suspend at the last persistence point; what came after it must have been dropped before."""
@@ -133,7 +135,7 @@ class Writer:
         events, inner = self.inner.split(events, before, metadata)
         state = fold(events, before)
         had_sql = self.sql.is_open
-        if save is not None:
+        if save is not None and self.participants:
             await self.participants.save(self.sql, state, save, self._place())
         opened = tuple(name for name in state.bookmarks if name not in before.bookmarks)
         is_closed = state.execution_status == "closed"

@@ -8,11 +8,11 @@ from typing import Any
 from uuid import UUID
 
 from holdfast.events.types import Outcome
-from holdfast.processor.engine.persistence_point import images_of
+from holdfast.processor.engine.persistence_point import decode_value, images_of
 from holdfast.processor.store.memory_tables import InstanceRow
 from holdfast.projections.instance import Bookmark, ExecutionStatus, InstanceState, initial
 from holdfast.projections.snapshot import loads
-from holdfast.schemas.values import Types, decode
+from holdfast.schemas.values import Types
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,6 @@ class SimulatedInstance:
         state = initial if row.state is None else loads(row.state)
         images = images_of(state, types)
         own = images["0"].variables if "0" in images else {}
-        values = decode({"result": state.result, "error": state.error}, types)
         return cls(
             instance_id=instance_id,
             workflow=row.registration.workflow,
@@ -55,8 +54,8 @@ class SimulatedInstance:
             version=state.version,
             status=state.execution_status,
             outcome=state.outcome,
-            result=values["result"],
-            error=values["error"],
+            result=decode_value(state.result, types),
+            error=decode_value(state.error, types),
             variables={name: value for name, value in own.items() if not name.startswith("$")},
             waits_for=[_in_words(bookmark) for bookmark in state.bookmarks.values()],
             is_suspended=row.is_suspended,

@@ -161,11 +161,27 @@ def test_one_instance_is_one_document(world: World) -> None:
     assert {it["kind"] for it in shown["bookmarks"]} == {"message", "timer"}
 
 
-def test_nonpersisted_instances_are_listed_with_their_kind(world: World) -> None:
+def test_nonpersisted_instances_are_listed_with_their_class(world: World) -> None:
     found = world.lines("nonpersisted", "--app", "orders")
-    assert {it["correlation_key"]: it["kind"] for it in found} == {"shop-9": "suspended", "shop-19": "suspended"}
+    assert {it["correlation_key"]: it["class"] for it in found} == {"shop-9": "suspended", "shop-19": "suspended"}
     assert {it["start_message_id"] for it in found} == {"shop-9/placed", "shop-19/placed"}
-    assert world.run("nonpersisted").count("OutOfStock") == 2
+    assert {it["start_message_verdict"] for it in found} == {"buffered"}
+    assert len(world.lines("nonpersisted", "list", "--class", "suspended")) == 2
+    assert world.lines("nonpersisted", "list", "--class", "orphan") == []
+    assert world.lines("nonpersisted", "list", "--older-than", "1d") == []
+    printed = world.run("nonpersisted").splitlines()
+    assert re.split(r"  +", printed[0]) == [
+        "instance",
+        "workflow",
+        "key",
+        "class",
+        "age",
+        "expected",
+        "start message",
+        "verdict",
+        "reason",
+    ]
+    assert [line.rpartition("  ")[2] for line in printed[1:]] == ["OutOfStock", "OutOfStock"]
 
 
 # History and state.

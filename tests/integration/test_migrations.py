@@ -181,6 +181,24 @@ async def test_the_second_schema_knows_more_to_wait_for_and_subflows(first_schem
                 connection.execute(inner, given)
 
 
+async def test_the_fourth_schema_knows_which_attempts_are_of_use_and_guards_removals(first_schema_url: str) -> None:
+    counted = """insert into holdfast.attempts (app, message_id, attempts)
+        select 'shop', name, 2 from unnest(%s::text[]) as n (name)"""
+    of_bursts = [f"{how}:00000000-0000-7000-8000-000000000001:3" for how in ("instance", "burst")]
+    with psycopg.connect(first_schema_url) as connection:
+        connection.execute(counted, [["m3", "instance:of mine", *of_bursts, f"{of_bursts[0]}:alone"]])
+    await migrate(first_schema_url)
+    with psycopg.connect(first_schema_url, autocommit=True) as connection:
+        kept = connection.execute("select message_id, attempts, instance_id from holdfast.attempts order by 1")
+        assert kept.fetchall() == [("instance:of mine", 2, None), ("m3", 2, None)]
+        # A worker of the version before knows nothing of the new columns.
+        connection.execute(counted, [["m4"]])
+        assert connection.execute("select count(*) from holdfast.non_persisted").fetchone() == (0,)
+        with pytest.raises(psycopg.Error) as refused:
+            connection.execute("delete from holdfast.instances")
+        assert refused.value.sqlstate == "HF002"
+
+
 async def test_a_database_in_another_cluster_starts_a_new_epoch(database_url: str) -> None:
     stream = uuid4()
     event = InstanceResumed(by="ops")

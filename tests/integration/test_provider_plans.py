@@ -12,7 +12,7 @@ from psycopg import Connection, sql
 from compose.local.services import Services
 from holdfast.schemas.postgres.statements import load
 
-STORE = load("holdfast.processor.store")
+STORE = {**load("holdfast.processor.store"), **load("holdfast.projections")}
 SMALL = {"hosts", "programs", "cluster"}
 """Tables that stay small however long an app runs."""
 
@@ -63,7 +63,33 @@ from generate_series(1, 20000) n;
 HOST = "c4ca4238-a0b9-2382-0dcc-509a6f75849b"
 LOOK: dict[str, Any] = {"app": "shop", "host_id": HOST, "limit": 100}
 IDS = {"instance_ids": ["c4ca4238-a0b9-2382-0dcc-509a6f75849b"]}
+HELD = "9ce88802-f075-91e5-ce04-57ef51ece021"
 PARAMETERS: dict[str, dict[str, Any]] = {
+    "advance": {
+        "instance_ids": [HELD],
+        "hosts": [HOST],
+        "lock_tokens": [1],
+        "expected": [5],
+        "versions": [6],
+        "statuses": ["idle"],
+        "outcomes": [None],
+        "suspended": [False],
+        "reasons": [None],
+        "exception_names": [None],
+        "pending_timers": [None],
+        "releases": [False],
+        "states": [b"{}"],
+        "promoted": [None],
+        "closed_of": [HELD],
+        "closed": ["b"],
+        "opened_by": [HELD],
+        "opened": ["c"],
+        "kinds": ["message"],
+        "message_types": ["Paid"],
+        "correlation_keys": ["other"],
+        "dues": [None],
+        "lines": [1],
+    },
     "attempt": {"app": "shop", "message_ids": ["m1"], "instance_id": None},
     "await_commits": IDS,
     "beat": {"app": "shop", "requests": ["k1", "k2"], "seconds": [1.0, 2.0], "result_type": "Paid"},

@@ -1,7 +1,7 @@
 """What is asked of the instance store and of dead letters."""
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -152,15 +152,17 @@ async def test_non_persisted_instances_are_told_apart(connection: psycopg.AsyncC
     await add_letter(connection, other_row.start_message_id)  # The message of that name is another app's.
 
     found = await queries.non_persisted(connection)
-    assert {it.instance_id: it.kind for it in found} == {
-        live: "live",
-        suspended: "suspended",
-        buffered: "orphan",
-        dead: "orphan",
-        applied: "message_lost",
-        lost: "message_lost",
-        elsewhere: "message_lost",
+    assert {it.instance_id: (it.class_, it.start_message_verdict) for it in found} == {
+        live: ("live", None),
+        suspended: ("suspended", None),
+        buffered: ("orphan", "buffered"),
+        dead: ("orphan", "dead_lettered"),
+        applied: ("message_lost", "applied"),
+        lost: ("message_lost", None),
+        elsewhere: ("message_lost", None),
     }
+    orphans = await queries.non_persisted(connection, class_="orphan")
+    assert {it.instance_id for it in orphans} == {buffered, dead}
     by_id = {it.instance_id: it for it in found}
     assert (by_id[live].current_machine, by_id[lost].current_machine) == ("m-1", None)
     assert by_id[suspended].suspension_reason == "unhandled_exception"
@@ -168,6 +170,29 @@ async def test_non_persisted_instances_are_told_apart(connection: psycopg.AsyncC
     page = await queries.non_persisted(connection, app="shop", limit=3)
     rest = await queries.non_persisted(connection, app="shop", after=page[-1].instance_id)
     assert [it.instance_id for it in page + rest] == [lost, applied, dead, buffered, suspended, live]
+
+
+async def test_non_persisted_instances_have_an_age_beside_what_their_workflow_expects(
+    connection: psycopg.AsyncConnection,
+) -> None:
+    await connection.execute(
+        """insert into holdfast.programs (app, program_hash, workflow, format, program, expected_lifetime)
+        values ('shop', 'p-1', 'order', 1, '{}', '2 hours')"""
+    )
+    young, old = await register(connection), await register(connection)
+    unknown = await register(connection, app="other")
+    await connection.execute(
+        "update holdfast.instance_rows set creation_time = now() - interval '3 h' where instance_id <> %s", [young]
+    )
+    found = {it.instance_id: it for it in await queries.non_persisted(connection)}
+    assert {it: found[it].is_overdue for it in found} == {young: False, old: True, unknown: False}
+    assert {found[it].expected_lifetime for it in (young, old)} == {timedelta(hours=2)}
+    assert found[unknown].expected_lifetime is None
+    assert found[young].age < timedelta(hours=3) <= found[old].age < timedelta(hours=4)
+    overdue = await queries.non_persisted(connection, is_overdue=True)
+    assert [it.instance_id for it in overdue] == [old]
+    aged = await queries.non_persisted(connection, older_than=timedelta(hours=3))
+    assert {it.instance_id for it in aged} == {old, unknown}
 
 
 async def test_the_promised_select_statements_answer(connection: psycopg.AsyncConnection, host: UUID) -> None:

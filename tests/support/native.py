@@ -20,7 +20,7 @@ from holdfast.processor.core.outcomes import Returned
 from holdfast.processor.language.awaitables import Awaitable, CompensableScope, Enter, Gather, Leave, RoutineCall
 from holdfast.processor.language.routine import RESERVED
 from holdfast.schemas.errors import Cancelled
-from tests.support.native_compensation import Compensations, Pending, Run, begin_branch
+from tests.support.native_compensation import Compensations, Pending, Run, begin_branch, shielded
 from tests.support.native_source import on_its_way
 
 Functions = Mapping[str, Callable[..., Any]]
@@ -51,8 +51,7 @@ class Natively(contextlib.ExitStack):
                 return (yield from self.compensations.leave(frame, error))
             case Leave(error=error):
                 with on_its_way(error):
-                    yield from self.compensations.due(frame)
-                    return (yield from _answered(awaited, line))
+                    return (yield from shielded(self._left(awaited, frame)))
         yield from self.compensations.due(frame)
         match awaited:
             case Enter(scope=CompensableScope()):
@@ -62,6 +61,10 @@ class Natively(contextlib.ExitStack):
             case RoutineCall(routine=name) if name.startswith(RESERVED):
                 return (yield from self.compensations.called(name, **awaited.arguments))
         return (yield from self._begun(awaited, line))
+
+    def _left(self, awaited: Leave, frame: FrameType) -> Run:
+        yield from self.compensations.due(frame)
+        return (yield from _answered(awaited, frame.f_lineno))
 
     def _begun(self, awaited: Awaitable[Any], line: int) -> Run:
         """Begin what stands by itself, in a branch of a ``gather`` for instance."""

@@ -119,7 +119,7 @@ class Compensations:
         is_outermost = not any(other.is_compensating for other in opened.around)
         if error is None and opened.is_compensating and is_outermost:
             inside = [o for o in self.opened if o is opened or opened in o.around]
-            yield from self._shielded(self._carry_out(self._confirm(inside)))
+            yield from shielded(self._carry_out(self._confirm(inside)))
 
     def due(self, frame: FrameType) -> Run:
         """Cancel the scopes whose exception was caught by a call, or by one that it made, before it awaits anything."""
@@ -129,7 +129,7 @@ class Compensations:
         caught = [o for o in failed if not any(o.error is error for error in _with_causes(on_their_way.values()))]
         actions = self._undo([o for o in self.opened if any(o is each or each in o.around for each in caught)])
         if actions:
-            yield from self._shielded(self._carry_out(actions))
+            yield from shielded(self._carry_out(actions))
 
     def called(self, name: str, scope: object, *, is_branch: bool = False) -> Run:
         """Run ``compensate`` or ``confirm``, which is not interrupted."""
@@ -144,7 +144,7 @@ class Compensations:
         inside = [o for o in self.opened if any(each.scope is scope for each in (o, *o.around))]
         actions = end(inside)
         scope.status = "undone" if end == self._undo else "confirmed"
-        yield from self._shielded(self._carry_out(actions), is_told=not is_branch)
+        yield from shielded(self._carry_out(actions), is_told=not is_branch)
 
     def hand_over(self, gathered: object, error: BaseException) -> None:
         """Let scopes that failed in the branches of a ``gather`` wait for the error that it raises."""
@@ -206,21 +206,25 @@ class Compensations:
                 raise Abandoned from None
         _is_compensating.set(before)
 
-    def _shielded(self, run: Run, *, is_told: bool = True) -> Run:
-        """Run what is not interrupted; it tells afterwards that it was to be, to whom ``is_told``."""
-        cancelled: Cancelled | None = None
-        try:
-            pending = next(run)
-            while True:
-                sent = yield pending
-                if isinstance(sent, Cancelled):
-                    cancelled = sent
-                else:
-                    pending = run.send(sent)
-        except StopIteration:
-            pass
-        if cancelled is not None and is_told:
-            raise cancelled
+
+def shielded(run: Run, *, is_told: bool = True) -> Run:
+    """Run what is not interrupted; it tells afterwards that it was to be, to whom ``is_told``, whatever came of it."""
+    cancelled: Cancelled | None = None
+    try:
+        pending = next(run)
+        while True:
+            sent = yield pending
+            if isinstance(sent, Cancelled):
+                cancelled = sent
+            else:
+                pending = run.send(sent)
+    except StopIteration:
+        pass
+    except BaseException:
+        if cancelled is None or not is_told:
+            raise
+    if cancelled is not None and is_told:
+        raise cancelled
 
 
 def _with_causes(errors: Iterable[BaseException]) -> list[BaseException]:

@@ -22,7 +22,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 FILE = re.compile(r"`((?:[\w.-]+/)+[\w-]+\.(?:py|sql|md|json|toml))`")
-COMMAND = re.compile(r"\bholdfast ([a-z]+(?:-[a-z]+)?)(?: (list|show|requeue|drop)\b)?")
+COMMAND = re.compile(r"\bholdfast ([a-z]+(?:-[a-z]+)?)(?: (list|show|requeue|drop|remove)\b)?")
 Load = Callable[[str, str], ModuleType]
 SETTING = re.compile(r"\bHOLDFAST_([A-Z_]+)\b")
 
@@ -128,11 +128,12 @@ def glossary() -> list[list[str]]:
 def test_commands_that_are_shown_exist(page: Path) -> None:
     group = get_command(application.app)
     assert isinstance(group, TyperGroup)
-    dead_letters = group.commands["dead-letters"]
-    assert isinstance(dead_letters, TyperGroup)
     shown = [match for code in code_of(page) for match in COMMAND.findall(code)]
     assert {name for name, _ in shown} <= {*group.commands}
-    assert {name for group, name in shown if group == "dead-letters" and name} <= {*dead_letters.commands}
+    for title in ("dead-letters", "nonpersisted"):
+        inner = group.commands[title]
+        assert isinstance(inner, TyperGroup)
+        assert {name for of, name in shown if of == title and name} <= {*inner.commands}
 
 
 def code_of(page: Path) -> Iterator[str]:

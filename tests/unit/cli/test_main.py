@@ -31,6 +31,12 @@ COMMANDS = (
 )
 
 
+SUBCOMMANDS = (
+    *(f"dead-letters {it}" for it in ("list", "show", "requeue", "drop")),
+    *(f"nonpersisted {it}" for it in ("list", "remove")),
+)
+
+
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HOLDFAST_DATABASE_URL", "HOLDFAST_AMQP_URL", "HOLDFAST_ENV_FILE"):
@@ -54,7 +60,7 @@ def test_help_lists_every_command_and_the_exit_codes(arguments: list[str], capsy
     assert "Exit codes" in out
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, *(f"dead-letters {it}" for it in ("list", "show", "requeue", "drop"))])
+@pytest.mark.parametrize("command", [*COMMANDS, *SUBCOMMANDS])
 def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command.split(), "--help"]) == 0
     assert f"    holdfast {command}" in capsys.readouterr().out
@@ -80,6 +86,14 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["resolve", ID, "--done", "{receipt"], "this is not JSON"),
         (["state", ID, "--at", "yesterday"], "'yesterday'"),
         (["dead-letters"], "Missing command"),
+        (["nonpersisted", "nonsense"], "No such command 'nonsense'"),
+        (["nonpersisted", "--class", "happy"], "'happy'"),
+        (["nonpersisted", "--older-than", "2"], "'2' is no duration"),
+        (["nonpersisted", "--older-than", f"{'9' * 20}w"], "too long"),
+        (["nonpersisted", "remove"], "Name instances, or give a --class"),
+        (["nonpersisted", "remove", ID, "--class", "orphan"], "Name instances, or give a --class"),
+        (["nonpersisted", "remove", "--class", "orphan"], "--older-than"),
+        (["nonpersisted", "remove", "--class", "live", "--older-than", "2h"], "What a worker holds is not removed"),
         (["publish", "orders", "Paid", "{}"], "--key"),
         (["publish", "orders", "Paid", "{}", "--key", "7", "--key-field", "key"], "--key"),
         (["publish", "orders", "Paid", "-", "--key", "7", "--message-id", "1"], "--message-id"),

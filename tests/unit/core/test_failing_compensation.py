@@ -2,12 +2,15 @@
 
 from holdfast.processor.core.machine import Machine
 from holdfast.processor.core.outcomes import Raised, Returned
+from holdfast.processor.language.awaitables import Leave, NoPersist
+from holdfast.processor.language.compensable import STORED
 from holdfast.processor.language.compensating import compensate
 from holdfast.processor.language.compiler import compile_workflow
 from holdfast.processor.language.gather import gather
 from holdfast.processor.language.routine import routine
-from holdfast.processor.language.scopes import compensable
+from holdfast.processor.language.scopes import compensable, no_persist
 from holdfast.schemas.errors import CompensationError, CompensationFailed, ScopeError
+from tests.support.twin import codec_reload
 from tests.unit.core.compensations import (
     Broken,
     Drive,
@@ -94,6 +97,35 @@ async def exiting_undo() -> None:
 @routine
 async def exiting() -> None:
     raise SystemExit("not undone")
+
+
+def test_a_cancel_that_comes_meanwhile_lets_the_scope_around_end() -> None:
+    program = compile_workflow(not_persisting, name="w")
+    for reload in (False, True):
+        machine = Machine.start(program, {})
+        (entering,) = machine.advance()
+        machine.answer(entering.path, Returned())
+        (undoing,) = machine.advance()
+        assert machine.cancel()
+        assert machine.advance() == []
+        machine.answer(undoing.path, Returned())
+        if reload:
+            machine = Machine.restore({program.hash: program}, codec_reload(*STORED)(machine.images()))
+        (leaving,) = machine.advance()
+        assert leaving.awaited == Leave(NoPersist())
+        machine.answer(leaving.path, Returned())
+        machine.advance()
+        assert repr(machine.outcome) == "Raised(error=Cancelled())"
+
+
+async def not_persisting() -> None:
+    async with no_persist():
+        try:
+            async with compensable() as a:
+                a.undo(undo, "a")
+                raise KeyError  # noqa: TRY301 - That it is raised in there is the point.
+        except KeyError:
+            pass
 
 
 async def side_by_side() -> None:

@@ -1,10 +1,11 @@
 """User SQL that meets other transactions: the burst goes back to its last persistence point and is run again."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from holdfast import App, Message, Transaction, TransactionConflict, receive
+from holdfast import App, Message, Transaction, TransactionConflict, gather, receive
 from holdfast.processor.engine.holding import CONFLICTS
 from holdfast.processor.testing.rows import Rows
 from holdfast.processor.testing.world import World
@@ -20,6 +21,12 @@ class Came(Begun): ...
 
 
 class Gave(Begun): ...
+
+
+class Charged(Begun): ...
+
+
+class ChargedBeside(Begun): ...
 
 
 class DeadlockError(Exception):
@@ -46,6 +53,31 @@ async def booking(begun: Begun) -> str:
 @app.workflow(start=Gave, persistence="in_memory", on_unhandled="abandon")
 async def gives_up(gave: Gave) -> None:
     await book("second")
+
+
+bank: dict[str, asyncio.Event] = {}
+charges: list[str] = []
+
+
+@app.activity(repeatable=False)
+async def charge(what: str) -> str:
+    charges.append(what)
+    if what in bank:
+        await bank[what].wait()
+    return what
+
+
+@app.workflow(start=Charged, persistence="in_memory")
+async def charge_and_book(charged: Charged) -> str:
+    what = await charge(charged.key)
+    await book("first")
+    return what
+
+
+@app.workflow(start=ChargedBeside, persistence="in_memory")
+async def charge_while_booking(charged: ChargedBeside) -> str:
+    what, _ = await gather(charge(charged.key), book("first"))
+    return what
 
 
 class Rivals:
@@ -130,3 +162,19 @@ async def test_under_abandon_what_conflicts_again_and_again_costs_the_message_at
     await world.advance(300)
     assert world.verdict("m1") == ("dead_lettered", "unhandled_exception")
     assert rivals.conflicts["second"] == 0
+
+
+@pytest.mark.parametrize("message", [Charged(key="alone"), ChargedBeside(key="beside")])
+async def test_a_conflict_leaves_nothing_in_doubt_that_must_not_run_twice(
+    world: World, rivals: Rivals, message: Begun
+) -> None:
+    charges.clear()
+    bank["beside"] = asyncio.Event()
+    host = await world.host()
+    rivals.conflicts["first"] = 1
+    await host.deliver(message, "m1")
+    bank["beside"].set()
+    await world.advance(1)
+    assert world.state.result == message.correlation_key
+    assert charges == [message.correlation_key]
+    assert [params for _, params in world.store.statements] == [("first",)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from holdfast.processor.language.activity import Retry
 from holdfast.processor.language.app import App
 from holdfast.processor.language.awaitables import delay, receive, send
+from holdfast.processor.language.scopes import transacted_receive
 from holdfast.processor.testing.host import Delivered
 from holdfast.processor.testing.world import World
 from holdfast.schemas.errors import StorageError
@@ -79,6 +81,21 @@ async def abandoned(start: Abandoned) -> list[int]:
     await work("end")
     await send(Shipped(key=start.key))
     return numbers
+
+
+class Transacted(Message, correlation="key"):
+    key: str
+
+
+@app.workflow(start=Transacted)
+async def transacted(start: Transacted) -> int:
+    while True:
+        try:
+            async with transacted_receive(Paid, start.key) as paid:
+                await work("paid")
+        except FlakyError:
+            continue
+        return paid.number
 
 
 CALLS = frozenset(
@@ -159,5 +176,41 @@ async def test_a_call_that_fails_loses_no_message_and_no_order(
         assert [world.verdict(f"m{place}") for place in range(4)] == [("applied", None)] * 4
         assert (await world.types()).count("MessageReceived") == 3
         assert [row.message.type for row in world.store.tables.outbox.values()] == ["Shipped"]
+        total = shaken.calls
+        number += 1
+
+
+async def _live_transacted(number: int, *, after: bool) -> tuple[World, Shaken, list[Delivered]]:
+    world = World(app)
+    shaken = world.store = Shaken(world.store, number, after=after)  # type: ignore[assignment]  # It stands in for it.
+    host = await world.host()
+    delivered = []
+    for body in (
+        Transacted(key="k").envelope("m0"),
+        Paid(key="k").envelope("m1"),
+        Paid(key="k", number=2).envelope("m2"),
+    ):
+        invalid = replace(body, body=b"{}") if body.message_id == "m1" else body
+        delivered.append(host.put(invalid))
+        await world.advance(2)
+    return world, shaken, delivered
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before the work", "after the work"])
+async def test_what_a_workflow_could_not_take_is_in_somebodys_hands_though_a_call_fails(
+    after: bool,  # noqa: FBT001  Parameters come by position or name as pytest likes.
+) -> None:
+    number = total = 1
+    while number <= total:
+        failures.clear()
+        failures["paid"] = 1
+        world, shaken, delivered = await _live_transacted(number, after=after)
+        assert _is_over(world, delivered), f"call {number} of {shaken.calls}"
+        assert world.state.result == 2, f"call {number} of {shaken.calls}"
+        assert [(world.verdict(f"m{place}") or ("",))[0] for place in range(3)] == [
+            "applied",
+            "dead_lettered",
+            "applied",
+        ]
         total = shaken.calls
         number += 1

@@ -8,6 +8,7 @@ import pytest
 from holdfast.processor.language.activity import Retry
 from holdfast.processor.language.app import App
 from holdfast.processor.language.awaitables import delay, receive
+from holdfast.processor.store.memory_tables import settle
 from holdfast.processor.testing.host import SimulatedHost
 from holdfast.processor.testing.world import World
 from holdfast.schemas.errors import StorageError
@@ -227,6 +228,39 @@ async def test_a_correlated_message_revives_an_instance_whose_start_message_was_
     assert world.state.result == "k"
     assert world.verdict("m0") == ("applied", None)
     assert world.verdict("m1") == ("applied", None)
+
+
+async def test_a_start_message_that_was_dropped_starts_nothing_when_it_comes_again() -> None:
+    world = World(app, max_attempts=1)
+    host = await world.host()
+    broken.add("k")
+    await host.deliver(Gave(key="k"), "m0")
+    settle(world.store.tables.inbox["m0"], "rejected", reason="dropped")
+    broken.clear()
+    for redelivered in (False, True):
+        again = await host.deliver(Gave(key="k"), "m0", redelivered=redelivered)
+        assert again.acked
+    assert calls == ["second k"]
+    assert not world.row.is_initialized
+
+
+async def test_what_was_counted_of_a_burst_is_forgotten_once_it_committed() -> None:
+    world = World(app)
+    deadly.add("k")
+    host = await world.host()
+    await host.deliver(Began(key="k"), "m0")
+    for _ in range(2):
+        await host.die()
+        world.store.tables.hosts.pop(host.runtime.host_id)
+        host = await world.host()
+        await host.detect()
+    assert world.store.tables.burst_attempts == {world.instance_id: {"taken_over": 2, "alone": 1}}
+    await host.die()
+    world.store.tables.hosts.pop(host.runtime.host_id)
+    deadly.clear()
+    await (await world.host()).detect()
+    assert world.state.result == "k"
+    assert world.store.tables.burst_attempts == {}
 
 
 # Protocol: D13.

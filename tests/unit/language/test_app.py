@@ -95,6 +95,7 @@ REGISTERED: list[tuple[list[Callable[[App], object]], str]] = [
     ([workflow(simple, name="x" * 256)], "workflow has 256 bytes, at most 255"),
     ([workflow(simple, persistence="sometimes")], "persistence='sometimes': use one of regular, in_memory"),
     ([workflow(simple, promote=("other",))], "workflow simple promotes 'other', which is none of its variables"),
+    ([workflow(simple, expected_lifetime=timedelta())], r"expected_lifetime=.*: a workflow takes some time"),
     (
         [workflow(simple, on_unhandled="pray")],
         "on_unhandled='pray': use one of .*, cancel, terminate",
