@@ -250,7 +250,7 @@ class MessageSent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceSuspended:
-    """The instance stands still until it is resumed; ``by`` is who asked for it, if somebody did."""
+    """The instance stands still until it is resumed; ``by`` is whose command led to it, if anybody's did."""
 
     reason: SuspensionReason
     exception_name: str | None = None

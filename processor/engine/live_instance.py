@@ -7,6 +7,7 @@ holds the instance (``engine/holding.py``) decides what becomes of it and of the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import orjson
@@ -252,8 +253,8 @@ class LiveInstance:
     async def suspend(self, suspended: InstanceSuspended, arrivals: Sequence[Arrival] = ()) -> None:
         """Suspend at the last persistence point; what came after it must have been dropped before.
 
-        Commands among ``arrivals`` are used up by it: those that were to resume it and did not come to a
-        persistence point, or the one that asks for it.
+        Commands among ``arrivals`` are used up by it, and the event says by whom they were: those that did not come
+        to a persistence point, or the one that asks for it.
         """
         is_known = self._answer_known()
         for arrival in arrivals:
@@ -262,6 +263,7 @@ class LiveInstance:
                 self.resume(arrival, command)
             elif command is not None:
                 self._writer.take(arrival)
+                suspended = replace(suspended, by=command.by)
         if suspended.reason == "requested":
             self._subflows.command_all("suspend")
         if is_known:
