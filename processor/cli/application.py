@@ -16,6 +16,7 @@ import typer
 
 from holdfast.processor.cli import (
     activities,
+    compensation,
     control,
     dead_letters,
     history,
@@ -113,6 +114,7 @@ _add(
         "show": show.show,
         "history": history.history,
         "transactions": transactions.transactions,
+        "compensation": compensation.compensation,
         "state": state.state,
         "suspend": control.suspend,
         "resume": control.resume,

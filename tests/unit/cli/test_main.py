@@ -19,6 +19,7 @@ COMMANDS = (
     "show",
     "history",
     "transactions",
+    "compensation",
     "state",
     "suspend",
     "resume",
