@@ -32,6 +32,15 @@ class Slow(Begun): ...
 class Went(Begun): ...
 
 
+class Ending(Begun):
+    is_undone: bool
+
+
+@app.activity
+async def tidy() -> None:
+    ran.append("undo all")
+
+
 @app.activity
 async def undo(what: str, times: int = 1) -> None:
     ran.append(f"undo {what}" + f" {times}" * (times > 1))
@@ -103,6 +112,17 @@ async def slow(begun: Slow) -> None:
         second.confirm(accept, "second")
     await compensate(second)
     await receive(Went, "never")
+
+
+@app.workflow(start=Ending, persistence="in_memory")
+async def ending(begun: Ending) -> None:
+    async with compensable() as scope:
+        scope.undo(tidy)
+        scope.undo(tidy)
+        scope.confirm(accept, "all")
+    await receive(Went, begun.key)
+    if begun.is_undone:
+        await compensate(scope)
 
 
 @pytest.fixture(autouse=True)
@@ -206,6 +226,24 @@ async def test_a_preview_is_readable() -> None:
             "can no longer be called",
             "  4 confirm accept('second'), scope 2 of frame 0 (undone): not called",
         ]
+
+
+@pytest.mark.parametrize(
+    ("is_undone", "fate_of_undo", "fate_of_confirm"), [(False, "dropped", "called"), (True, "unknown", "dropped")]
+)
+async def test_of_a_last_burst_it_tells_what_the_log_tells_and_no_more(
+    is_undone: bool,  # noqa: FBT001  A case.
+    fate_of_undo: str,
+    fate_of_confirm: str,
+) -> None:
+    async with Simulation(app) as world:
+        await world.deliver(Ending(key="k", is_undone=is_undone))
+        found = await previewed(world)
+        assert [(each.name, each.number, each.arguments) for each in found.due] == [("tidy", 2, []), ("tidy", 1, [])]
+        await world.deliver(Went(key="k"))
+        assert ran == (["undo all"] * 2 if is_undone else ["confirm all"])
+        found = await previewed(world)
+        assert [gone.fate for gone in found.gone] == [fate_of_undo, fate_of_undo, fate_of_confirm]
 
 
 def test_nothing_is_known_of_an_instance_without_events() -> None:
