@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from uuid import UUID
 
 import psycopg
@@ -27,9 +27,12 @@ from holdfast.processor.engine.environment import RealEnvironment
 from holdfast.processor.language.program import Program
 from holdfast.processor.store import hosts, inbox, removal
 from holdfast.processor.store.connections import Connection, Connections, failure
-from holdfast.projections import compensation, history, queries, transactions, verify
+from holdfast.projections import compensation, explanation, history, queries, timers, transactions, verify
+from holdfast.projections import inbox as messages
 from holdfast.projections.compensation import Compensation
+from holdfast.projections.explanation import Explanation
 from holdfast.projections.history import Entry
+from holdfast.projections.inbox import Criteria, InboxMessage, VerdictTally
 from holdfast.projections.instance import ExecutionStatus, InstanceState
 from holdfast.projections.queries import (
     Class,
@@ -41,6 +44,7 @@ from holdfast.projections.queries import (
     Relative,
     Tally,
 )
+from holdfast.projections.timers import Timer
 from holdfast.projections.transactions import Commit
 from holdfast.projections.verify import Checked
 from holdfast.schemas.control import Command, Decision
@@ -119,6 +123,26 @@ class Client:
         Raises ``BrokerError`` that names the first message which was not taken; later ones may have been.
         """
         await self._open_publisher().publish(envelopes)
+
+    async def messages(
+        self, *, after: int | None = None, limit: int = 100, **criteria: Unpack[Criteria]
+    ) -> list[InboxMessage]:
+        """Return a page of the messages taken in that fit all that is given, newest first.
+
+        It begins behind the message with the sequence ``after``. Criteria are ``verdict``, ``type``,
+        ``correlation_key``, ``instance_id`` and ``since``, when they were received at the earliest.
+        """
+        return await self._run(
+            lambda connection: messages.messages(connection, self.app, after=after, limit=limit, **criteria)
+        )
+
+    async def count_messages(self, **criteria: Unpack[Criteria]) -> list[VerdictTally]:
+        """Return how many messages taken in have which verdict, of those that fit all that is given.
+
+        A message has one row however often it was published: duplicates are not counted. One that came under the id
+        of another message is counted as a message of its own.
+        """
+        return await self._run(lambda connection: messages.count(connection, self.app, **criteria))
 
     # Instances.
 
@@ -200,6 +224,25 @@ class Client:
     async def instance(self, instance_id: UUID) -> tuple[Instance, list[OpenBookmark]]:
         """Return one instance and where it waits, or raise ``InstanceNotFound``."""
         return await self._run(lambda connection: queries.instance(connection, instance_id))
+
+    async def explain(self, instance_id: UUID) -> Explanation:
+        """Return why an instance stands where it stands and what would move it, or raise ``InstanceNotFound``."""
+        return await self._run(lambda connection: explanation.explain(connection, instance_id))
+
+    async def timers(
+        self,
+        *,
+        instance_id: UUID | None = None,
+        before: datetime | None = None,
+        after: Timer | None = None,
+        limit: int = 100,
+    ) -> list[Timer]:
+        """Return a page of the open timers due ``before`` a moment, the next one first, from behind ``after``."""
+        return await self._run(
+            lambda connection: timers.timers(
+                connection, app=self.app, instance_id=instance_id, before=before, after=after, limit=limit
+            )
+        )
 
     async def tree(self, instance_id: UUID) -> list[Relative]:
         """Return one instance and the subflows that came out of it, nearest first, or raise ``InstanceNotFound``."""

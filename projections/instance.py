@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Literal, TypeVar, assert_never
 
 from holdfast.events.types import (
@@ -143,13 +144,17 @@ def fold(events: Iterable[Event], state: InstanceState = initial) -> InstanceSta
     return draft.state()
 
 
+_NAMES = tuple(field.name for field in fields(InstanceState))
+_values = attrgetter(*_NAMES)
+
+
 class _Draft:
     """A state while events are applied to it, so that a long stream does not make a new one for each.
 
     Attributes are replaced, never changed in place: a draft shares its mappings with the state it began as.
     """
 
-    __slots__ = tuple(field.name for field in fields(InstanceState))
+    __slots__ = _NAMES
 
     version: int
     workflow: str
@@ -177,11 +182,11 @@ class _Draft:
     promoted: Mapping[str, Json]
 
     def __init__(self, state: InstanceState) -> None:
-        for name in self.__slots__:
-            setattr(self, name, getattr(state, name))
+        for name, value in zip(_NAMES, _values(state), strict=True):
+            setattr(self, name, value)
 
     def state(self) -> InstanceState:
-        return InstanceState(**{name: getattr(self, name) for name in self.__slots__})
+        return InstanceState(**dict(zip(_NAMES, _values(self), strict=True)))
 
 
 def _apply(draft: _Draft, event: Event) -> None:

@@ -2,8 +2,8 @@
 
 A persistence point is one Postgres transaction. Its events have the transaction's id, and so has all that
 committed with them in other streams: subflows that ran within the instance, or the parent within which it ran, and
-beside these the other members of the same group. What the SQL of record activities wrote is in tables that
-Holdfast does not know; the log says which record activities ended in which transaction.
+beside these the other members of the same group. What the SQL of record activities and participants wrote is in tables
+that Holdfast does not know; the log says which record activities ended in which transaction.
 """
 
 from __future__ import annotations
@@ -84,8 +84,9 @@ class Commit:
     """One transaction of an instance.
 
     ``events`` are the types from ``first_version`` to ``last_version``, ``record_activities`` names those whose SQL
-    committed here, ``joined`` the subflows that ran within the instance, or that it ran within. ``others`` counts
-    the instances that only shared the group.
+    committed here, ``values`` and ``promoted`` what participants and the workflow gave to be kept and to be found by,
+    where that changed. ``joined`` are the subflows that ran within the instance, or that it ran within. ``others``
+    counts the instances that only shared the group.
     """
 
     epoch: int
@@ -96,6 +97,8 @@ class Commit:
     reason: Reason | None
     events: tuple[str, ...]
     record_activities: tuple[str, ...]
+    values: tuple[str, ...]
+    promoted: tuple[str, ...]
     consumed: tuple[Consumed, ...]
     sent: tuple[Sent, ...]
     children: tuple[Born, ...]
@@ -161,15 +164,18 @@ def _commit(
     events = [each.event for each in recorded]
     joined = _joined(own, companions)
     epoch, xid = _key(recorded[0])
+    persisted = next((e for e in reversed(events) if isinstance(e, Persisted)), None)
     return Commit(
         epoch=epoch,
         xid=xid,
         recorded_at=recorded[-1].recorded_at,
         first_version=recorded[0].version,
         last_version=recorded[-1].version,
-        reason=next((e.reason for e in reversed(events) if isinstance(e, Persisted)), None),
+        reason=None if persisted is None else persisted.reason,
         events=tuple(type(e).__name__ for e in events),
         record_activities=tuple(e.activity for e in events if isinstance(e, ActivityCompleted) and e.is_record),
+        values=() if persisted is None else tuple(persisted.values or ()),
+        promoted=() if persisted is None else tuple(persisted.promoted or ()),
         consumed=tuple(
             Consumed(
                 message_id=message_id,

@@ -19,13 +19,16 @@ from holdfast.processor.cli import (
     compensation,
     control,
     dead_letters,
+    explain,
     history,
     instances,
+    messages,
     migrate,
     nonpersisted,
     publish,
     show,
     state,
+    timers,
     transactions,
     verify,
     worker,
@@ -112,6 +115,7 @@ _add(
         "publish": publish.publish,
         "instances": instances.instances,
         "show": show.show,
+        "explain": explain.explain,
         "history": history.history,
         "transactions": transactions.transactions,
         "compensation": compensation.compensation,
@@ -121,6 +125,7 @@ _add(
         "resolve": control.resolve,
         "cancel": control.cancel,
         "terminate": control.terminate,
+        "messages": messages.messages,
         "verify": verify.verify,
     },
 )
@@ -135,6 +140,9 @@ _add(
     },
 )
 app.add_typer(dead, name="dead-letters")
+timing = typer.Typer(help=_flowing(timers.__doc__ or ""))
+_add(timing, {"list": timers.list_})
+app.add_typer(timing, name="timers")
 non_persisted = typer.Typer(cls=nonpersisted.ListByDefault, help=_flowing(nonpersisted.__doc__ or ""))
 _add(non_persisted, {"list": nonpersisted.list_, "remove": nonpersisted.remove})
 app.add_typer(non_persisted, name="nonpersisted")

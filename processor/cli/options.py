@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Coroutine
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -57,6 +57,15 @@ def open_client(database_url: str | None, app: str | None = None) -> Client:
 
     settings = load_settings(database_url=database_url).require("database_url")
     return Client(settings.database_url, app=app)
+
+
+def moment(option: str, text: str, what: str = "a moment in ISO 8601") -> datetime:
+    """Return the moment that an option gives; without an offset from UTC it is local time."""
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{option} takes {what}, not {text!r}.") from None
+    return given if given.tzinfo is not None else given.astimezone()
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from holdfast.processor.cli.options import DatabaseUrl, InstanceId, JsonDocument, open_client, run
+from holdfast.processor.cli.options import DatabaseUrl, InstanceId, JsonDocument, moment, open_client, run
 
 
 def state(
@@ -79,8 +79,4 @@ def state(
 def _when(text: str | None) -> int | datetime | None:
     if text is None or text.isdigit():
         return None if text is None else int(text)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"--at takes a version or a moment in ISO 8601, not {text!r}.") from None
-    return moment if moment.tzinfo is not None else moment.astimezone()
+    return moment("--at", text, "a version or a moment in ISO 8601")

@@ -15,16 +15,17 @@ def transactions(instance_id: InstanceId, *, database_url: DatabaseUrl = None, a
     """Show the database transactions of an instance: where it committed, why, and what else each of them held.
 
     Beside the instance's own events that is the messages that it took and sent, the subflows that it
-    started, the subflows that ran within the same transaction, and the record activities whose SQL
-    committed there. What that SQL wrote is in your own tables.
+    started, the subflows that ran within the same transaction, the values that participants kept,
+    and the record activities whose SQL committed there. What SQL wrote is in your own tables.
 
         holdfast transactions 0199c1a2-…
         holdfast transactions 0199c1a2-… --json | jq -r .reason
 
     With --json one line for each transaction: epoch and xid (together its id), recorded_at,
-    first_version, last_version, reason, events (their types), record_activities, consumed, sent,
-    children, joined (instances that ran within this one, or it within them), others (how many
-    instances only shared the group).
+    first_version, last_version, reason, events (their types), record_activities, values (names of those
+    that changed, which participants get back on load), promoted (the same of those for queries),
+    consumed, sent, children, joined (instances that ran within this one, or it within them), others
+    (how many instances only shared the group).
     """
 
     async def work() -> None:
@@ -53,6 +54,9 @@ def _print(commit: Commit) -> None:
     say(f"  events         {', '.join(commit.events)}")
     for name in commit.record_activities:
         say(f"  SQL of         {name}")
+    for title, names in (("values kept", commit.values), ("promoted", commit.promoted)):
+        if names:
+            say(f"  {title:<14} {', '.join(names)}")
     for taken in commit.consumed:
         fate = f", {taken.verdict} at version {taken.version}" if taken.verdict else ""
         say(f"  message taken  {taken.message_type} {taken.message_id}{fate}")

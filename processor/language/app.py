@@ -20,7 +20,7 @@ from holdfast.processor.language.compiler import compile_workflow
 from holdfast.processor.language.definition import Definition, Title, entitle, title_of
 from holdfast.processor.language.participant import Participant, Registered
 from holdfast.processor.language.routine import RESERVED, Routine, reachable
-from holdfast.processor.language.subflows import NOT_IN_RUN, run
+from holdfast.processor.language.subflows import commits_by_itself, run
 from holdfast.processor.language.transaction import Transaction
 from holdfast.processor.language.workflow import OnUnhandled, Persistence, Workflow
 from holdfast.schemas.activity_messages import ActivityHeartbeat, ActivityResult
@@ -268,9 +268,9 @@ class App:
                 )
             for inner in child.reached():
                 for other, used in inner.calls():
-                    if any(used is forbidden for forbidden in NOT_IN_RUN):
+                    if (name := commits_by_itself(used)) is not None:
                         raise AppError(
-                            f"{inner.place_of(other)}: {inner.kind} {inner.name} uses {used.__name__}(), but "
+                            f"{inner.place_of(other)}: {inner.kind} {inner.name} uses {name}, but "
                             f"{definition.name} runs {child.name} in its own transactions "
                             f"({definition.place_of(call)}): start() it instead"
                         )

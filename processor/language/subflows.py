@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal, Never, TypeVar
 from uuid import UUID
 
+from holdfast.processor.language.activity import Activity
 from holdfast.processor.language.awaitables import Awaitable, ContinueAsNew, SubflowCall, checkpoint
 from holdfast.processor.language.definition import title_of
 from holdfast.processor.language.scopes import transacted_receive
@@ -62,8 +63,14 @@ def continue_as_new(input: Message, /) -> Awaitable[Never]:
     return ContinueAsNew(input)
 
 
-NOT_IN_RUN = (start, spawn, continue_as_new, checkpoint, transacted_receive)
-"""What a workflow that another one runs must not await, since it has no transactions of its own."""
+_COMMITTING = (start, spawn, continue_as_new, checkpoint, transacted_receive)
+
+
+def commits_by_itself(function: object) -> str | None:
+    """Name what is called, if it takes a transaction of its own, which a workflow that another one runs has not."""
+    if isinstance(function, Activity):
+        return None if function.repeatable else f"activity {function.name}"
+    return next((f"{each.__name__}()" for each in _COMMITTING if each is function), None)
 
 
 def _call(mode: Literal["run", "start", "spawn"], workflow: Callable[..., Any], input: Message) -> Awaitable[Any]:

@@ -33,7 +33,6 @@ COMMITTING = frozenset(
         "attempt_burst",
         "beat",
         "commit",
-        "lapse",
         "load",
         "published",
         "register",
@@ -43,7 +42,10 @@ COMMITTING = frozenset(
         "take_in",
     }
 )
-"""The calls after which something else is durable than before."""
+"""The calls after which something else is durable than before.
+
+Not ``lapse``, which every look for work makes and which changes something only where a heartbeat has not come.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,24 @@ from uuid import UUID
 
 import pytest
 
-from holdfast import App, Client, CommandRefused, Message, NotInDoubt, NotSuspended, Retry, gather, receive
+from holdfast import (
+    ActivityInDoubt,
+    App,
+    Client,
+    CommandRefused,
+    Message,
+    NotInDoubt,
+    NotSuspended,
+    Retry,
+    gather,
+    receive,
+)
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.services.detection import Detection
 from holdfast.schemas.settings import Settings
 from tests.support.hosts import Host, running_host
 from tests.support.stores import BehindPostgres
+from tests.support.workers import environment, holdfast
 
 app = App("doubts")
 ran: list[str] = []
@@ -36,6 +48,9 @@ class Hurried(Begun): ...
 
 
 class Paired(Begun): ...
+
+
+class Careful(Begun): ...
 
 
 class Patient(Begun): ...
@@ -88,6 +103,14 @@ async def hurried(start: Hurried) -> int:
 async def paired(start: Paired) -> list[int]:
     left, right = await gather(charge("left"), charge("right"))
     return [left, right]
+
+
+@app.workflow(start=Careful)
+async def careful(start: Careful) -> int:
+    try:
+        return await charge(start.key)
+    except ActivityInDoubt:
+        return -1
 
 
 @app.workflow(start=Patient)
@@ -186,6 +209,23 @@ async def test_several_calls_are_resolved_one_by_one(database_url: str, host: Ho
     await look(host)
     assert (await client.state(instance_id)).result == [1, 5]
     assert (ran.count("charge left"), ran.count("charge right")) == (1, 2)
+
+
+@pytest.mark.parametrize(("decision", "outcome"), [("--done 12", (12, 1)), ("--retry", (3, 2)), ("--fail", (-1, 1))])
+async def test_the_command_line_says_what_became_of_it_and_the_log_who_said_so(
+    host: Host, client: Client, database_url: str, decision: str, outcome: tuple[int, int]
+) -> None:
+    await fall(database_url, Careful(key="kay"), "kay")
+    await look(host)
+    instance_id, _ = await instance_of(host)
+    said = ("resolve", str(instance_id), *decision.split(), "--by", "ann", "--why", "the bank says so")
+    done = await asyncio.to_thread(holdfast, *said, env=environment(database_url, ""))
+    assert done.returncode == 0, done.stderr
+    await look(host)
+    assert ((await client.state(instance_id)).result, ran.count("charge kay")) == outcome
+    ((resolved,),) = await host.ask("select data from holdfast.events where type = 'ActivityResolved'")
+    assert f"--{resolved['decision']}" == decision.split(maxsplit=1)[0]
+    assert (resolved["by"], resolved["why"]) == ("ann", "the bank says so")
 
 
 async def test_a_result_of_another_type_is_rejected_with_the_reason(

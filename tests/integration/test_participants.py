@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg.errors import RaiseException
 
-from holdfast import App, InstanceView, Message, Participant, Transaction, Values, activity_context, receive
+from holdfast import App, Client, InstanceView, Message, Participant, Transaction, Values, activity_context, receive
 from holdfast.projections.verify import verify
 from holdfast.schemas.settings import Settings
 from tests.support.hosts import Host, running_host
@@ -137,6 +137,17 @@ async def test_each_version_that_participants_saved_is_one_that_was_persisted(ho
     await host.deliver(Added(key="k", price=Decimal(2)))
     points = "select version from holdfast.events where instance_id = %s and type = 'Persisted' order by version"
     assert await host.ask("select version from totals order by version") == await host.ask(points, instance_id)
+
+
+async def test_transactions_name_the_values_that_changed(host: Host, database_url: str) -> None:
+    instance_id = await host.deliver(Opened(key="k"))
+    await host.deliver(Added(key="k", price=Decimal(2)))
+    async with Client(database_url) as client:
+        kept = [(commit.values, {*commit.promoted}) async for commit in client.transactions(instance_id)]
+    changed = (("prices",), {"total", "prices as text", "owner"})
+    assert kept == [changed, changed, ((), set())]
+    shown = await asyncio.to_thread(holdfast, "transactions", str(instance_id), env=environment(database_url, ""))
+    assert re.findall(r"^  values kept +prices$", shown.stdout, re.MULTILINE) == ["  values kept    prices"] * 2
 
 
 async def test_values_for_queries_can_be_asked_for_with_sql(host: Host) -> None:

@@ -17,7 +17,7 @@ from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.language.app import App
 from holdfast.processor.services.detection import Detection
 from holdfast.processor.store.postgres import PostgresProvider
-from holdfast.schemas.message import Message
+from holdfast.schemas.message import Envelope, Message
 from holdfast.schemas.settings import Settings
 from tests.support.stores import BehindPostgres
 
@@ -48,12 +48,18 @@ class Host:
 
     async def tell(self, message: Message) -> None:
         """Deliver a message, and return when all is at rest and it is settled."""
+        await self.hear(message.envelope(f"{message.message_type}/{message.correlation_key}"))
+
+    async def hear(self, envelope: Envelope) -> None:
+        """Take in what RabbitMQ delivers, good or bad, and return when all is at rest and it is settled."""
         settled = asyncio.Event()
-        name = f"{message.message_type}/{message.correlation_key}"
-        self.engine.deliver(
-            Arrival(envelope=message.envelope(name), received_at=self.runtime.now(), settle=settled.set)
-        )
+        self.engine.deliver(Arrival(envelope=envelope, received_at=self.runtime.now(), settle=settled.set))
         await settled.wait()
+        await self.rest()
+
+    async def look(self) -> None:
+        """Look once for what can run, and let it run."""
+        await Detection(self.engine).look()
         await self.rest()
 
     async def rest(self) -> None:
@@ -69,8 +75,7 @@ class Host:
     async def resume(self, instance_id: UUID) -> None:
         """Resume an instance as an operator does, and let it run."""
         await self._client.resume(instance_id, by="tester", why=None)
-        await Detection(self.engine).look()
-        await self.rest()
+        await self.look()
 
     async def ask(self, query: str, *parameters: object) -> list[Any]:
         """Return the rows of a query of the test's own."""

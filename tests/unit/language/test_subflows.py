@@ -1,6 +1,7 @@
 """Subflows: what a call of one is, and what the app finds wrong with it."""
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -95,6 +96,14 @@ async def checkpoints(asked: Asked) -> None:
     await persists()
 
 
+@app.activity(repeatable=False)
+async def pay() -> None: ...
+
+
+async def pays(asked: Asked) -> None:
+    await pay()
+
+
 inner: Any = None
 
 
@@ -133,19 +142,23 @@ async def no_persistence_of_its_own(asked: Asked) -> None: ...
 @pytest.mark.parametrize(
     ("function", "at", "used"),
     [
-        (starts, starts, "start"),
-        (spawns, spawns, "spawn"),
-        (goes_on, goes_on, "continue_as_new"),
-        (receives, receives, "transacted_receive"),
-        (checkpoints, persists.function, "checkpoint"),
+        (starts, starts, "start()"),
+        (spawns, spawns, "spawn()"),
+        (goes_on, goes_on, "continue_as_new()"),
+        (receives, receives, "transacted_receive()"),
+        (checkpoints, persists.function, "checkpoint()"),
+        (pays, pays, "activity pay"),
     ],
 )
 def test_what_is_run_has_no_transactions_of_its_own(
     monkeypatch: pytest.MonkeyPatch, function: Any, at: Any, used: str
 ) -> None:
-    place = rf"{__file__}:{line_of(at, used + '(')}"
-    with pytest.raises(AppError, match=rf"{place}: \w+ \w+ uses {used}\(\), but runs_inner runs inner in its own"):
-        two(monkeypatch, function).check()
+    place = f"{__file__}:{line_of(at, used.removeprefix('activity ').rstrip('()') + '(')}"
+    shop = two(monkeypatch, function)
+    shop.activities["pay"] = pay
+    with pytest.raises(AppError, match=re.escape(f"uses {used}, but runs_inner runs inner in its own")) as caught:
+        shop.check()
+    assert str(caught.value).startswith(place)
 
 
 def test_what_is_in_memory_and_waits_can_be_run_and_its_waits_are_the_parents() -> None:

@@ -241,6 +241,20 @@ async def begin() -> None:
     seen.append("begun")
 
 
+@needy.activity(persist_on_close=True)
+async def finish() -> None: ...
+
+
+class Finished(Message, correlation="key"):
+    key: str
+
+
+@needy.workflow(start=Finished)
+async def finished(start: Finished) -> None:
+    await begin()
+    await finish()
+
+
 @needy.workflow(start=Transacted)
 async def transacted(start: Transacted) -> None:
     await begin()
@@ -274,7 +288,7 @@ async def routed(start: Routed) -> None:
     await transact()
 
 
-@pytest.mark.parametrize("kind", [Transacted, Compensated, Awaited, Routed])
+@pytest.mark.parametrize("kind", [Transacted, Compensated, Awaited, Routed, Finished])
 def test_a_workflow_that_needs_a_provider_is_refused_before_its_first_activity(kind: Callable[..., Message]) -> None:
     with pytest.raises(PersistenceRequired, match="needs a persistence provider, and there is none"):
         asyncio.run(execute(needy, kind(key="a")))
