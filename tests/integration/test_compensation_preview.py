@@ -1,13 +1,18 @@
 """On Postgres: what a client previews is what a cancel then undoes."""
 
+import asyncio
 import uuid
+from dataclasses import asdict
 
+import orjson
 import pytest
 
 from holdfast import App, Client, InstanceNotFound, Message, compensable, confirm, receive
+from holdfast.processor.cli.compensation import lines
 from holdfast.processor.services.detection import Detection
 from holdfast.schemas.settings import Settings
 from tests.support.hosts import running_host
+from tests.support.workers import environment, holdfast
 
 app = App("previews")
 undone: list[tuple[str, int]] = []
@@ -54,6 +59,12 @@ async def test_what_a_client_previews_is_what_a_cancel_then_undoes(database_url:
             ("undo", "release", "confirmed", "dropped"),
             ("confirm", "thank", "confirmed", "called"),
         ]
+        printed = await asyncio.to_thread(holdfast, "compensation", str(instance_id), env=environment(database_url, ""))
+        assert printed.stdout.splitlines() == lines(found)
+        json = await asyncio.to_thread(
+            holdfast, "compensation", str(instance_id), "--json", env=environment(database_url, "")
+        )
+        assert orjson.loads(json.stdout) == orjson.loads(orjson.dumps({"instance_id": instance_id, **asdict(found)}))
         await client.cancel(instance_id, by="tester")
         await Detection(host.engine).look()
         await host.rest()
