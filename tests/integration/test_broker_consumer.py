@@ -99,6 +99,8 @@ async def test_what_is_not_settled_comes_again_in_order_and_nothing_else_does(am
                 consumer.settle(delivery)
                 if place % 5 == 0:
                     await acks_have_arrived(consumer)
+            # Of acks that come just before the end of a channel the broker may lose some.
+            await acks_have_arrived(consumer)
             assert consumer.unsettled == 25
         async with broker.consume(rest):
             await rest.until(25)
