@@ -27,8 +27,9 @@ from holdfast.processor.engine.environment import RealEnvironment
 from holdfast.processor.language.program import Program
 from holdfast.processor.store import hosts, inbox, removal
 from holdfast.processor.store.connections import Connection, Connections, failure
-from holdfast.projections import explanation, history, queries, timers, transactions, verify
+from holdfast.projections import compensation, explanation, history, queries, timers, transactions, verify
 from holdfast.projections import inbox as messages
+from holdfast.projections.compensation import Compensation
 from holdfast.projections.explanation import Explanation
 from holdfast.projections.history import Entry
 from holdfast.projections.inbox import Criteria, InboxMessage, VerdictTally
@@ -265,6 +266,13 @@ class Client:
         async with self._connection() as connection:
             async for commit in transactions.transactions(connection, instance_id):
                 yield commit
+
+    async def compensation(self, instance_id: UUID) -> Compensation:
+        """Return what would be undone if an instance were cancelled now, and what can no longer be.
+
+        It knows what was registered up to the last persistence point. Raises ``InstanceNotFound``.
+        """
+        return await self._run(lambda connection: compensation.compensation(connection, instance_id))
 
     async def state(self, instance_id: UUID, at: int | datetime | None = None) -> InstanceState:
         """Return an instance's state at a version or a moment, or as it is now.

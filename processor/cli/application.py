@@ -16,6 +16,7 @@ import typer
 
 from holdfast.processor.cli import (
     activities,
+    compensation,
     control,
     dead_letters,
     explain,
@@ -117,6 +118,7 @@ _add(
         "explain": explain.explain,
         "history": history.history,
         "transactions": transactions.transactions,
+        "compensation": compensation.compensation,
         "state": state.state,
         "suspend": control.suspend,
         "resume": control.resume,

@@ -264,7 +264,10 @@ def test_a_version_that_is_not_there_is_an_error(world: World) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["show", "explain", "history", "transactions", "state", "suspend", "resume", "cancel", "terminate", "verify"],
+    [
+        *("show", "explain", "history", "transactions", "compensation", "state"),
+        *("suspend", "resume", "cancel", "terminate", "verify"),
+    ],
 )
 def test_an_instance_that_is_not_there_is_an_error(world: World, command: str) -> None:
     code, said = world.fails(command, ABSENT)

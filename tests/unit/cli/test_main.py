@@ -20,6 +20,7 @@ COMMANDS = (
     "explain",
     "history",
     "transactions",
+    "compensation",
     "state",
     "suspend",
     "resume",
