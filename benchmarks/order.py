@@ -7,7 +7,7 @@ from typing import cast
 
 from benchmarks.workload import PAID, PLACED, RESULT, SHIPPED
 from holdfast import App, Message, receive, send
-from holdfast.processor.language.workflow import Persistence
+from holdfast.processor.language.options import Persistence
 
 PERSISTENCE_VARIABLE = "HOLDFAST_BENCHMARK_PERSISTENCE"
 

@@ -13,7 +13,7 @@ from benchmarks import ceiling
 from benchmarks.order import PERSISTENCE_VARIABLE, app
 from holdfast.processor.broker.connection import Connection
 from holdfast.processor.broker.topology import Topology, declare
-from holdfast.processor.language.workflow import Persistence
+from holdfast.processor.language.options import Persistence
 from holdfast.schemas.postgres.migrate import migrate
 
 

@@ -36,7 +36,7 @@ from holdfast.processor.language.awaitables import (
     TransactedReceive,
     TransactionScope,
 )
-from holdfast.processor.language.workflow import Persistence
+from holdfast.processor.language.options import Persistence
 from holdfast.schemas.errors import ScopeError
 
 T = TypeVar("T")

@@ -12,17 +12,18 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, Concatenate, ParamSpec, TypeVar, get_args, overload
+from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, get_args, overload
 
 from holdfast.processor.language import awaitables, compensable, compensating
 from holdfast.processor.language.activity import ONCE, Activity, ActivityDecorator, Retry
 from holdfast.processor.language.compiler import compile_workflow
 from holdfast.processor.language.definition import Definition, Title, entitle, title_of
+from holdfast.processor.language.options import WorkflowOptions
 from holdfast.processor.language.participant import Participant, Registered
 from holdfast.processor.language.routine import RESERVED, Routine, reachable
 from holdfast.processor.language.subflows import commits_by_itself, run
 from holdfast.processor.language.transaction import Transaction
-from holdfast.processor.language.workflow import OnUnhandled, Persistence, Workflow
+from holdfast.processor.language.workflow import Workflow
 from holdfast.schemas.activity_messages import ActivityHeartbeat, ActivityResult
 from holdfast.schemas.errors import AppError, CompileError, InvalidMessage
 from holdfast.schemas.identifiers import check_name
@@ -123,32 +124,13 @@ class App:
         return register if function is None else register(function)
 
     def workflow(
-        self,
-        *,
-        start: type[Message],
-        name: str | None = None,
-        persistence: Persistence = "regular",
-        on_unhandled: OnUnhandled = "abandon_and_suspend",
-        expected_lifetime: timedelta | None = None,
-        promote: Sequence[str] = (),
+        self, *, start: type[Message], name: str | None = None, **options: Unpack[WorkflowOptions]
     ) -> Callable[[Callable[[M], Awaitable[R]]], Callable[[M], Awaitable[R]]]:
         """Register and compile a workflow that messages of type ``start`` start.
 
-        ``persistence``: ``regular`` commits each activity's result before the next one starts,
-        ``in_memory`` commits a whole burst at once. ``on_unhandled`` says what an unhandled exception
-        does: ``abandon_and_suspend`` goes back to the last persistence point and suspends, ``abandon``
-        goes back and retries the message, ``cancel`` undoes what is compensable and ends the instance as
-        cancelled, ``terminate`` ends it as faulted at once. ``expected_lifetime`` is how long
-        an instance should take: operators are shown which non-persisted ones are older. ``promote`` names
-        variables that queries are to find, in the column ``promoted``. Raises ``CompileError`` with file, line
-        and mend.
+        ``options`` are those of ``WorkflowOptions``. Raises ``CompileError`` with file, line and mend, and ``AppError``
+        for an option that makes no sense.
         """
-        if persistence not in get_args(Persistence):
-            raise AppError(f"persistence={persistence!r}: use one of {', '.join(get_args(Persistence))}")
-        if on_unhandled not in get_args(OnUnhandled):
-            raise AppError(f"on_unhandled={on_unhandled!r}: use one of {', '.join(get_args(OnUnhandled))}")
-        if expected_lifetime is not None and expected_lifetime <= timedelta():
-            raise AppError(f"expected_lifetime={expected_lifetime!r}: a workflow takes some time")
 
         def register(function: Callable[[M], Awaitable[R]]) -> Callable[[M], Awaitable[R]]:
             title = _name("workflow", name or function.__name__)
@@ -176,10 +158,7 @@ class App:
                 program=program,
                 start=start,
                 parameter=parameters[0],
-                persistence=persistence,
-                on_unhandled=on_unhandled,
-                expected_lifetime=expected_lifetime,
-                promote=tuple(promote),
+                **options,
             )
             entitle(function, Title(definition=self.workflows[title], start=start))
             return function

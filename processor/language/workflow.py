@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import ClassVar, get_args
 
 from holdfast.processor.language.definition import Definition, title_of
+from holdfast.processor.language.options import OnUnhandled, Persistence
 from holdfast.processor.language.routine import reachable
 from holdfast.processor.language.subflows import run
 from holdfast.schemas.errors import AppError
 from holdfast.schemas.message import Message
 
-Persistence = Literal["regular", "in_memory"]
-OnUnhandled = Literal["abandon_and_suspend", "abandon", "cancel", "terminate"]
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "persistence": get_args(Persistence),
+    "on_unhandled": get_args(OnUnhandled),
+}
+"""The options that take one of a few words."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workflow(Definition):
     """A registered workflow: its compiled program and how it is run.
 
-    ``parameter`` is the name under which the function takes its start message.
+    ``parameter`` is the name under which the function takes its start message. The options are those of
+    ``WorkflowOptions``.
     """
 
     kind: ClassVar[str] = "workflow"
 
     start: type[Message]
     parameter: str
-    persistence: Persistence
-    on_unhandled: OnUnhandled
-    expected_lifetime: timedelta | None
-    promote: tuple[str, ...] = ()
+    persistence: Persistence = "regular"
+    on_unhandled: OnUnhandled = "abandon_and_suspend"
+    expected_lifetime: timedelta | None = None
+    promote: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        """Refuse to promote what is no variable."""
+        """Refuse options that make no sense."""
+        for option, values in _CHOICES.items():
+            if (given := getattr(self, option)) not in values:
+                raise AppError(f"{option}={given!r}: use one of {', '.join(values)}")
+        if self.expected_lifetime is not None and self.expected_lifetime <= timedelta():
+            raise AppError(f"expected_lifetime={self.expected_lifetime!r}: a workflow takes some time")
         code = self.function.__code__
         for name in self.promote:
             if name not in (*code.co_varnames, *code.co_cellvars):

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 
-from holdfast.processor.language.workflow import Persistence
+from holdfast.processor.language.options import Persistence
 from holdfast.schemas.activity_messages import ActivityResult
 from holdfast.schemas.settings import Settings
 from tests.support import table_workflows

@@ -27,7 +27,7 @@ from holdfast import (
     transacted_receive,
     transaction,
 )
-from holdfast.processor.language.workflow import Persistence
+from holdfast.processor.language.options import Persistence
 
 MODE: Persistence = "regular" if __name__.endswith("regular") else "in_memory"
 
