@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from holdfast.events.types import InstanceSuspended
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.doubt import Unfit
+from holdfast.processor.engine.failures import Failures
 from holdfast.schemas.control import Command
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Commands:
     async def _suspend(self, arrival: Arrival, command: Command) -> bool:
         holding = self._holding
         if holding.instance.state.version == 0:
-            await holding.suspend("requested", None, command.why or "")
+            await Failures(holding).suspend("requested", None, command.why or "")
             await holding.engine.lanes.keep(arrival, "applied")
             return False
         suspended = InstanceSuspended(reason="requested", detail=command.why, by=command.by)

@@ -17,7 +17,8 @@ import structlog
 
 from holdfast.processor.core.machine import ROOT, place
 from holdfast.processor.engine.arrival import Arrival
-from holdfast.processor.engine.holding import STORAGE_PAUSE, Holding
+from holdfast.processor.engine.failures import STORAGE_PAUSE
+from holdfast.processor.engine.holding import Holding
 from holdfast.processor.engine.lanes import ALONE, Lanes
 from holdfast.processor.engine.live_instance import LiveInstance
 from holdfast.processor.engine.provider import Loaded, Registration, Runnable

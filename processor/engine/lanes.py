@@ -14,7 +14,8 @@ from uuid import UUID
 import structlog
 
 from holdfast.processor.engine.arrival import Arrival
-from holdfast.processor.engine.holding import STORAGE_PAUSE, Holding
+from holdfast.processor.engine.failures import STORAGE_PAUSE
+from holdfast.processor.engine.holding import Holding
 from holdfast.processor.engine.provider import AlreadyConsumed, InboxVerdict, Intake, Route, RouteKind
 from holdfast.schemas.activity_messages import ActivityHeartbeat, ActivityRequest, ActivityResult, lost
 from holdfast.schemas.errors import InstanceLockLost, InvalidMessage, KeyInUse, StorageError

@@ -21,7 +21,7 @@ from holdfast import (
     send,
     transaction,
 )
-from holdfast.processor.engine import holding
+from holdfast.processor.engine import failures
 from holdfast.schemas.settings import Settings
 from tests.support.hosts import Host, running_host
 from tests.support.stores import BehindPostgres
@@ -337,7 +337,7 @@ async def test_of_two_instances_that_lock_each_other_out_one_goes_back_and_both_
 async def test_what_never_fits_between_other_transactions_suspends_in_the_end(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(holding, "CONFLICTS", 3)
+    monkeypatch.setattr(failures, "CONFLICTS", 3)
     await host.deliver(Hopeless(key="k"))
     assert elsewhere["tries"] == 3
     assert await suspended_by(host) == "psycopg.errors.SerializationFailure"
@@ -379,7 +379,7 @@ async def test_a_conflict_that_shows_at_the_commit_is_tried_again_too(host: Host
 async def test_conflicts_that_show_at_every_commit_suspend_in_the_end(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(holding, "CONFLICTS", 3)
+    monkeypatch.setattr(failures, "CONFLICTS", 3)
     await refuse_commits(host, 99)
     await host.deliver(Late(key="k"))
     assert await host.ask("select last_value from tries") == [(3,)]

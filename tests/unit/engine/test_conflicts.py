@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from holdfast import App, Message, Transaction, TransactionConflict, gather, receive
-from holdfast.processor.engine.holding import CONFLICTS
+from holdfast.processor.engine.failures import CONFLICTS
 from holdfast.processor.testing.rows import Rows
 from holdfast.processor.testing.world import World
 
