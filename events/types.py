@@ -229,12 +229,38 @@ class MessageReceived:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimerFired:
-    """A timer resumed a bookmark; ``closes`` names every bookmark that ended with it."""
+    """A timer resumed a bookmark; ``closes`` names every bookmark that ended with it.
+
+    If somebody had it fire before it was ``due``, ``by`` says who.
+    """
 
     where: Where
     bookmark: str
     closes: tuple[str, ...]
     due: str
+    by: str | None = None
+    why: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerRescheduled:
+    """Somebody gave an open timer another time: it is due at ``due``."""
+
+    where: Where
+    bookmark: str
+    due: str
+    by: str
+    why: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerCancelled:
+    """Somebody closed a timer, which will not fire; the instance waits on at what else is open."""
+
+    where: Where
+    bookmark: str
+    by: str
+    why: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,6 +288,30 @@ class InstanceSuspended:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceResumed:
     """Somebody let a suspended instance go on."""
+
+    by: str
+    why: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceAbandoned:
+    """Somebody had the instance dropped from memory, back to the last persistence point."""
+
+    by: str
+    why: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersistRequested:
+    """Somebody asked for a persistence point: the one that ends this batch."""
+
+    by: str
+    why: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnloadRequested:
+    """Somebody asked for the instance to be persisted and let go of; its host did so with this batch."""
 
     by: str
     why: str | None = None
@@ -360,9 +410,14 @@ Event = (
     | BookmarkClosed
     | MessageReceived
     | TimerFired
+    | TimerRescheduled
+    | TimerCancelled
     | MessageSent
     | InstanceSuspended
     | InstanceResumed
+    | InstanceAbandoned
+    | PersistRequested
+    | UnloadRequested
     | CancelRequested
     | InstanceCompleted
     | InstanceContinued

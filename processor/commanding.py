@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from holdfast.processor.engine.commands import NOT_LOADED, REQUESTS
 from holdfast.processor.engine.provider import Intake
 from holdfast.processor.store import inbox
 from holdfast.processor.store.connections import Connection
@@ -18,18 +19,21 @@ from holdfast.schemas.message import Envelope
 from holdfast.schemas.postgres.statements import load
 
 _SQL = load(__package__)
+_OF_COPIES = REQUESTS | {"abandon"}
+"""The commands about what a host has of an instance in memory."""
 
 
 async def give(connection: Connection, instance_id: UUID, command: Command, message_id: str) -> None:
     """Put a command into the inbox; raises ``InstanceNotFound``, ``InstanceCompleted`` or ``CommandRefused``.
 
-    The instance's row stays locked until the transaction ends.
+    What is to be done with a copy in memory is done where no living host has one. The instance's row stays locked
+    until the transaction ends.
     """
     cursor = await connection.execute(_SQL["to_be_commanded"], {"instance_id": instance_id})
     row = await cursor.fetchone()
     if row is None:
         raise InstanceNotFound(instance_id)
-    app, key, is_completed, is_suspended, reason, holder = row
+    app, key, is_completed, is_suspended, reason, holder, is_held = row
     if is_completed:
         raise InstanceCompleted(instance_id)
     if holder is not None:
@@ -39,8 +43,13 @@ async def give(connection: Connection, instance_id: UUID, command: Command, mess
         await _check_doubt(connection, instance_id, command.call)
     if (command.command, command.call) in await _pending(connection, instance_id):
         raise CommandRefused(instance_id, f"was asked to {command.command} before: no worker has taken that up yet")
+    is_done = command.command in _OF_COPIES and not is_held
     intake = Intake(
-        envelope=command.envelope(message_id, key), verdict="buffered", kind="control", instance_id=instance_id
+        envelope=command.envelope(message_id, key),
+        verdict="applied" if is_done else "buffered",
+        kind="control",
+        reason=NOT_LOADED if is_done else None,
+        instance_id=instance_id,
     )
     await inbox.take_in(connection, app, [intake])
 

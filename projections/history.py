@@ -16,12 +16,15 @@ from holdfast.events.recorded import RecordedEvent
 from holdfast.events.types import (
     CancelRequested,
     Event,
+    InstanceAbandoned,
     InstanceCompleted,
     InstanceContinued,
     InstanceResumed,
     InstanceStarted,
     InstanceTerminated,
     Persisted,
+    PersistRequested,
+    UnloadRequested,
 )
 from holdfast.projections.instance import InstanceState, fold
 from holdfast.schemas.errors import InstanceNotFound, VersionNotFound
@@ -77,6 +80,8 @@ def place(event: Event) -> tuple[str | None, int | None]:
     """
     match event:
         case InstanceStarted() | InstanceResumed() | CancelRequested():
+            return None, None
+        case InstanceAbandoned() | PersistRequested() | UnloadRequested():
             return None, None
         case InstanceCompleted() | InstanceContinued() | InstanceTerminated():
             return None, None

@@ -7,7 +7,7 @@ Pure, and independent of programs: any stream folds without the code that wrote 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from typing import Literal, TypeVar, assert_never
 
@@ -23,6 +23,7 @@ from holdfast.events.types import (
     BookmarkOpened,
     CancelRequested,
     Event,
+    InstanceAbandoned,
     InstanceCancelled,
     InstanceCompleted,
     InstanceContinued,
@@ -36,11 +37,15 @@ from holdfast.events.types import (
     MessageSent,
     Outcome,
     Persisted,
+    PersistRequested,
     SubflowEnded,
     SubflowMode,
     SubflowStarted,
+    TimerCancelled,
     TimerFired,
+    TimerRescheduled,
     TransactionRolledBack,
+    UnloadRequested,
 )
 
 T = TypeVar("T")
@@ -197,8 +202,12 @@ def _apply(draft: _Draft, event: Event) -> None:
                 draft.values = event.values
             if event.promoted is not None:
                 draft.promoted = event.promoted
-            if draft.execution_status != "closed" and event.reason not in ("suspended", "unload", "requested"):
-                draft.execution_status = "idle" if event.reason == "idle" or event.idle else "executing"
+            if draft.execution_status == "closed":
+                return
+            if event.reason == "idle" or event.idle:
+                draft.execution_status = "idle"
+            elif event.reason not in ("suspended", "unload", "requested"):
+                draft.execution_status = "executing"
         case ActivityCompleted() | ActivityFailed() | ActivityResolved():
             if event.idempotency_key in draft.calls:
                 draft.calls = _without(draft.calls, event.idempotency_key)
@@ -224,6 +233,12 @@ def _apply(draft: _Draft, event: Event) -> None:
         case TimerFired():
             draft.bookmarks = _without(draft.bookmarks, *event.closes)
             draft.execution_status = "executing"
+        case TimerRescheduled():
+            timer = draft.bookmarks.get(event.bookmark)
+            if timer is not None:
+                draft.bookmarks = {**draft.bookmarks, event.bookmark: replace(timer, due=event.due)}
+        case TimerCancelled():
+            draft.bookmarks = _without(draft.bookmarks, event.bookmark)
         case InstanceStarted():
             draft.workflow = event.workflow
             draft.program_hash = event.program_hash
@@ -267,7 +282,7 @@ def _apply(draft: _Draft, event: Event) -> None:
             _close(draft, "terminated")
         case CancelRequested():
             draft.is_cancelling = True
-        case MessageSent() | TransactionRolledBack():
+        case MessageSent() | TransactionRolledBack() | InstanceAbandoned() | PersistRequested() | UnloadRequested():
             pass
         case _:
             assert_never(event)

@@ -12,6 +12,21 @@ import orjson
 
 from holdfast.schemas.message import Envelope
 
+CommandName = Literal[
+    "suspend",
+    "resume",
+    "resolve",
+    "cancel",
+    "terminate",
+    "abandon",
+    "persist",
+    "unload",
+    "reschedule_timer",
+    "fire_timer",
+    "cancel_timer",
+]
+"""What can be asked of an instance."""
+
 Decision = Literal["done", "retry", "fail"]
 """What became of an activity call that was in doubt: it was done, it is to run again, or it counts as failed."""
 
@@ -20,9 +35,10 @@ Decision = Literal["done", "retry", "fail"]
 class Command:
     """One command, who gave it, and why.
 
-    ``command`` is ``suspend``, ``resume``, ``cancel``, ``terminate`` or ``resolve``. With the last come the idempotency
-    key of the ``call`` that it is about, if there may be more than one, what became of it (``decision``), and what it
-    returned (``result``, a JSON value) if it was done.
+    ``command`` is a ``CommandName``. With ``resolve`` come the idempotency key of the ``call`` that it is about, if
+    there may be more than one, what became of it (``decision``), and what it returned (``result``, a JSON value) if it
+    was done. Commands about timers name the bookmark (``timer``); to reschedule one takes the moment at which it is to
+    be ``due``, in ISO 8601 with an offset from UTC.
     """
 
     command: str
@@ -31,6 +47,8 @@ class Command:
     call: str | None = None
     decision: Decision | None = None
     result: Any = None
+    timer: str | None = None
+    due: str | None = None
 
     def envelope(self, message_id: str, key: str = "") -> Envelope:
         """Return the command as the inbox keeps it."""

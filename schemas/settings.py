@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     transaction_timeout: float = Field(
         default=60.0, gt=0, description="seconds that a transaction with user SQL may stay open"
     )
+    persist_patience: float = Field(
+        default=30.0, gt=0, description="seconds that a persist or unload waits for the end of a scope"
+    )
     group_size: int = Field(default=100, ge=1, le=1000, description="batches that one commit takes at most")
     max_attempts: int = Field(default=5, ge=1, description="tries of a message before it is dead-lettered")
     max_body_bytes: int = Field(default=1 << 20, ge=1, description="size of the largest message body")

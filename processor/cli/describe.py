@@ -18,6 +18,7 @@ from holdfast.events.types import (
     BookmarkOpened,
     CancelRequested,
     Event,
+    InstanceAbandoned,
     InstanceCancelled,
     InstanceCompleted,
     InstanceContinued,
@@ -29,10 +30,14 @@ from holdfast.events.types import (
     MessageReceived,
     MessageSent,
     Persisted,
+    PersistRequested,
     SubflowEnded,
     SubflowStarted,
+    TimerCancelled,
     TimerFired,
+    TimerRescheduled,
     TransactionRolledBack,
+    UnloadRequested,
 )
 from holdfast.processor.cli.output import local
 from holdfast.processor.cli.readable import readable, shortened
@@ -103,14 +108,28 @@ def what(event: Event) -> list[str]:
             return [f"{event.bookmark}: no longer waited for"]
         case MessageReceived():
             return [f"{event.bookmark}: {event.message_type} {event.message_id}", _body(event.body)]
-        case TimerFired():
+        case TimerFired(by=None):
             return [f"{event.bookmark}: was due {local(_time(event.due))}"]
+        case TimerFired():
+            early = f"{event.bookmark}: was to be due {local(_time(event.due))}"
+            return [early, f"by {_who(event.by or '', event.why)}"]
+        case TimerRescheduled():
+            return [f"{event.bookmark}: due {local(_time(event.due))} instead", f"by {_who(event.by, event.why)}"]
+        case TimerCancelled():
+            return [f"{event.bookmark}: will not fire", f"by {_who(event.by, event.why)}"]
         case MessageSent():
             return [f"{event.message_type} {event.message_id}", _body(event.body)]
         case InstanceSuspended():
             lines = [f"{event.reason}: {event.detail or event.exception_name or ''}".rstrip(": ")]
             return lines if event.by is None else [*lines, f"by {event.by}"]
-        case InstanceResumed() | CancelRequested() | InstanceTerminated():
+        case (
+            InstanceResumed()
+            | InstanceAbandoned()
+            | PersistRequested()
+            | UnloadRequested()
+            | CancelRequested()
+            | InstanceTerminated()
+        ):
             return [f"by {_who(event.by, event.why)}"]
         case InstanceCompleted():
             return [f"result {shortened(readable(event.result))}"]

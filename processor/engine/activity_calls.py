@@ -27,7 +27,10 @@ from holdfast.schemas.errors import AppError, Cancelled, ScopeError
 
 
 class ActivityCalls:
-    """Runs activities, records how they ended and answers their asks."""
+    """Runs activities, records how they ended and answers their asks.
+
+    While they ``are_awaited`` nothing is on its way to the store: the burst can be cut short.
+    """
 
     def __init__(self, runtime: Runtime, asks: Asks, writer: Writer, scopes: Scopes, doubt: Doubt) -> None:
         self._runtime = runtime
@@ -37,6 +40,7 @@ class ActivityCalls:
         self._doubt = doubt
         self.retries = Retries(runtime, asks, writer)
         self._running = SideBySide()
+        self.are_awaited = False
         writer.before_commit.append(self._do_pending_work)
 
     @property
@@ -93,10 +97,13 @@ class ActivityCalls:
             return
         await self._doubt.intend([ask])
         running = self._run(activity, ask, await self._writer.sql.unit() if activity.is_record else None)
+        self.are_awaited = True
         try:
             outcome, attempts = await self._scopes.bound(ask, running)
         except TimeoutError as error:
             outcome, attempts = Raised(error), self.retries.attempts(ask) + 1
+        finally:
+            self.are_awaited = False
         await self.end(ask, outcome, attempts)
 
     async def _run_side_by_side(self, asks: Sequence[Ask]) -> None:
@@ -117,12 +124,15 @@ class ActivityCalls:
         first = next(iter(self._running))
         if self._writer.sql.is_open and self._scopes.commits_each(first):
             await self._writer.persist("activity_completed", self._asks.machine)
+        self.are_awaited = True
         try:
             ended = await self._scopes.bound(first, self._first())
         except TimeoutError as error:
             # What other branches of a gather began before the scope is none of its business.
             stopped = await self._running.cancel([ask.path for ask in self._running if self._scopes.serves(ask)])
             ended = [(ask, Raised(error), attempts) for ask, _, attempts in stopped]
+        finally:
+            self.are_awaited = False
         for each in ended:
             await self.end(*each)
 

@@ -6,7 +6,9 @@ batch and take persistence points.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from typing import Any
 
 from holdfast.events.types import (
     CancelRequested,
@@ -26,6 +28,7 @@ from holdfast.processor.engine.doubt import Doubt
 from holdfast.processor.engine.persistence_point import encode_result, encode_value
 from holdfast.processor.engine.provider import Loaded
 from holdfast.processor.engine.queued import QueuedCalls
+from holdfast.processor.engine.requests import Requests
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.scopes import Scopes
 from holdfast.processor.engine.sending import Sending
@@ -50,6 +53,10 @@ from holdfast.processor.language.workflow import Workflow
 from holdfast.schemas.errors import CompensationFailed, ContinuedAsNew, KeyInUse, TransactionConflict
 
 
+class CutShort(Exception):
+    """A burst ends before its end, as a command asks for; what it did since the last persistence point is to go."""
+
+
 class Burst:
     """Runs one instance; the parts that serve it are public, for who wakes it."""
 
@@ -67,28 +74,53 @@ class Burst:
         self.sending = Sending(runtime, self.asks, self.writer)
         self.subflows = Subflows(runtime, self.asks, self.writer, workflow)
         self._waiting = Waiting(self.asks, self.writer, self.subflows, self.queued)
+        self.requests = Requests(runtime, self.writer, self.scopes)
+        self._task: asyncio.Task[Any] | None = None
+        self._is_cut = False
+        self._was_cancelled = False
 
     @property
     def place(self) -> Where:
         """Where the root frame stands."""
         return self.asks.place(self._program.line)
 
-    async def run(self) -> None:
-        """Run until the instance is idle, suspended or closed, with a persistence point at the end.
+    @property
+    def is_running(self) -> bool:
+        """Whether the burst is under way."""
+        return self._task is not None
 
-        Raises ``UnhandledError``, ``NotPersistable`` and whatever a commit answers; nothing since the
+    def cut_short(self) -> None:
+        """Have the burst end at once, unless it is committing, and else once it has."""
+        if self._task is not None and not self._is_cut:
+            self._is_cut = True
+            self._was_cancelled = self.activities.are_awaited and self._task.cancel()
+
+    async def run(self) -> None:
+        """Run until the instance is idle, suspended, unloaded or closed, with a persistence point at the end.
+
+        Raises ``UnhandledError``, ``NotPersistable``, ``CutShort`` and whatever a commit answers; nothing since the
         last persistence point is durable then, and the instance must be dropped or suspended.
         """
-        await self.writer.load_participants()
+        self._task, self._is_cut, self._was_cancelled = asyncio.current_task(), False, False
         try:
+            await self.writer.load_participants()
             while not await self._go_on():
                 pass
+        except asyncio.CancelledError:
+            # Who ends the host cancels the task too, and has the last word.
+            if not self._was_cancelled or self._task is None or self._task.cancelling() > 1:
+                raise
+            raise CutShort from None
         except TransactionConflict:
             # The burst is to be run again: what must not run twice would be in doubt if it were cut off here.
             await self.writer.sql.drop()
             await self.activities.finish()
             raise
         finally:
+            if self._was_cancelled and self._task is not None:
+                self._task.uncancel()
+            self._task = None
+            self.requests.clear()
             await self.activities.stop()
 
     async def advance(self) -> None:
@@ -102,10 +134,14 @@ class Burst:
 
     async def _go_on(self) -> bool:
         """Run until all frames wait, and do something about it; True once the burst is over."""
+        if self._is_cut:
+            raise CutShort
         await self.advance()
         outcome = self.asks.machine.outcome
         if outcome is not None:
             return await self._end(outcome)
+        if self.requests and await self.requests.heed(self.asks.machine, may_unload=not self.activities.must_end):
+            return True
         asks = [ask for ask in self.asks if self.scopes.serves(ask)]
         refused = [ask for ask in asks if self._refuse(ask)]
         if refused:

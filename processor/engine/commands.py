@@ -1,7 +1,8 @@
 """Control commands, as who holds an instance carries them out.
 
 Each ends in an event that says who gave it and why, committed together with the command's verdict. One that
-makes no sense where the instance stands is rejected, and the verdict says so.
+makes no sense where the instance stands is rejected, and the verdict says so. Most wait until the burst that runs has
+ended; some cut it short, and a persistence point is taken in the middle of it (``engine/requests.py``).
 """
 
 from __future__ import annotations
@@ -12,10 +13,21 @@ from holdfast.events.types import InstanceSuspended
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.doubt import Unfit
 from holdfast.processor.engine.failures import Failures
+from holdfast.processor.engine.requests import Requests
 from holdfast.schemas.control import Command
 
 if TYPE_CHECKING:
     from holdfast.processor.engine.holding import Holding
+
+
+CUTTING = frozenset(("terminate", "abandon"))
+"""The commands that do not wait for the burst that runs: whoever gives them wants its end."""
+
+REQUESTS = frozenset(("persist", "unload"))
+"""The commands that are followed in the middle of a burst."""
+
+NOT_LOADED = "not_loaded"
+"""The reason beside ``applied`` for what is done already, as no host has anything of the instance in memory."""
 
 
 class Commands:
@@ -23,6 +35,24 @@ class Commands:
 
     def __init__(self, holding: Holding) -> None:
         self._holding = holding
+
+    async def attend(self) -> None:
+        """Hear, in the middle of a burst, what does not wait for its end."""
+        instance, engine = self._holding.instance, self._holding.engine
+        wakeups = await self._holding.runtime.look.put(instance.instance_id)
+        for arrival in map(Arrival.of, wakeups.messages):
+            requests, command = instance.requests, arrival.command
+            if command is None or requests is None:
+                continue
+            if command.command in CUTTING:
+                instance.cut_short()
+            elif command.command in REQUESTS and requests.add(arrival, command):
+                engine.spawn(self._give_up_if_overdue(requests, arrival))
+
+    async def _give_up_if_overdue(self, requests: Requests, arrival: Arrival) -> None:
+        detail = await requests.overdue(arrival)
+        if detail is not None:
+            await self._holding.engine.lanes.keep(arrival, "rejected", reason="in_scope", detail=detail)
 
     async def obey_next(self) -> bool | None:
         """Follow the oldest command; None if there is none."""
@@ -43,6 +73,12 @@ class Commands:
                 return await self._cancel(arrival, command)
             case "cancel":
                 return await self._refuse(arrival, f"it can only be terminated: {instance.unresolvable}")
+            case "persist" | "unload" | "abandon" if is_suspended:
+                return await self._nothing_to_do(arrival)
+            case "persist" | "unload":
+                return await self._persist(arrival, command)
+            case "abandon":
+                return await self._abandon(arrival, command)
             case "suspend" if not is_suspended:
                 return await self._suspend(arrival, command)
             case "resume" if instance.state.suspension_reason == "in_doubt":
@@ -107,6 +143,29 @@ class Commands:
             await self._refuse(arrival, "its start message is gone; holdfast nonpersisted lists it")
             return await holding.let_go(release=True)
         await holding.instance.end(arrival, command)
+        return True
+
+    async def _persist(self, arrival: Arrival, command: Command) -> bool:
+        instance = self._holding.instance
+        if not instance.is_in_memory:
+            return await self._nothing_to_do(arrival)
+        await instance.persist_requested((arrival, command))
+        return True
+
+    async def _abandon(self, arrival: Arrival, command: Command) -> bool:
+        """Let go of the instance; what had woken it goes into the inbox, to wake it again wherever it is found."""
+        holding = self._holding
+        await Failures(holding).go_back()
+        while holding.mailbox.arrived:
+            await holding.keep(holding.mailbox.arrived[0])
+        if holding.instance.state.version == 0:
+            await holding.engine.lanes.keep(arrival, "applied")
+            return await holding.let_go(release=True)
+        await holding.instance.abandon(arrival, command)
+        return True
+
+    async def _nothing_to_do(self, arrival: Arrival) -> bool:
+        await self._holding.engine.lanes.keep(arrival, "applied", reason=NOT_LOADED)
         return True
 
     async def _refuse(self, arrival: Arrival, detail: str) -> bool:

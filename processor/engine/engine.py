@@ -63,14 +63,19 @@ class Engine:
         if runnable.message is not None:
             self.deliver(Arrival.of(runnable.message))
         elif runnable.instance_id is not None:
-            await self.wake(runnable.instance_id)
+            await self.wake(runnable.instance_id, is_commanded=runnable.why == "control")
 
-    async def wake(self, instance_id: UUID) -> None:
-        """Load the instance if need be and let it look at what waits for it."""
+    async def wake(self, instance_id: UUID, *, is_commanded: bool = False) -> None:
+        """Load the instance if need be and let it look at what waits for it.
+
+        One that is busy looks once it has nothing more to do; if there is a command for it (``is_commanded``), at once.
+        """
         if self.stopping:
             return
         try:
             holding = await self.hold(instance_id)
+            if holding is not None and holding.busy and is_commanded:
+                await holding.attend()
             if holding is not None and (holding.busy or not await self._is_suspect(holding)):
                 holding.poke()
         except Exception:

@@ -12,6 +12,7 @@ import structlog
 
 from holdfast.events.types import InstanceSuspended, SuspensionReason, Where
 from holdfast.processor.engine.arrival import Arrival
+from holdfast.processor.engine.burst import CutShort
 from holdfast.processor.engine.doubt import InDoubt
 from holdfast.processor.engine.provider import AlreadyConsumed, Suspension
 from holdfast.processor.engine.unhandled import UnhandledError
@@ -72,6 +73,8 @@ class Failures:
                 return await self.suspend("in_doubt", None, str(error), error.where)
             case TransactionConflict():
                 return await self._try_again(error)
+            case CutShort():
+                return await self.go_back()
         if isinstance(error, LOST):
             return await self._reload(error)
         raise error
@@ -102,7 +105,7 @@ class Failures:
             reason=reason,
             detail=detail,
         )
-        taken = await self._go_back()
+        taken = await self._drop()
         if instance.state.version == 0:
             suspension = Suspension(
                 instance_id=instance.instance_id,
@@ -128,7 +131,7 @@ class Failures:
         """Go back to the last persistence point, unload, and try the messages again, or give them up."""
         holding = self._holding
         instance, runtime = holding.instance, holding.runtime
-        taken = await self._go_back()
+        taken = await self._drop()
         await instance.keep_known()
         if taken:
             attempts = max(await runtime.provider.attempt([a.envelope.message_id for a in taken]))
@@ -151,7 +154,7 @@ class Failures:
         log.warning("copy dropped", instance_id=str(holding.instance.instance_id), error=str(error))
         if isinstance(error, InstanceLockLost):
             holding.runtime.doubt_lease()
-        for arrival in await self._go_back():
+        for arrival in await self._drop():
             if isinstance(error, AlreadyConsumed) and arrival.envelope.message_id == error.message_id:
                 arrival.is_double = True
                 if arrival.stored is None:
@@ -169,11 +172,17 @@ class Failures:
         if holding.conflicts >= CONFLICTS:
             return await self._unhandled(UnhandledError(error.__cause__ or error, holding.instance.place))
         log.warning("conflict", instance_id=str(holding.instance.instance_id), error=str(error))
-        await self._go_back()
-        await holding.instance.keep_known()
+        await self.go_back()
         return await holding.load_again(_pause(holding.conflicts))
 
-    async def _go_back(self) -> list[Arrival]:
+    async def go_back(self) -> bool:
+        """Drop all since the last persistence point, but for what is known of calls that must not run twice."""
+        await self._drop()
+        await self._holding.instance.keep_known()
+        self._holding.mailbox.is_stale = True
+        return True
+
+    async def _drop(self) -> list[Arrival]:
         """Drop all since the last persistence point; what it had taken from RabbitMQ is in the mailbox again."""
         taken = await self._holding.instance.drop()
         self._holding.mailbox.put_back(taken)
@@ -182,7 +191,7 @@ class Failures:
     async def start_over(self) -> None:
         """Let go after a failure that has no name; whatever may have caused it is under suspicion."""
         holding = self._holding
-        await self._go_back()
+        await self._drop()
         for arrival in holding.mailbox.arrived:
             arrival.redelivered, arrival.is_counted = True, False
         # It may stand in the middle of a burst, with nothing else to wake it.

@@ -61,6 +61,10 @@ class Holding:
         self.mailbox.is_stale = True
         self._go()
 
+    async def attend(self) -> None:
+        """Hear the commands that do not wait until the burst that runs has ended."""
+        await Commands(self).attend()
+
     def give_up(self, tries: int) -> None:
         """Have the instance suspended, as so often the host fell that ran it alone."""
         self._tries = tries
@@ -93,7 +97,7 @@ class Holding:
     async def _step(self) -> bool:
         """Take up one input; False once there is none and nothing is left in memory."""
         instance = self.instance
-        if instance.closed:
+        if instance.is_released:
             return await self.let_go(release=False)
         if self.mailbox.is_stale:
             await self.mailbox.look(instance)
@@ -143,7 +147,7 @@ class Holding:
         """Run one burst; raises as ``LiveInstance.run``."""
         await self.instance.run()
         self.conflicts = 0
-        self.mailbox.is_stale = bool(self.instance.state.bookmarks)
+        self.mailbox.is_stale |= bool(self.instance.state.bookmarks)
         given_back = self.instance.given_back()
         self.mailbox.put_back(given_back)
         for arrival in given_back:

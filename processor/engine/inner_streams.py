@@ -160,7 +160,7 @@ def _batch(inner: Inner, events: list[Event], around: Persisted, metadata: dict[
     """Return what is to be written of a subflow with ``around``, the persistence point of its instance; or nothing."""
     was_idle = inner.state.execution_status == "idle"
     is_idle = around.idle or around.reason == "idle"
-    if around.reason in ("suspended", "unload", "requested"):
+    if not is_idle and around.reason in ("suspended", "unload", "requested"):
         is_idle = was_idle
     if inner.started is not None:
         events.insert(0, inner.started)

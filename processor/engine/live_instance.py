@@ -14,6 +14,7 @@ import orjson
 
 from holdfast.events.types import (
     CancelRequested,
+    InstanceAbandoned,
     InstanceCancelled,
     InstanceResumed,
     InstanceStarted,
@@ -30,6 +31,7 @@ from holdfast.processor.engine.asks import where
 from holdfast.processor.engine.burst import Burst
 from holdfast.processor.engine.persistence_point import images_of
 from holdfast.processor.engine.provider import Loaded
+from holdfast.processor.engine.requests import Requests, requested
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.subflows import States
 from holdfast.processor.language.awaitables import (
@@ -90,9 +92,9 @@ class LiveInstance:
         return self._burst.place
 
     @property
-    def closed(self) -> bool:
-        """Whether the instance has ended."""
-        return self.state.execution_status == "closed"
+    def is_released(self) -> bool:
+        """Whether the instance was let go of with its last commit: it has ended, is suspended or unloaded."""
+        return self._writer.is_released
 
     # What wakes an instance.
 
@@ -246,9 +248,34 @@ class LiveInstance:
 
     # What others ask for.
 
-    async def persist_requested(self) -> None:
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether there is more of the instance here than what the store has: its live frames."""
+        return self._asks.is_live
+
+    @property
+    def requests(self) -> Requests | None:
+        """The persistence points that are asked for in the middle of the burst; None if no burst runs."""
+        return self._burst.requests if self._burst.is_running else None
+
+    def cut_short(self) -> None:
+        """Have the burst that runs, if one does, end at once."""
+        self._burst.cut_short()
+
+    async def persist_requested(self, *commands: tuple[Arrival, Command]) -> None:
         """Take a persistence point because somebody outside asked for it."""
-        await self._writer.persist("requested", self._asks.machine)
+        for arrival, command in commands:
+            self._writer.take(arrival)
+            self._writer.record(requested(command))
+        unloads = any(command.command == "unload" for _, command in commands)
+        await self._writer.persist(
+            "unload" if unloads else "requested", self._asks.machine, idle=bool(commands) and not self.must_run
+        )
+
+    async def abandon(self, arrival: Arrival, command: Command) -> None:
+        """Let go at the last persistence point; what came after it must have been dropped before."""
+        self._writer.take(arrival)
+        await self._writer.let_go("requested", InstanceAbandoned(by=command.by, why=command.why))
 
     async def suspend(self, suspended: InstanceSuspended, arrivals: Sequence[Arrival] = ()) -> None:
         """Suspend at the last persistence point; what came after it must have been dropped before.
@@ -269,7 +296,7 @@ class LiveInstance:
         if is_known:
             await self._writer.persist("suspended", self._asks.machine, suspended)
         else:
-            await self._writer.suspend(suspended)
+            await self._writer.let_go("suspended", suspended)
 
     async def keep_known(self) -> None:
         """Commit, at the last persistence point, what is known of calls that must not run twice."""

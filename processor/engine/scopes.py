@@ -86,6 +86,14 @@ class Scopes:
         self._open.clear()
         self.returned.clear()
 
+    @property
+    def around(self) -> str | None:
+        """The innermost open scope, in words; None if there is none and the instance can be persisted."""
+        if not self._open:
+            return None
+        name = "no_persist()" if isinstance(self._open[-1].scope, NoPersist) else "a transaction"
+        return f"{name} at line {self._open[-1].where.line}"
+
     # What is allowed.
 
     def serves(self, ask: Ask) -> bool:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import orjson
 
-from holdfast.events.types import Event, InstanceSuspended, MessageSent, Persisted, Reason, Where
+from holdfast.events.types import Event, MessageSent, Persisted, Reason, Where
 from holdfast.processor.core.machine import Ask, Machine
 from holdfast.processor.engine import family
 from holdfast.processor.engine.arrival import Arrival
@@ -53,7 +53,8 @@ class Unwritten:
 class Writer:
     """Collects what one instance decides, and commits it; ``state`` is as of the last persistence point.
 
-    What is in ``before_commit`` is awaited before each batch is closed, and may add to it.
+    ``is_released`` says that the last commit gave the lock back. What is in ``before_commit`` is awaited before each
+    batch is closed, and may add to it.
     """
 
     def __init__(self, runtime: Runtime, loaded: Loaded, line: int) -> None:
@@ -61,6 +62,7 @@ class Writer:
         self.loaded = loaded
         self.instance_id: UUID = loaded.instance_id
         self.state = loaded.state or initial
+        self.is_released = False
         self.unwritten = Unwritten()
         self.inner = InnerStreams(loaded.instance_id)
         self.sql = UserSql(runtime)
@@ -103,7 +105,7 @@ class Writer:
         if self.participants:
             persisted = self.participants.collect(persisted, machine, self.state, self._place())
         batch = [*self.unwritten.events, *events, persisted]
-        await self._commit(batch, release=reason == "suspended", save=reason)
+        await self._commit(batch, release=reason in ("suspended", "unload"), save=reason)
         self._encoder.texts = texts
 
     async def load_participants(self) -> None:
@@ -111,9 +113,9 @@ class Writer:
         if self.participants:
             await self.participants.load(self.state, self._place())
 
-    async def suspend(self, suspended: InstanceSuspended) -> None:
-        """Suspend at the last persistence point; what came after it must have been dropped before."""
-        await self._commit([*self.unwritten.events, suspended, Persisted(reason="suspended")], release=True)
+    async def let_go(self, reason: Reason, event: Event) -> None:
+        """Note an event at the last persistence point, and let go; what came after it must have been dropped before."""
+        await self._commit([*self.unwritten.events, event, Persisted(reason=reason)], release=True)
 
     async def close(self, reason: Reason, *events: Event) -> None:
         """Close the instance where it stands, without running anything more."""
@@ -169,6 +171,7 @@ class Writer:
                 await self.sql.drop()
             raise
         self.state = state
+        self.is_released = batch.release
         self.unwritten = Unwritten()
         self.inner.committed(inner)
         for arrival in unwritten.taken:

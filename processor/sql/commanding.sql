@@ -2,7 +2,10 @@
 -- Locked, so that of two who ask at the same time the second one sees the command of the first.
 select
     app, correlation_key, is_completed, is_suspended, suspension_reason,
-    case when subflow = 'run' then parent_id end
+    case when subflow = 'run' then parent_id end,
+    exists (
+        select from holdfast.hosts h where h.host_id = lock_owner and h.lease_expiration > clock_timestamp()
+    )
 from holdfast.instance_rows
 where instance_id = %(instance_id)s
 for update;

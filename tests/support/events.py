@@ -19,6 +19,7 @@ from holdfast.events.types import (
     CancelRequested,
     Event,
     FrameChange,
+    InstanceAbandoned,
     InstanceCancelled,
     InstanceCompleted,
     InstanceContinued,
@@ -30,10 +31,14 @@ from holdfast.events.types import (
     MessageReceived,
     MessageSent,
     Persisted,
+    PersistRequested,
     SubflowEnded,
     SubflowStarted,
+    TimerCancelled,
     TimerFired,
+    TimerRescheduled,
     TransactionRolledBack,
+    UnloadRequested,
     Where,
 )
 
@@ -202,7 +207,31 @@ SECOND_RELEASE: tuple[Event, ...] = (
 )
 """The types and fields that the second release added."""
 
-EVERY_TYPE = (*FIRST_RELEASE, *SECOND_RELEASE)
+THIRD_RELEASE: tuple[Event, ...] = (
+    InstanceAbandoned(by="ops", why="it hangs"),
+    InstanceAbandoned(by="ops"),
+    PersistRequested(by="ops", why="before the move"),
+    PersistRequested(by="ops"),
+    UnloadRequested(by="ops", why="the host is to go"),
+    UnloadRequested(by="ops"),
+    TimerRescheduled(
+        where=HERE, bookmark="0.2/late", due="2026-03-04T05:06:07.080000+00:00", by="ops", why="another day"
+    ),
+    TimerRescheduled(where=HERE, bookmark="0.2/late", due="2026-03-04T05:06:07.080000+00:00", by="ops"),
+    TimerCancelled(where=HERE, bookmark="0.2/late", by="ops", why="they may take their time"),
+    TimerCancelled(where=HERE, bookmark="0.2/late", by="ops"),
+    TimerFired(
+        where=HERE,
+        bookmark="0.2/late",
+        closes=("0.2/late",),
+        due="2026-03-04T05:06:07.080000+00:00",
+        by="ops",
+        why="enough",
+    ),
+)
+"""The types and fields that the third release added."""
+
+EVERY_TYPE = (*FIRST_RELEASE, *SECOND_RELEASE, *THIRD_RELEASE)
 """Every type, each field once with and, if it may be left out, once without a value."""
 
 JSON = st.recursive(
