@@ -11,7 +11,7 @@ import asyncio
 import gc
 import os
 import socket
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from functools import partial
 from random import Random
 
@@ -29,7 +29,10 @@ from holdfast.processor.process import run_until_signalled
 from holdfast.processor.services.detection import Detection
 from holdfast.processor.services.intake import Intake
 from holdfast.processor.services.lease import keep_lease
+from holdfast.processor.services.monitoring_port import monitoring_port
 from holdfast.processor.services.relay import Relay
+from holdfast.processor.services.worker_metrics import Tenure
+from holdfast.processor.services.worker_monitor import WorkerMonitor
 from holdfast.processor.store.postgres import PostgresProvider
 from holdfast.schemas.errors import StorageError
 from holdfast.schemas.postgres.check import check
@@ -78,9 +81,11 @@ async def serve(app: App, settings: Settings, *, stop: asyncio.Event, environmen
             _connection(settings, f"{name} in", random) as incoming,
             _connection(settings, f"{name} out", random) as outgoing,
         ):
-            await declare(incoming, topology)
-            while not stop.is_set():
-                await _tenure(runtime, topology, incoming, Publisher(outgoing), random=random, stop=stop)
+            monitor = WorkerMonitor(runtime, {"rabbitmq_in": incoming, "rabbitmq_out": outgoing})
+            async with aclosing(monitor), monitoring_port(monitor, settings):
+                await declare(incoming, topology)
+                while not stop.is_set():
+                    await _tenure(monitor, runtime, topology, incoming, Publisher(outgoing), random=random, stop=stop)
     finally:
         await provider.close()
     log.info("stopped", app=app.name)
@@ -91,6 +96,7 @@ def _connection(settings: Settings, name: str, random: Random) -> Connection:
 
 
 async def _tenure(
+    monitor: WorkerMonitor,
     runtime: Runtime,
     topology: Topology,
     incoming: Connection,
@@ -117,6 +123,7 @@ async def _tenure(
     stopping = asyncio.create_task(stop.wait())
     try:
         async with Intake(engine, incoming, topology, random=random) as intake:
+            monitor.tenure = Tenure(engine, relay, intake)
             await asyncio.wait([lease, stopping, *loops], return_when=asyncio.FIRST_COMPLETED)
             # What comes from now on goes back when the channels are closed.
             intake.pause()
@@ -128,6 +135,7 @@ async def _tenure(
             with suppress(StorageError):
                 await runtime.provider.close_host(runtime.host_id)
     finally:
+        monitor.tenure = None
         await _end([lease, stopping, *loops])
 
 

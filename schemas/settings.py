@@ -45,6 +45,13 @@ class Settings(BaseSettings):
     )
     user_connections: int = Field(default=8, ge=1, description="connections for batches with user SQL")
     shutdown_grace: float = Field(default=20.0, ge=0, description="seconds that bursts get to end on shutdown")
+    metrics_port: int | None = Field(
+        default=None, ge=0, le=65535, description="port of metrics and probes; 0 takes any that is free"
+    )
+    metrics_address: str = Field(
+        default="0.0.0.0",  # noqa: S104  Who gives a port wants to be asked from other machines.
+        description="address that the port is opened on",
+    )
     program_key: str = Field(default="", description="secret that signs stored programs")
 
     @property

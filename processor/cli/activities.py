@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from holdfast.processor.cli.options import AmqpUrl, load_settings
+from holdfast.processor.cli.options import AmqpUrl, MetricsPort, load_settings
 
 
 def activities(
@@ -25,6 +25,7 @@ def activities(
     ] = None,
     prefetch: Annotated[int | None, typer.Option(help="Activities of a queue at a time.", metavar="N")] = None,
     amqp_url: AmqpUrl = None,
+    metrics_port: MetricsPort = None,
 ) -> None:
     """Do the activities that an app has on queues, until Ctrl-C or SIGTERM.
 
@@ -42,6 +43,7 @@ def activities(
     from holdfast.processor.process import run_until_signalled
     from holdfast.processor.services.activity_worker import queues_of, serve
 
-    settings = load_settings(amqp_url=amqp_url, activity_prefetch=prefetch).require("amqp_url")
+    settings = load_settings(amqp_url=amqp_url, activity_prefetch=prefetch, metrics_port=metrics_port)
+    settings.require("amqp_url")
     found = load_app(app)
     run_until_signalled(partial(serve, found, queues_of(found, queue or ()), settings))

@@ -26,6 +26,9 @@ After = Annotated[UUID | None, typer.Option(help="Go on behind this instance.", 
 InstanceId = Annotated[UUID, typer.Argument(help="Id of the instance.", metavar="INSTANCE", show_default=False)]
 JsonDocument = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 JsonLines = Annotated[bool, typer.Option("--json", help="Print one line of JSON each.")]
+MetricsPort = Annotated[
+    int | None, typer.Option(min=0, help="Port of metrics and probes; none is opened without it.", metavar="PORT")
+]
 Limit = Annotated[int, typer.Option(min=1, help="How many at most.", metavar="N")]
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from holdfast.processor.cli.options import AmqpUrl, DatabaseUrl, load_settings
+from holdfast.processor.cli.options import AmqpUrl, DatabaseUrl, MetricsPort, load_settings
 
 
 def worker(
@@ -29,6 +29,7 @@ def worker(
     ] = None,
     database_url: DatabaseUrl = None,
     amqp_url: AmqpUrl = None,
+    metrics_port: MetricsPort = None,
 ) -> None:
     """Run an app's workflows, until Ctrl-C or SIGTERM.
 
@@ -46,6 +47,11 @@ def worker(
     from holdfast.processor.worker import run
 
     settings = load_settings(
-        database_url=database_url, amqp_url=amqp_url, partitions=partitions, prefetch=prefetch, lease=lease
+        database_url=database_url,
+        amqp_url=amqp_url,
+        partitions=partitions,
+        prefetch=prefetch,
+        lease=lease,
+        metrics_port=metrics_port,
     ).require("database_url", "amqp_url")
     run(load_app(app), settings)

@@ -219,9 +219,11 @@ class ActivityCalls:
             result = encode_value(outcome.value, types)
             completed = ActivityCompleted(**about, result=result, is_record=is_record)
             self._writer.record(completed)
+            self._runtime.counts.activities_completed += 1
             self._doubt.know(completed, outcome)
         else:
             self._writer.record(ActivityFailed(**about, error=encode_value(outcome.error, types)))
+            self._runtime.counts.activities_failed += 1
 
     def _must_end(self) -> list[str]:
         running = [(ask.path, self._activity(ask)) for ask in self._running]

@@ -232,6 +232,7 @@ class Engine:
             state=None,
             is_fresh=True,
         )
+        runtime.counts.registered[workflow.name] += 1
         return self._add(LiveInstance(runtime, loaded, workflow, workflow.program))
 
     def _add(self, instance: LiveInstance) -> Holding:

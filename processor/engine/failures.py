@@ -116,6 +116,7 @@ class Failures:
                 message=next((a.consumed() for a in taken), None),
             )
             await holding.runtime.provider.suspend([suspension])
+            holding.runtime.counts.suspended[reason] += 1
             for arrival in taken:
                 holding.mailbox.leave(arrival)
                 arrival.settle()

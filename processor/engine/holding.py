@@ -33,7 +33,7 @@ class Holding:
         self.runtime = engine.runtime
         self.instance = instance
         self.task: asyncio.Task[None] | None = None
-        self.idle_since = self.runtime.environment.monotonic()
+        self.idle_since = self.busy_since = self.runtime.environment.monotonic()
         self.is_taken_over = instance.loaded.is_taken_over
         self.mailbox = Mailbox(engine.runtime, is_stale=instance.loaded.is_initialized)
         self.conflicts = 0
@@ -77,6 +77,7 @@ class Holding:
 
     def _go(self) -> None:
         if self.task is None:
+            self.busy_since = self.runtime.environment.monotonic()
             self.task = asyncio.create_task(self._work())
 
     async def _work(self) -> None:
@@ -145,6 +146,7 @@ class Holding:
 
     async def run(self) -> None:
         """Run one burst; raises as ``LiveInstance.run``."""
+        self.runtime.counts.bursts += 1
         await self.instance.run()
         self.conflicts = 0
         self.mailbox.is_stale |= bool(self.instance.state.bookmarks)

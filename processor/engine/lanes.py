@@ -42,6 +42,11 @@ class Lanes:
         self._runtime = engine.runtime
         self._lanes: dict[str, deque[Arrival]] = {}
 
+    @property
+    def messages(self) -> int:
+        """How many messages are on their way."""
+        return sum(map(len, self._lanes.values()))
+
     def clear(self) -> None:
         """Drop every message; the broker still has those that came from it."""
         self._lanes.clear()
@@ -151,6 +156,7 @@ class Lanes:
         route = await self._runtime.route.put(arrival.envelope)
         kind, instance_id = route.kind, route.instance_id
         if kind is RouteKind.DUPLICATE:
+            self._runtime.counts.duplicates += 1
             arrival.settle()
         elif kind is RouteKind.REUSED:
             await self._dead_letter(
@@ -253,6 +259,10 @@ class Lanes:
         if route.kind is RouteKind.REUSED and verdict != "dead_lettered":
             await self._dead_letter(arrival, "message_id_reused", "the message id came before with another body")
             return
+        if route.kind is RouteKind.DUPLICATE:
+            self._runtime.counts.duplicates += 1
+        else:
+            self._runtime.counts.verdicts[verdict, about.get("reason") or ""] += 1
         if (
             verdict == "buffered"
             and route.kind is RouteKind.NONE
@@ -260,6 +270,7 @@ class Lanes:
         ):
             # The bookmark of a request is open before the request leaves, so nobody is going to wait for it.
             await self._runtime.take_in.put(Intake(envelope=arrival.envelope, verdict="rejected", reason="late"))
+            self._runtime.counts.verdicts["rejected", "late"] += 1
         arrival.settle()
         self._wake(route)
 

@@ -34,6 +34,8 @@ from holdfast.processor.engine.provider import Loaded
 from holdfast.processor.engine.requests import Requests, requested
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.subflows import States
+from holdfast.processor.engine.user_sql import UserSql
+from holdfast.processor.engine.writer import Unwritten
 from holdfast.processor.language.awaitables import (
     ActivityCall,
     Enter,
@@ -90,6 +92,16 @@ class LiveInstance:
     def place(self) -> Where:
         """Where the root frame stands."""
         return self._burst.place
+
+    @property
+    def unwritten(self) -> Unwritten:
+        """What has happened since the last persistence point."""
+        return self._writer.unwritten
+
+    @property
+    def sql(self) -> UserSql:
+        """The transaction for user SQL."""
+        return self._writer.sql
 
     @property
     def is_released(self) -> bool:

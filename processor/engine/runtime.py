@@ -10,6 +10,7 @@ from uuid import UUID
 
 from holdfast.processor.core.compensation import BY_HASH
 from holdfast.processor.engine.batcher import Batcher
+from holdfast.processor.engine.counts import Counts
 from holdfast.processor.engine.environment import Environment
 from holdfast.processor.engine.provider import (
     Batch,
@@ -60,7 +61,8 @@ class Runtime:
     """One host's means; ``open`` gives it a lease, under an id that is new each time.
 
     ``publish``, ``timer_opened`` and ``wake`` are told after commits; a worker sets them to its relay and detection,
-    and its engine takes the last.
+    and its engine takes the last. ``committed_at`` is when the latest group was committed and ``renewed_at`` when the
+    lease was renewed, on the monotonic clock.
     """
 
     def __init__(
@@ -81,6 +83,8 @@ class Runtime:
         self.timer_opened: Callable[[], None] = _hint_nobody
         self.wake: Callable[[UUID], None] = _wake_nobody
         self.lease_in_doubt = asyncio.Event()
+        self.counts = Counts()
+        self.committed_at = self.renewed_at = environment.monotonic()
         self.host_id = environment.new_id()
         self.app_exchange = f"holdfast.{app.name}"
         self.out_exchange = f"{self.app_exchange}.out"
@@ -91,7 +95,7 @@ class Runtime:
         self._routines = dict(app.routines)
         self.frame_programs = dict(BY_HASH) | {d.program.hash: d.program for d in self._definitions()}
         self._clock_offset = (datetime.min.replace(tzinfo=UTC), 0.0)
-        self.commit: Batcher[Batch, Committed] = Batcher(provider.commit, limit=settings.group_size)
+        self.commit: Batcher[Batch, Committed] = Batcher(self._commit, limit=settings.group_size)
         self.route: Batcher[Envelope, Route] = Batcher(provider.route, limit=READ_GROUP)
         self.register: Batcher[Registration, int] = Batcher(self._register, limit=READ_GROUP)
         self.load: Batcher[UUID, Loaded] = Batcher(self._load, limit=READ_GROUP)
@@ -116,6 +120,8 @@ class Runtime:
                 message_types=tuple(app.messages),
             )
         )
+        self.counts.tenures += 1
+        self.renewed_at = self.environment.monotonic()
 
     def _definitions(self) -> list[Definition]:
         return [*self.app.workflows.values(), *(r.definition for r in self._routines.values())]
@@ -222,6 +228,13 @@ class Runtime:
             await self._save_programs([routine.definition for routine in fresh.values()])
             self._routines.update(fresh)
             self.frame_programs.update({r.program.hash: r.program for r in fresh.values()})
+
+    async def _commit(self, batches: Sequence[Batch]) -> Sequence[Committed | Exception]:
+        began = self.environment.monotonic()
+        answers = await self.provider.commit(batches)
+        self.committed_at = self.environment.monotonic()
+        self.counts.group(len(batches), self.committed_at - began)
+        return answers
 
     async def _register(self, registrations: Sequence[Registration]) -> Sequence[int | Exception]:
         return await self.provider.register(self.host_id, registrations)

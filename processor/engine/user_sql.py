@@ -11,12 +11,16 @@ from holdfast.processor.engine.deadline import OutOfTime, within
 from holdfast.processor.engine.provider import Batch, UnitOfWork
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.unhandled import UnhandledError
+from holdfast.schemas.errors import HoldfastError
 
 T = TypeVar("T")
 
 
 class UserSql:
-    """Opens the transaction when it is first needed, and bounds how long it stays open."""
+    """Opens the transaction when it is first needed, and bounds how long it stays open.
+
+    ``committed_at`` is when the latest batch became durable, on the monotonic clock; 0 before the first.
+    """
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -24,6 +28,15 @@ class UserSql:
         self._stack = AsyncExitStack()
         self._marks: list[bool] = []
         self._deadline = 0.0
+        self.committed_at = 0.0
+
+    @property
+    def seconds_open(self) -> float | None:
+        """For how long the transaction has been open; None if there is none."""
+        if self._unit is None:
+            return None
+        runtime = self._runtime
+        return runtime.environment.monotonic() - self._deadline + runtime.settings.transaction_timeout
 
     @property
     def is_open(self) -> bool:
@@ -73,12 +86,21 @@ class UserSql:
 
     async def commit(self, batch: Batch) -> None:
         """Commit a batch: with the open transaction, or with the host's next group if there is none."""
-        if self._unit is None:
-            await self._runtime.commit.put(batch)
-            return
-        await self._unit.commit(batch)
-        self._unit = None
-        await self._stack.aclose()
+        runtime = self._runtime
+        try:
+            if self._unit is None:
+                await runtime.commit.put(batch)
+                self.committed_at = runtime.committed_at
+            else:
+                await self._unit.commit(batch)
+                self.committed_at = runtime.environment.monotonic()
+                runtime.counts.user_commits += 1
+                self._unit = None
+                await self._stack.aclose()
+        except HoldfastError as error:
+            runtime.counts.refused[type(error).__name__] += 1
+            raise
+        runtime.counts.committed(batch)
 
     async def drop(self) -> None:
         """Roll back the open transaction, if there is one, and forget all marks."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -28,7 +29,9 @@ from holdfast.processor.broker.topology import Topology, declare_activities
 from holdfast.processor.engine.environment import Environment, RealEnvironment
 from holdfast.processor.engine.performing import failed, perform
 from holdfast.processor.language.app import App
+from holdfast.processor.services.activity_monitor import ActivityMonitor
 from holdfast.processor.services.first_of import first_of
+from holdfast.processor.services.monitoring_port import monitoring_port
 from holdfast.schemas.activity_messages import ActivityHeartbeat, ActivityRequest, ActivityResult
 from holdfast.schemas.errors import AppError, InvalidMessage
 from holdfast.schemas.message import Envelope, Message
@@ -65,10 +68,13 @@ async def serve(
     connect = partial(Connection, settings.amqp_url, heartbeat=settings.heartbeat, random=random, patience=None)
     async with AsyncExitStack() as stack:
         incoming = await stack.enter_async_context(connect(name=f"{name} in"))
-        publisher = Publisher(await stack.enter_async_context(connect(name=f"{name} out")))
+        outgoing = await stack.enter_async_context(connect(name=f"{name} out"))
+        publisher = Publisher(outgoing)
         await declare_activities(incoming, Topology(app.name, activities=tuple(queues)))
         worker_of = partial(ActivityWorker, environment=environment, settings=settings, random=random)
         workers = [worker_of(app, queue, incoming, publisher) for queue in queues]
+        monitor = ActivityMonitor(app.name, workers, {"rabbitmq_in": incoming, "rabbitmq_out": outgoing}, environment)
+        await stack.enter_async_context(monitoring_port(monitor, settings))
         for worker in workers:
             await stack.enter_async_context(worker)
         log.info("started", app=app.name, queues=queues)
@@ -97,14 +103,21 @@ async def _drain(workers: Sequence[ActivityWorker]) -> None:
 
 @dataclass(slots=True)
 class _Job:
-    """A request that is being served; ``delivery`` is the latest of it, as a lost connection brings it again."""
+    """A request that is being served, since ``begun``, on the monotonic clock.
+
+    ``delivery`` is the latest of it, as a lost connection brings it again.
+    """
 
     delivery: Delivery
     task: asyncio.Task[None]
+    begun: float
 
 
 class ActivityWorker:
-    """Serves one queue while the ``async with`` block lasts."""
+    """Serves one queue while the ``async with`` block lasts.
+
+    ``counts`` are the requests whose result is out, by queue, activity and outcome.
+    """
 
     def __init__(
         self,
@@ -121,6 +134,8 @@ class ActivityWorker:
         self._publisher = publisher
         self._environment = environment
         self._max_body_bytes = settings.max_body_bytes
+        self.queue = queue
+        self.counts: Counter[tuple[str, str, str]] = Counter()
         self._jobs: dict[str, _Job] = {}
         self._consumer = Consumer(
             connection,
@@ -143,6 +158,16 @@ class ActivityWorker:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._consumer.close()
 
+    @property
+    def begun(self) -> list[float]:
+        """When each activity that runs was begun, on the monotonic clock."""
+        return [job.begun for job in self._jobs.values()]
+
+    @property
+    def is_consuming(self) -> bool:
+        """Whether the queue is consumed now."""
+        return self._consumer.is_consuming
+
     def pause(self) -> None:
         """Begin nothing new."""
         self._consumer.pause()
@@ -163,7 +188,9 @@ class ActivityWorker:
         if job is not None:
             job.delivery = delivery
             return
-        self._jobs[request.request] = _Job(delivery, asyncio.create_task(self._serve(request)))
+        self._jobs[request.request] = _Job(
+            delivery, asyncio.create_task(self._serve(request)), self._environment.monotonic()
+        )
 
     async def _serve(self, request: ActivityRequest) -> None:
         try:
@@ -172,6 +199,7 @@ class ActivityWorker:
                 result = await perform(self._app, request, environment=self._environment, now=_now, tell=tell)
             await self._answer(request, self._fitting(result))
             self._consumer.settle(self._jobs[request.request].delivery)
+            self.counts[self.queue, request.activity, result.outcome] += 1
         except Exception:
             # It stays unacked, so the broker gives it to another worker once this one is gone.
             log.exception("not served", activity=request.activity, call=request.call)

@@ -65,7 +65,8 @@ class Detection:
         runtime = self.engine.runtime
         await self.engine.unload_idle(runtime.settings.time_to_unload)
         if runtime.environment.monotonic() >= self._expiry_due:
-            await runtime.provider.expire(runtime.settings.message_ttl, LIMIT)
+            expired = await runtime.provider.expire(runtime.settings.message_ttl, LIMIT)
+            runtime.counts.verdicts["expired", ""] += expired
             self._expiry_due = runtime.environment.monotonic() + min(60.0, runtime.settings.message_ttl)
 
     async def _pause(self, seconds: float) -> None:

@@ -40,6 +40,21 @@ class Intake:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
+    @property
+    def consumed(self) -> int:
+        """How many partitions this host consumes now."""
+        return sum(consumer.is_consuming for consumer in self._consumers)
+
+    @property
+    def unsettled(self) -> int:
+        """How many deliveries are not settled yet."""
+        return sum(consumer.unsettled for consumer in (*self._consumers, self._dead))
+
+    @property
+    def waits_for(self) -> list[str]:
+        """The queues that this host should consume and does not, as yet."""
+        return [consumer.queue for consumer in (*self._consumers, self._dead) if not consumer.is_consuming]
+
     def pause(self) -> None:
         """Hand nothing further to the engine, while this host stays the active consumer."""
         for consumer in (*self._consumers, self._dead):
@@ -57,6 +72,9 @@ class Intake:
 
     def _arrival(self, consumer: Consumer, delivery: Delivery, problem: InvalidMessage | None) -> Arrival:
         envelope = delivery.envelope
+        counts = self._engine.runtime.counts
+        counts.deliveries += 1
+        counts.redeliveries += delivery.redelivered
         return Arrival(
             envelope=salvage(delivery.properties, delivery.body) if envelope is None else envelope,
             received_at=self._engine.runtime.now(),

@@ -25,6 +25,7 @@ async def keep_lease(runtime: Runtime) -> None:
             if not await runtime.provider.renew_host(runtime.host_id):
                 log.warning("lease lost", host_id=str(runtime.host_id))
                 return
+            runtime.renewed_at = runtime.environment.monotonic()
             await runtime.read_clock()
         except StorageError as error:
             log.warning("lease not renewed", error=str(error))

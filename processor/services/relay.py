@@ -61,6 +61,11 @@ class Relay:
             self._leave_to_sweep(instance)
             self._sweep_due.set()
 
+    @property
+    def depth(self) -> int:
+        """How many messages this host has under way: waiting here, or for their confirm."""
+        return len(self._in_flight)
+
     async def run(self) -> None:
         """Publish what is offered, and sweep the outbox every few seconds and when something was left to it."""
         async with asyncio.TaskGroup() as group:
@@ -108,6 +113,7 @@ class Relay:
         task.add_done_callback(self._settling.discard)
 
     async def _settle(self, message: Outgoing, receipt: Receipt) -> None:
+        self.runtime.counts.published[receipt.fate.value] += 1
         try:
             if receipt.fate is Fate.CONFIRMED:
                 await self._confirmed.put(message.message_id)

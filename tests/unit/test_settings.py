@@ -26,9 +26,16 @@ def test_the_documentation_lists_every_setting_in_order(documented: dict[str, tu
 
 def test_the_documentation_gives_the_defaults(documented: dict[str, tuple[str, str]]) -> None:
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
-    assert {name: "none" if value == "" else f"{value:.15g}" for name, value in defaults.items()} == {
+    assert {name: said(value) for name, value in defaults.items()} == {
         name: default for name, (default, _) in documented.items()
     }
+
+
+def said(value: str | float | None) -> str:
+    """Say in words what a setting is if it is not given."""
+    if value in ("", None):
+        return "none"
+    return value if isinstance(value, str) else f"{value:.15g}"
 
 
 def test_the_documentation_gives_the_bounds(documented: dict[str, tuple[str, str]]) -> None:
