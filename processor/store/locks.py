@@ -13,6 +13,8 @@ from datetime import UTC
 from typing import Any
 from uuid import UUID
 
+import psycopg
+
 from holdfast.processor.engine.provider import AlreadyConsumed, Loaded, Registration, Suspension
 from holdfast.processor.store.connections import Connection
 from holdfast.processor.store.inbox import stored_message
@@ -63,7 +65,18 @@ async def register(
 async def load(
     connection: Connection, app: str, host_id: UUID, instance_ids: Sequence[UUID]
 ) -> list[Loaded | HoldfastError]:
-    """Lock and load instances."""
+    """Lock and load instances; one that the database cannot give harms no other."""
+    try:
+        return await _load(connection, app, host_id, instance_ids)
+    except (psycopg.DataError, psycopg.InternalError) as error:
+        if len(instance_ids) == 1:
+            return [InstanceUnreadable(instance_ids[0], str(error))]
+        return [answer for each in instance_ids for answer in await load(connection, app, host_id, [each])]
+
+
+async def _load(
+    connection: Connection, app: str, host_id: UUID, instance_ids: Sequence[UUID]
+) -> list[Loaded | HoldfastError]:
     parameters = {"app": app, "host_id": host_id, "instance_ids": list(instance_ids)}
     cursor = await connection.execute(_SQL["lock"], parameters, binary=True)
     locked: dict[UUID, bool] = dict(await cursor.fetchall())

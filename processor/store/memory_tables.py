@@ -114,6 +114,8 @@ class Tables:
         self.heartbeats: dict[str, datetime] = {}
         self.outbox: dict[str, OutboxRow] = {}
         self.sequence = 0
+        self.looked_up_to: dict[UUID, UUID | int] = {}
+        """Where a look of a host ended that found more than it could give."""
 
     def living(self, host_id: UUID | None, now: datetime) -> HostRow | None:
         """Return a host if its lease lives."""

@@ -33,7 +33,18 @@ def wakeups(tables: Tables, host_id: UUID, instance_id: UUID) -> Wakeups:
 
 
 def runnable(tables: Tables, host_id: UUID, start_types: Sequence[str], limit: int) -> list[Runnable]:
-    """Return work for a host."""
+    """Return work for a host, from where its last look ended, so that what cannot go on does not hide the rest."""
+    found = _all_runnable(tables, host_id, start_types)
+    names = list(found)
+    last = tables.looked_up_to.pop(host_id, None)
+    begin = names.index(last) + 1 if last in found else 0
+    page = names[begin : begin + limit]
+    if len(page) == limit:
+        tables.looked_up_to[host_id] = page[-1]
+    return [found[name] for name in page]
+
+
+def _all_runnable(tables: Tables, host_id: UUID, start_types: Sequence[str]) -> dict[UUID | int, Runnable]:
     now = tables.now()
     found: dict[UUID | int, Runnable] = {}
     free = {
@@ -58,7 +69,7 @@ def runnable(tables: Tables, host_id: UUID, start_types: Sequence[str], limit: i
     for left in list(tables.buffered()):
         if left.message.kind == "message":
             _consider(tables, left, awake, start_types, found)
-    return list(found.values())[:limit]
+    return found
 
 
 def next_timer(tables: Tables, host_id: UUID) -> float | None:

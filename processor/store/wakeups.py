@@ -7,8 +7,11 @@ a page at a time, so that a long backlog that nobody waits for does not make eac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from holdfast.processor.engine.provider import Runnable, StoredMessage, Wakeups
@@ -21,6 +24,9 @@ _SQL = load(__package__)
 
 PAGE = 1000
 """Buffered messages that one look goes through."""
+
+LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
+NOBODY = UUID(int=0)
 
 
 async def wakeups(connection: Connection, host_id: UUID, instance_ids: Sequence[UUID]) -> list[Wakeups]:
@@ -50,65 +56,46 @@ async def next_timer(connection: Connection, app: str, host_id: UUID) -> float |
     return None if seconds is None else max(0.0, seconds)
 
 
-class Sweep:
-    """Looks for work, each time where the last look at the inbox ended."""
+class Source(Protocol):
+    """Findings of one kind, in order: each look goes on where the last one ended, and behind the end begins again."""
 
-    def __init__(self, app: str) -> None:
-        self._app = app
-        self._after = 0
+    async def look(self, connection: Connection, about: Mapping[str, Any], limit: int) -> Sequence[Runnable]:
+        """Return the next findings, ``limit`` at most; ``about`` says for whom."""
+        ...
 
-    async def runnable(
-        self, connection: Connection, host_id: UUID, start_types: Sequence[str], limit: int
-    ) -> list[Runnable]:
-        """Return at most ``limit`` findings, each instance once."""
-        found: dict[UUID | int, Runnable] = {
-            instance_id: Runnable(instance_id=instance_id, why="control")
-            for instance_id in await self._commanded(connection, host_id, limit)
-        }
-        sources: tuple[tuple[str, Literal["timer", "message", "lapsed"]], ...] = (
-            ("due_instances", "timer"),
-            ("instances_with_mail", "message"),
-            ("lapsed_instances", "lapsed"),
-        )
-        for statement, why in sources:
-            cursor = await connection.execute(
-                _SQL[statement], {"app": self._app, "host_id": host_id, "limit": limit}, binary=True
-            )
-            for (instance_id,) in await cursor.fetchall():
-                found.setdefault(instance_id, Runnable(instance_id=instance_id, why=why))
-        runnables = list(found.values())[:limit]
-        if len(runnables) < limit:
-            runnables += [
-                r
-                for r in await self._look_through_inbox(connection, host_id, start_types, limit - len(runnables))
-                if r.instance_id is None or r.instance_id not in found
-            ]
-        return runnables
 
-    async def _commanded(self, connection: Connection, host_id: UUID, limit: int) -> list[UUID]:
-        """Return the instances that somebody gave a command; reject the commands for those that are closed."""
+@dataclass(slots=True)
+class Instances:
+    """Instances that a statement finds."""
+
+    statement: str
+    why: Literal["control", "timer", "message", "lapsed"]
+    first: datetime | int
+    """What comes before every finding."""
+    after: tuple[Any, UUID] | None = None
+
+    async def look(self, connection: Connection, about: Mapping[str, Any], limit: int) -> Sequence[Runnable]:
+        after, after_id = self.after or (self.first, NOBODY)
         cursor = await connection.execute(
-            _SQL["commanded_instances"], {"app": self._app, "host_id": host_id, "limit": limit}, binary=True
+            _SQL[self.statement], {**about, "after": after, "after_id": after_id, "limit": limit}, binary=True
         )
         rows = await cursor.fetchall()
-        closed = sorted({instance_id for instance_id, is_completed in rows if is_completed})
-        if closed:
-            await reject_left_over(connection, closed)
-        return [instance_id for instance_id, is_completed in rows if not is_completed]
+        self.after = (rows[-1][1], rows[-1][0]) if len(rows) == limit else None
+        if self.why == "control":
+            rows = await _living(connection, rows)
+        return [Runnable(instance_id=row[0], why=self.why) for row in rows]
 
-    async def _look_through_inbox(
-        self, connection: Connection, host_id: UUID, start_types: Sequence[str], limit: int
-    ) -> list[Runnable]:
+
+@dataclass(slots=True)
+class Inbox:
+    """What buffered messages make runnable."""
+
+    after: int = 0
+
+    async def look(self, connection: Connection, about: Mapping[str, Any], limit: int) -> Sequence[Runnable]:
         cursor = await connection.execute(
             _SQL["look_through_inbox"],
-            {
-                "app": self._app,
-                "host_id": host_id,
-                "start_types": list(start_types),
-                "result_type": ActivityResult.message_type,
-                "after": self._after,
-                "page": PAGE,
-            },
+            {**about, "result_type": ActivityResult.message_type, "after": self.after, "page": PAGE},
             binary=True,
         )
         rows = await cursor.fetchall()
@@ -116,14 +103,14 @@ class Sweep:
         found: dict[UUID | int, Runnable] = {}
         closed: set[UUID] = set()
         late: list[str] = []
-        self._after = end if size == PAGE else 0
+        self.after = end if size == PAGE else 0
         for _, _, why, taker, sequence, *message in rows:
             if why == "finished":
                 closed.add(taker)
             elif why == "late":
                 late.append(message[1])
             elif why is not None and len(found) == limit:
-                self._after = sequence - 1
+                self.after = sequence - 1
                 break
             elif taker is not None:
                 found.setdefault(taker, Runnable(instance_id=taker, why=why))
@@ -132,5 +119,48 @@ class Sweep:
         if closed:
             await reject_left_over(connection, sorted(closed))
         if late:
-            await reject_late(connection, self._app, late)
+            await reject_late(connection, about["app"], late)
         return list(found.values())
+
+
+class Sweep:
+    """Looks for work in all sources.
+
+    What cannot go on is found again and again. It hides nothing that can: not behind it, as each source goes on from
+    where it ended, and not in other sources, as the one after that which took the last room comes first next time.
+    """
+
+    def __init__(self, app: str) -> None:
+        self._app = app
+        self._sources: deque[Source] = deque(
+            (
+                Instances("commanded_instances", "control", 0),
+                Instances("due_instances", "timer", LONG_AGO),
+                Instances("instances_with_mail", "message", 0),
+                Instances("lapsed_instances", "lapsed", LONG_AGO),
+                Inbox(),
+            )
+        )
+
+    async def runnable(
+        self, connection: Connection, host_id: UUID, start_types: Sequence[str], limit: int
+    ) -> list[Runnable]:
+        """Return at most ``limit`` findings, each instance once."""
+        about = {"app": self._app, "host_id": host_id, "start_types": list(start_types)}
+        found: dict[UUID | int, Runnable] = {}
+        for _ in range(len(self._sources)):
+            source = self._sources[0]
+            self._sources.rotate(-1)
+            for each in await source.look(connection, about, limit - len(found)):
+                found.setdefault(each.instance_id or (each.message.sequence if each.message else 0), each)
+            if len(found) == limit:
+                break
+        return list(found.values())
+
+
+async def _living(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Return the rows of instances that can still obey; the commands of those that are closed are rejected."""
+    closed = sorted({instance_id for instance_id, _, is_completed in rows if is_completed})
+    if closed:
+        await reject_left_over(connection, closed)
+    return [row for row in rows if not row[2]]

@@ -3,7 +3,9 @@
 import json
 import secrets
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -62,6 +64,8 @@ from generate_series(1, 20000) n;
 
 HOST = "c4ca4238-a0b9-2382-0dcc-509a6f75849b"
 LOOK: dict[str, Any] = {"app": "shop", "host_id": HOST, "limit": 100}
+FROM_FIRST = {"after": 0, "after_id": UUID(int=0)}
+FROM_LONG_AGO = FROM_FIRST | {"after": datetime(1, 1, 1, tzinfo=UTC)}
 IDS = {"instance_ids": ["c4ca4238-a0b9-2382-0dcc-509a6f75849b"]}
 HELD = "9ce88802-f075-91e5-ce04-57ef51ece021"
 PARAMETERS: dict[str, dict[str, Any]] = {
@@ -93,15 +97,15 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "attempt": {"app": "shop", "message_ids": ["m1"], "instance_id": None},
     "await_commits": IDS,
     "beat": {"app": "shop", "requests": ["k1", "k2"], "seconds": [1.0, 2.0], "result_type": "Paid"},
-    "commanded_instances": LOOK,
+    "commanded_instances": LOOK | FROM_FIRST,
     "compare": {"app": "shop", "message_ids": ["m1"]},
-    "due_instances": LOOK,
+    "due_instances": LOOK | FROM_LONG_AGO,
     "expire": LOOK | {"after": 0, "ttl_seconds": 60.0},
     "find_takers": {"app": "shop", "message_ids": ["m1", "m3"]},
     "forget_heartbeats": {"app": "shop", "requests": ["k1", "k2"]},
     "hand_on": IDS | {"successor_ids": IDS["instance_ids"]},
-    "instances_with_mail": LOOK,
-    "lapsed_instances": LOOK,
+    "instances_with_mail": LOOK | FROM_FIRST,
+    "lapsed_instances": LOOK | FROM_LONG_AGO,
     "load": LOOK | IDS,
     "lock": LOOK | IDS,
     "look_through_inbox": LOOK | {"after": 0, "page": 100, "start_types": ["Placed"], "result_type": "Result"},

@@ -48,28 +48,32 @@ left join lateral (
 ) x on true
 order by w.ordinal;
 
+-- The looks that follow go on where the last one ended: what cannot go on stays where it is, and would hide the rest.
+
 -- name: due_instances
-select b.instance_id
+select b.instance_id, b.due
 from holdfast.bookmarks b
 join holdfast.instance_rows r on r.instance_id = b.instance_id and not r.is_suspended
 where b.app = %(app)b
     and b.kind = 'timer'
     and b.due <= statement_timestamp()
+    and (b.due, b.instance_id) > (%(after)b::timestamptz, %(after_id)b::uuid)
     and not exists (
         select from holdfast.hosts o
         where o.host_id = r.lock_owner and o.host_id <> %(host_id)b::uuid and o.lease_expiration > clock_timestamp()
     )
-order by b.due
+order by b.due, b.instance_id
 limit %(limit)b::int;
 
 -- name: commanded_instances
 -- With those that closed before the command came.
-select m.instance_id, r.is_completed
+select m.instance_id, m.sequence, r.is_completed
 from holdfast.inbox m
 join holdfast.instance_rows r on r.instance_id = m.instance_id
 where m.app = %(app)b
     and m.verdict = 'buffered'
     and m.kind = 'control'
+    and m.sequence > %(after)b::bigint
     and r.subflow is distinct from 'run'
     and not exists (
         select from holdfast.hosts o
@@ -81,7 +85,7 @@ limit %(limit)b::int;
 -- name: lapsed_instances
 -- In the middle of a burst when their host ended or let go of them (the nil owner); and children that nobody has begun
 -- yet, whose start message waits in the inbox.
-select r.instance_id
+select r.instance_id, r.last_updated_time
 from (
     select h.host_id
     from holdfast.hosts h
@@ -93,6 +97,7 @@ join holdfast.instance_rows r on r.lock_owner = ended.host_id
 where r.app = %(app)b
     and r.execution_status = 'executing'
     and not r.is_suspended
+    and (r.last_updated_time, r.instance_id) > (%(after)b::timestamptz, %(after_id)b::uuid)
     and (
         r.is_initialized
         or r.subflow is not null and exists (
@@ -100,13 +105,13 @@ where r.app = %(app)b
             where m.app = r.app and m.message_id = r.start_message_id and m.verdict = 'buffered'
         )
     )
-order by r.last_updated_time
+order by r.last_updated_time, r.instance_id
 limit %(limit)b::int;
 
 -- name: instances_with_mail
 -- Of those that this host holds. Each look is one into an index; `offset 0` keeps the planner from joining
 -- whole tables instead.
-select m.instance_id
+select m.instance_id, m.sequence
 from (
     select b.instance_id, i.sequence
     from holdfast.instance_rows r
@@ -130,6 +135,7 @@ from (
     ) i
     where r.lock_owner = %(host_id)b::uuid and not r.is_suspended and not r.is_completed
 ) m
+where m.sequence > %(after)b::bigint
 order by m.sequence
 limit %(limit)b::int;
 

@@ -200,6 +200,31 @@ async def one_look_gives_no_more_than_was_asked_for_and_the_next_goes_on(store: 
 
 
 @law("locking")
+async def what_cannot_go_on_hides_nothing_that_can(store: Store) -> None:
+    late, host = await store.host(), await store.host()
+    past = await store.provider.now() - timedelta(seconds=1)
+    kinds: dict[str, list[UUID]] = {"timer": [], "control": [], "lapsed": []}
+    for number in range(3):
+        due = await store.waiting(host, f"due-{number}", "Paid", due=past)
+        commanded = await store.waiting(host, f"commanded-{number}", "Paid")
+        await store.command(commanded.instance_id)
+        running = await store.register(late, f"running-{number}")
+        await store.commit(running.begin(reason="activity_completed"))
+        kinds["timer"].append(due.instance_id)
+        kinds["control"].append(commanded.instance_id)
+        kinds["lapsed"].append(running.instance_id)
+        start = message("Placed", f"start-{number}")
+        await store.buffer(start)
+    await store.behind.lapse(late)
+    # Nothing is taken up, so all of it is found again and again.
+    looks = [found for _ in range(20) for found in await store.provider.runnable(host, ["Placed"], 2)]
+    for why, instances in kinds.items():
+        assert {found.instance_id for found in looks if found.why == why} >= set(instances), why
+    starts = {found.message.envelope.key for found in looks if found.message is not None}
+    assert starts == {"start-0", "start-1", "start-2"}
+
+
+@law("locking")
 async def the_next_timer_is_the_next_that_this_host_may_fire(store: Store) -> None:
     here, there = await store.host(), await store.host()
     assert await store.provider.next_timer(here) is None
