@@ -153,8 +153,7 @@ class Connection:
         while True:
             self._tap = Tap(self._on_blocked)
             try:
-                async with asyncio.timeout(DIAL_TIMEOUT):
-                    await self._dial(self._tap)
+                await self._dial(self._tap)
                 return
             except FAILURES as error:
                 code, said = self._tap.last_words or (0, describe(error))
@@ -162,6 +161,10 @@ class Connection:
                 # A broker that was restarted may need a moment before it knows its users again.
                 if is_first and (code in _REFUSALS or isinstance(error, AuthenticationError)):
                     raise BrokerError(f"RabbitMQ at {self.place} refuses the connection: {said}") from None
+            except Exception as error:
+                # Whatever it was, a process whose connection nobody opens again would stand still for good.
+                log.exception("connecting failed", broker=self.place)
+                self._problem = describe(error)
             wait = backoff.wait()
             log.warning("cannot connect", broker=self.place, problem=self._problem, next_try_in=round(wait, 2))
             await asyncio.sleep(wait)
@@ -171,10 +174,45 @@ class Connection:
         secure = self._url.startswith("amqps:")
         transport = TappedTransport(TLSTransportFactory() if secure else TCPTransportFactory(), tap)
         library = aiormq.Connection(self._url, transport_factory=transport)
-        await library.connect()
+        await _within(DIAL_TIMEOUT, library)
         self._library, self._writer = library, transport.writer
         log.info("connected", broker=self.place)
         self._set(State.BLOCKED if self._is_blocked else State.OPEN)
+
+
+async def _within(seconds: float, library: aiormq.Connection) -> None:
+    """Have the library connect, or raise ``TimeoutError``, even if it does not heed that it is to give up.
+
+    When a broker breaks off at the wrong moment, the library may cancel its own attempt: that is a failure like others.
+    """
+    connecting = asyncio.ensure_future(library.connect())
+    try:
+        done, _ = await asyncio.wait([connecting], timeout=seconds)
+    except asyncio.CancelledError:
+        _give_up(connecting, library)
+        raise
+    if not done:
+        _give_up(connecting, library)
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    if connecting.cancelled():
+        raise ConnectionError("the connection was closed")
+    connecting.result()
+
+
+def _give_up(connecting: asyncio.Future[bool], library: aiormq.Connection) -> None:
+    """Stop an attempt to connect, and close what may come of it nevertheless."""
+
+    def clear_away(attempt: asyncio.Future[bool]) -> None:
+        if not attempt.cancelled() and attempt.exception() is None:
+            _closing.add(closing := asyncio.ensure_future(library.close()))
+            closing.add_done_callback(_closing.discard)
+
+    connecting.add_done_callback(clear_away)
+    connecting.cancel()
+
+
+_closing: set[asyncio.Future[None]] = set()
+"""What is closed with nobody waiting for it; the event loop itself holds no strong reference."""
 
 
 def _read_url(url: str, *, name: str, heartbeat: int) -> tuple[str, str]:

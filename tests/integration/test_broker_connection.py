@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import subprocess
+from contextlib import suppress
 from urllib.parse import urlsplit
 
+import aiormq
 import pytest
 
 from compose.local.rabbitmq import RabbitMQ, find_server
 from compose.local.services import Services
-from holdfast.processor.broker.connection import Connection, State
+from holdfast.processor.broker.connection import Connection, State, _closing
 from holdfast.processor.broker.publisher import CONFIRMED, IN_FLIGHT, Fate, Publisher
 from holdfast.schemas.errors import BrokerError
 from tests.support.broker import PATIENCE, Inbox, connect, eventually, message, running_broker
@@ -145,6 +147,53 @@ async def test_while_the_broker_is_short_of_memory_publishing_waits_and_consumin
             assert await asyncio.wait_for(second, PATIENCE) == await first == CONFIRMED
     finally:
         await asyncio.to_thread(node.close)
+
+
+class Misbehaving:
+    """The library's own way to connect, as it is when a broker breaks off at a bad moment, and as it should be."""
+
+    def __init__(self, how: str, times: int) -> None:
+        self.how, self.times = how, times
+        self.let_go = asyncio.Event()
+        self.really = aiormq.Connection.connect
+
+    async def connect(self, library: aiormq.Connection) -> bool:
+        if not self.times:
+            return bool(await self.really(library))
+        self.times -= 1
+        if self.how == "cancels itself":
+            raise asyncio.CancelledError
+        if self.how == "fails in a way of its own":
+            raise KeyError("channel")
+        while not self.let_go.is_set():
+            with suppress(asyncio.CancelledError):
+                await self.let_go.wait()
+        return bool(await self.really(library))
+
+
+@pytest.mark.parametrize("how", ["cancels itself", "fails in a way of its own", "never ends"])
+async def test_an_attempt_to_connect_that_goes_wrong_in_whatever_way_is_followed_by_another(
+    how: str, amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.processor.broker.connection.DIAL_TIMEOUT", 0.5)
+    async with connect(amqp_url) as connection:
+        first = connection._library
+        assert first is not None
+        library = Misbehaving(how, 2)
+
+        async def connect_somehow(it: aiormq.Connection) -> bool:
+            return await library.connect(it)
+
+        monkeypatch.setattr(aiormq.Connection, "connect", connect_somehow)
+        await first.close()
+        await asyncio.wait_for(connection.until(State.CONNECTING), PATIENCE)
+        await asyncio.wait_for(connection.until(State.OPEN), PATIENCE)
+        assert not library.times
+        used = connection._library
+        library.let_go.set()
+        await eventually(lambda: not _closing)
+        assert connection._library is used
+        assert connection.state is State.OPEN
 
 
 async def test_closing_wakes_whoever_waits(amqp_url: str) -> None:
