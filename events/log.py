@@ -15,8 +15,9 @@ was appended counts once it commits.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
@@ -64,6 +65,20 @@ class HorizonLag:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A stretch of the whole log, and those events of it that were asked for.
+
+    ``seen`` counts all its events and ``cursor`` is where it ends, with ``recorded_at``, when its last event was
+    recorded; both are None if it is empty and began at the beginning.
+    """
+
+    events: Sequence[RecordedEvent]
+    seen: int
+    cursor: Cursor | None
+    recorded_at: datetime | None
+
+
 class EventLog(Protocol[Connection_contra]):
     """The log, whatever keeps it."""
 
@@ -102,6 +117,21 @@ class EventLog(Protocol[Connection_contra]):
         self, connection: Connection_contra, after: Cursor | None = None, limit: int = 1000
     ) -> tuple[Sequence[RecordedEvent], Cursor | None]:
         """Return at most ``limit`` events of the whole log after a cursor, and the cursor to go on from."""
+        ...
+
+    async def read_page(
+        self,
+        connection: Connection_contra,
+        after: Cursor | None = None,
+        limit: int = 1000,
+        *,
+        app: str,
+        types: Collection[str] | None = None,
+    ) -> Page:
+        """Look at no more than ``limit`` events of the whole log after a cursor, as ``read_all`` does.
+
+        Only events of the app and of these types are read, so that others need not be known here.
+        """
         ...
 
     async def horizon_lag(self, connection: Connection_contra) -> HorizonLag:

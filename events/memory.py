@@ -8,7 +8,7 @@ same stream waits for the end of the first. It is made for one event loop.
 from __future__ import annotations
 
 from asyncio import Lock
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,7 +18,7 @@ from uuid import UUID
 import orjson
 
 from holdfast.events.codec import decode, encode
-from holdfast.events.log import Append, Expected, ExpectedVersion, HorizonLag
+from holdfast.events.log import Append, Expected, ExpectedVersion, HorizonLag, Page
 from holdfast.events.recorded import Cursor, RecordedEvent
 from holdfast.events.types import Event
 from holdfast.schemas.errors import StaleTransaction, WrongExpectedVersion
@@ -140,13 +140,30 @@ class MemoryEventLog:
         after: Cursor | None = None,
         limit: int = 1000,
     ) -> tuple[list[RecordedEvent], Cursor | None]:
-        horizon = self._horizon()
-        rows = sorted(
-            (row for row in self._committed if row.cursor.xid < horizon and (after is None or row.cursor > after)),
-            key=lambda row: row.cursor,
-        )
-        events = [row.event() for row in rows[:limit]]
+        events = [row.event() for row in self._below_horizon(after, limit)]
         return events, events[-1].cursor if events else after
+
+    async def read_page(
+        self,
+        connection: MemoryTransaction,  # noqa: ARG002 - the port's argument: only committed events are read here
+        after: Cursor | None = None,
+        limit: int = 1000,
+        *,
+        app: str,
+        types: Collection[str] | None = None,
+    ) -> Page:
+        rows = self._below_horizon(after, limit)
+        last = rows[-1] if rows else None
+        return Page(
+            events=[
+                row.event()
+                for row in rows
+                if (types is None or row.type in types) and orjson.loads(row.metadata).get("app") == app
+            ],
+            seen=len(rows),
+            cursor=last.cursor if last else after,
+            recorded_at=last.recorded_at if last else None,
+        )
 
     async def horizon_lag(self, connection: MemoryTransaction) -> HorizonLag:
         horizon = self._horizon()
@@ -155,6 +172,11 @@ class MemoryEventLog:
             return HorizonLag(0, 0.0)
         oldest = min(row.recorded_at for row in above)
         return HorizonLag(len(above), (self._now() - oldest).total_seconds())
+
+    def _below_horizon(self, after: Cursor | None, limit: int) -> list[_Row]:
+        horizon = self._horizon()
+        rows = (row for row in self._committed if row.cursor.xid < horizon and (after is None or row.cursor > after))
+        return sorted(rows, key=lambda row: row.cursor)[:limit]
 
     def _horizon(self) -> int:
         return min(self._open, default=self._last_xid + 1)

@@ -5,7 +5,7 @@ See ``log.py`` for what it promises and ``sql/log.sql`` for how it keeps it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -16,7 +16,7 @@ from psycopg.errors import UniqueViolation
 from psycopg.rows import tuple_row
 
 from holdfast.events.codec import decode, encode
-from holdfast.events.log import Append, Expected, ExpectedVersion, HorizonLag
+from holdfast.events.log import Append, Expected, ExpectedVersion, HorizonLag, Page
 from holdfast.events.recorded import Cursor, RecordedEvent
 from holdfast.events.types import Event
 from holdfast.schemas.errors import StaleTransaction, StorageError, WrongExpectedVersion
@@ -123,6 +123,40 @@ async def read_all(
         )
         events = [_recorded(row) for row in await cursor.fetchall()]
     return events, events[-1].cursor if events else after
+
+
+async def read_page(
+    connection: AsyncConnection[Any],
+    after: Cursor | None = None,
+    limit: int = _PAGE,
+    *,
+    app: str,
+    types: Collection[str] | None = None,
+) -> Page:
+    """Return the events of an app among the next ones of the whole log; see ``EventLog.read_page``."""
+    start = after or _START
+    async with _cursor(connection) as cursor:
+        await cursor.execute(
+            _SQL["read_page"],
+            {
+                "epoch": start.epoch,
+                "xid": str(start.xid),
+                "position": start.position,
+                "limit": limit,
+                "app": app,
+                "types": None if types is None else list(types),
+            },
+        )
+        rows = await cursor.fetchall()
+    if not rows:
+        return Page(events=(), seen=0, cursor=after, recorded_at=None)
+    _, seen, _, _, epoch, xid, position, _, recorded_at = rows.pop()
+    return Page(
+        events=[_recorded(row) for row in rows],
+        seen=seen,
+        cursor=Cursor(epoch, xid, position),
+        recorded_at=recorded_at,
+    )
 
 
 async def horizon_lag(connection: AsyncConnection[Any]) -> HorizonLag:

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from holdfast.events.recorded import RecordedEvent
     from holdfast.processor.client import Client
     from holdfast.processor.engine.activities import ActivityContext, activity_context
     from holdfast.processor.language.activity import Retry
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from holdfast.processor.language.scopes import compensable, no_persist, transacted_receive, transaction
     from holdfast.processor.language.subflows import continue_as_new, run, spawn, start
     from holdfast.processor.language.transaction import Transaction
+    from holdfast.projections.definition import Projection
     from holdfast.schemas.errors import (
         ActivityInDoubt,
         ActivityLost,
@@ -64,6 +66,10 @@ if TYPE_CHECKING:
         PersistenceRequired,
         ProgramUnknown,
         ProgramUnresolvable,
+        ProjectionError,
+        ProjectionNotFound,
+        ProjectionStopped,
+        RebuildRefused,
         RemoteError,
         ReplyImpossible,
         ScopeError,
@@ -120,6 +126,12 @@ __all__ = [
     "PersistenceRequired",
     "ProgramUnknown",
     "ProgramUnresolvable",
+    "Projection",
+    "ProjectionError",
+    "ProjectionNotFound",
+    "ProjectionStopped",
+    "RebuildRefused",
+    "RecordedEvent",
     "RemoteError",
     "ReplyImpossible",
     "Retry",
@@ -199,6 +211,12 @@ _HOMES = {
     "PersistenceRequired": "holdfast.schemas.errors",
     "ProgramUnknown": "holdfast.schemas.errors",
     "ProgramUnresolvable": "holdfast.schemas.errors",
+    "Projection": "holdfast.projections.definition",
+    "ProjectionError": "holdfast.schemas.errors",
+    "ProjectionNotFound": "holdfast.schemas.errors",
+    "ProjectionStopped": "holdfast.schemas.errors",
+    "RebuildRefused": "holdfast.schemas.errors",
+    "RecordedEvent": "holdfast.events.recorded",
     "RemoteError": "holdfast.schemas.errors",
     "ReplyImpossible": "holdfast.schemas.errors",
     "Retry": "holdfast.processor.language.activity",

@@ -24,6 +24,7 @@ from psycopg import errors
 from holdfast.events.types import Outcome
 from holdfast.processor import commanding
 from holdfast.processor.engine.environment import RealEnvironment
+from holdfast.processor.following import Projections
 from holdfast.processor.language.program import Program
 from holdfast.processor.store import hosts, inbox, removal
 from holdfast.processor.store.connections import Connection, Connections, failure
@@ -69,7 +70,7 @@ T = TypeVar("T")
 
 
 class Client:
-    """An app's instances, messages and history; to be used as an async context manager.
+    """An app's instances, messages, history and ``projections``; to be used as an async context manager.
 
     ``database_url`` is needed by everything but ``publish``, ``amqp_url`` and ``app`` by ``publish`` alone. Where
     ``app`` is given, lists are of that app. Nothing connects before it has to. Methods raise ``StorageError`` or
@@ -87,7 +88,9 @@ class Client:
         self.app = app
         self._database_url = database_url
         self._amqp_url = amqp_url
-        self._new_id = RealEnvironment().new_id
+        environment = RealEnvironment()
+        self.projections = Projections(self._run, app, environment)
+        self._new_id = environment.new_id
         self._publisher: AppPublisher | None = None
 
     async def __aenter__(self) -> Self:

@@ -23,7 +23,7 @@ class Serve(Protocol):
 
 def run_until_signalled(serve: Serve) -> None:
     """Run ``serve`` until SIGTERM or SIGINT; a second signal ends the process at once. Raises what it raises."""
-    _configure_logging()
+    configure_logging()
     uvloop.run(_run(serve))
 
 
@@ -41,7 +41,7 @@ def _stop_or_die(stop: asyncio.Event) -> None:
     stop.set()
 
 
-def _configure_logging() -> None:
+def configure_logging() -> None:
     """Log to standard error: coloured lines on a terminal, one JSON object a line elsewhere; libraries too."""
     renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
     shared: list[Processor] = [

@@ -27,9 +27,11 @@ from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.language.app import App
 from holdfast.processor.process import run_until_signalled
 from holdfast.processor.services.detection import Detection
+from holdfast.processor.services.feed import feed
 from holdfast.processor.services.intake import Intake
 from holdfast.processor.services.lease import keep_lease
 from holdfast.processor.services.monitoring_port import monitoring_port
+from holdfast.processor.services.projector import Projector
 from holdfast.processor.services.relay import Relay
 from holdfast.processor.services.worker_metrics import Tenure
 from holdfast.processor.services.worker_monitor import WorkerMonitor
@@ -118,7 +120,14 @@ async def _tenure(
     detection = Detection(engine)
     runtime.publish = relay.offer
     runtime.timer_opened = detection.hint
-    loops = [asyncio.create_task(work) for work in (detection.run(), relay.run(), _listen(runtime.provider, detection))]
+    subscriptions = [*runtime.app.subscriptions]
+    if runtime.settings.event_feed:
+        subscriptions.append(feed(runtime.app.name, publisher))
+    projector = Projector(subscriptions, runtime.settings, runtime.environment)
+    works = [detection.run(), relay.run(), _listen(runtime.provider, detection)]
+    if subscriptions:
+        works.append(projector.run())
+    loops = [asyncio.create_task(work) for work in works]
     lease = asyncio.create_task(keep_lease(runtime))
     stopping = asyncio.create_task(stop.wait())
     try:
@@ -136,7 +145,10 @@ async def _tenure(
                 await runtime.provider.close_host(runtime.host_id)
     finally:
         monitor.tenure = None
-        await _end([lease, stopping, *loops])
+        try:
+            await _end([lease, stopping, *loops])
+        finally:
+            await projector.close()
 
 
 async def _listen(provider: PersistenceProvider, detection: Detection) -> None:

@@ -30,6 +30,10 @@
     │   ├── NotRemovable             the instance is persisted, in a host's hands, too young, or awaited
     │   └── KeyInUse                 another instance holds that bookmark or correlation key
     ├── DeadLetterNotFound           no dead letter has this message id, or more than one has
+    ├── ProjectionError
+    │   ├── ProjectionNotFound       no such projection of that app
+    │   ├── ProjectionStopped        the projection stands still, so what is waited for does not come
+    │   └── RebuildRefused           the projection cannot be rebuilt as things are
     ├── WrongExpectedVersion         the stream is not where the writer believed it to be
     ├── StaleTransaction             the stream was appended to by a younger transaction
     ├── UnreadableEvent              the log holds an event that this version does not know
@@ -301,6 +305,33 @@ class DeadLetterNotFound(HoldfastError):
         )
         self.message_id = message_id
         self.apps = apps
+
+
+class ProjectionError(HoldfastError):
+    """Something about one projection; ``projection`` is its name."""
+
+    def __init__(self, projection: str, message: str) -> None:
+        super().__init__(message)
+        self.projection = projection
+
+
+class ProjectionNotFound(ProjectionError):
+    """No worker has ever run a projection of this name."""
+
+    def __init__(self, projection: str) -> None:
+        super().__init__(projection, f"there is no projection {projection!r}")
+
+
+class ProjectionStopped(ProjectionError):
+    """The projection stands still at an event that it could not take; ``error`` says why."""
+
+    def __init__(self, projection: str, error: str) -> None:
+        super().__init__(projection, f"projection {projection} has stopped: {error}")
+        self.error = error
+
+
+class RebuildRefused(ProjectionError):
+    """The projection cannot be rebuilt as things are."""
 
 
 class WrongExpectedVersion(HoldfastError):

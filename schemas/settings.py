@@ -52,6 +52,8 @@ class Settings(BaseSettings):
         default="0.0.0.0",  # noqa: S104  Who gives a port wants to be asked from other machines.
         description="address that the port is opened on",
     )
+    projection_poll: float = Field(default=0.5, gt=0, description="seconds between two looks of projections at the log")
+    event_feed: bool = Field(default=False, description="whether committed events are published")
     program_key: str = Field(default="", description="secret that signs stored programs")
 
     @property

@@ -65,6 +65,35 @@ where (e.epoch, e.xid, e.position) > (%(epoch)s::int, %(xid)s::text::xid8, %(pos
 order by e.epoch, e.xid, e.position
 limit %(limit)s::bigint;
 
+-- name: read_page
+-- As read_all, of which only the events of an app and of some types are given back. The last row, without an instance,
+-- says in the place of the version how many events were looked at, and which one was the last of them.
+with page as materialized (
+    select
+        e.instance_id, e.version, e.type, e.data, e.epoch, e.xid, e.position, e.metadata, e.recorded_at
+    from holdfast.events e
+    where (e.epoch, e.xid, e.position) > (%(epoch)s::int, %(xid)s::text::xid8, %(position)s::bigint)
+        and (e.epoch, e.xid) < (holdfast.current_epoch(), pg_snapshot_xmin(pg_current_snapshot()))
+    order by e.epoch, e.xid, e.position
+    limit %(limit)s::bigint
+), wanted as (
+    select
+        p.instance_id, p.version, p.type, p.data::text, p.epoch, p.xid::text::bigint as xid, p.position,
+        p.metadata::text, p.recorded_at
+    from page p
+    where p.metadata ->> 'app' = %(app)s::text
+        and (%(types)s::text[] is null or p.type = any(%(types)s::text[]))
+    union all
+    (
+        select
+            null, (select count(*) from page), '', '', p.epoch, p.xid::text::bigint, p.position, '', p.recorded_at
+        from page p
+        order by p.epoch desc, p.xid desc, p.position desc
+        limit 1
+    )
+)
+select * from wanted order by epoch, xid, position, instance_id nulls last;
+
 -- name: horizon_lag
 select count(*), coalesce(extract(epoch from clock_timestamp() - min(recorded_at)), 0)::float8
 from holdfast.events

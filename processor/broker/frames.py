@@ -204,13 +204,15 @@ def reject(channel: int, tag: int) -> bytes:
     return _ACK.pack(METHOD, channel, 13, BASIC, REJECT, tag, 0, 0xCE)
 
 
-def publish(channel: int, exchange: str, routing_key: str, message: Publishable, frame_max: int) -> bytes:
-    """Return the frames that publish a persistent, mandatory message with a JSON body.
+def publish(
+    channel: int, exchange: str, routing_key: str, message: Publishable, frame_max: int, *, mandatory: bool = True
+) -> bytes:
+    """Return the frames that publish a persistent message with a JSON body.
 
-    ``frame_max`` is the largest frame in bytes that the peers agreed on. Raises ``ValueError`` when a
-    property is longer than 255 bytes or is not valid Unicode.
+    A ``mandatory`` one comes back if it finds no queue. ``frame_max`` is the largest frame in bytes that the peers
+    agreed on. Raises ``ValueError`` when a property is longer than 255 bytes or is not valid Unicode.
     """
-    method = b"\x00<\x00(\x00\x00" + _shortstr(exchange) + _shortstr(routing_key) + b"\x01"
+    method = b"\x00<\x00(\x00\x00" + _shortstr(exchange) + _shortstr(routing_key) + bytes((mandatory,))
     flags = 0x9000 | 0x0400 | 0x0080 | 0x0020
     table = b""
     if message.traceparent:

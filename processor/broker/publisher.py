@@ -71,21 +71,26 @@ class Publisher:
         sent = [await self.send(m.exchange, m.routing_key, m) for m in messages]
         return [await receipt for receipt in sent]
 
-    async def send(self, exchange: str, routing_key: str, message: Publishable) -> asyncio.Future[Receipt]:
+    async def send(
+        self, exchange: str, routing_key: str, message: Publishable, *, mandatory: bool = True
+    ) -> asyncio.Future[Receipt]:
         """Put one message on its way and return the future receipt; calls one after the other keep their order.
 
-        Cancelling the future does not stop the message.
+        One that is not ``mandatory`` is confirmed, too, if no queue is bound for it. Cancelling the future does not
+        stop the message.
         """
         await self._room.acquire()
         try:
-            receipt = await self._send(exchange, routing_key, message)
+            receipt = await self._send(exchange, routing_key, message, mandatory=mandatory)
         except BaseException:
             self._room.release()
             raise
         receipt.add_done_callback(lambda _: self._room.release())
         return receipt
 
-    async def _send(self, exchange: str, routing_key: str, message: Publishable) -> asyncio.Future[Receipt]:
+    async def _send(
+        self, exchange: str, routing_key: str, message: Publishable, *, mandatory: bool
+    ) -> asyncio.Future[Receipt]:
         receipt: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         if len(message.body) > MAX_BODY_BYTES:
             receipt.set_result(Receipt(Fate.UNROUTABLE, f"the body is larger than {MAX_BODY_BYTES} bytes"))
@@ -103,7 +108,7 @@ class Publisher:
                 break
             await asyncio.wait([earlier])
         try:
-            lane.send(routing_key, message, receipt)
+            lane.send(routing_key, message, receipt, mandatory=mandatory)
         except ValueError as error:
             receipt.set_result(Receipt(Fate.UNROUTABLE, describe(error)))
         return receipt
@@ -134,9 +139,13 @@ class _Lane(Channel):
         tag = self._tags.get(message_id)
         return None if tag is None else self._waiting[tag][1]
 
-    def send(self, routing_key: str, message: Publishable, receipt: asyncio.Future[Receipt]) -> None:
+    def send(
+        self, routing_key: str, message: Publishable, receipt: asyncio.Future[Receipt], *, mandatory: bool
+    ) -> None:
         """Write a message, or raise ``ValueError`` if it has no form on the wire."""
-        self.write(frames.publish(self.number, self._exchange, routing_key, message, self.frame_max))
+        self.write(
+            frames.publish(self.number, self._exchange, routing_key, message, self.frame_max, mandatory=mandatory)
+        )
         # The broker numbers what it gets on a channel from 1 and names these numbers in its confirms.
         self._last_tag += 1
         self._waiting[self._last_tag] = message.message_id, receipt

@@ -139,6 +139,12 @@ async def declare_activities(connection: Connection, topology: Topology) -> None
             await channel.queue_bind(queue, topology.activity_exchange, routing_key=name)
 
 
+async def declare_events(connection: Connection, topology: Topology) -> None:
+    """Bring the exchange of committed events into being; raises as ``declare``."""
+    async with _channel(connection, f"cannot declare {topology.events}") as channel:
+        await channel.exchange_declare(topology.events, exchange_type="topic", durable=True)
+
+
 def _activity_arguments(topology: Topology) -> FieldTable:
     return {
         "x-queue-type": "quorum",
@@ -156,9 +162,9 @@ async def _declare_exchanges(connection: Connection, topology: Topology) -> None
             (topology.exchange, "fanout"),
             (topology.dead, "fanout"),
             (topology.out, "topic"),
-            (topology.events, "topic"),
         ):
             await channel.exchange_declare(name, exchange_type=kind, durable=True)
+    await declare_events(connection, topology)
     if topology.partitions > 1:
         await _declare_hash_exchange(connection, topology)
 

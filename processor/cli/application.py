@@ -25,6 +25,9 @@ from holdfast.processor.cli import (
     messages,
     migrate,
     nonpersisted,
+    options,
+    project,
+    projections,
     publish,
     show,
     state,
@@ -112,6 +115,7 @@ _add(
         "migrate": migrate.migrate,
         "worker": worker.worker,
         "activities": activities.activities,
+        "project": project.project,
         "publish": publish.publish,
         "instances": instances.instances,
         "show": show.show,
@@ -143,9 +147,21 @@ app.add_typer(dead, name="dead-letters")
 timing = typer.Typer(help=_flowing(timers.__doc__ or ""))
 _add(timing, {"list": timers.list_})
 app.add_typer(timing, name="timers")
-non_persisted = typer.Typer(cls=nonpersisted.ListByDefault, help=_flowing(nonpersisted.__doc__ or ""))
+non_persisted = typer.Typer(cls=options.ListByDefault, help=_flowing(nonpersisted.__doc__ or ""))
 _add(non_persisted, {"list": nonpersisted.list_, "remove": nonpersisted.remove})
 app.add_typer(non_persisted, name="nonpersisted")
+following = typer.Typer(cls=options.ListByDefault, help=_flowing(projections.__doc__ or ""))
+_add(
+    following,
+    {
+        "list": projections.list_,
+        "rebuild": projections.rebuild,
+        "resume": projections.resume,
+        "skip": projections.skip,
+        "skipped": projections.skipped,
+    },
+)
+app.add_typer(following, name="projections")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

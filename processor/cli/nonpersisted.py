@@ -23,11 +23,10 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict
 from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
-from typer.core import TyperGroup
 
 from holdfast.processor.cli.options import (
     After,
@@ -60,16 +59,6 @@ OlderThan = Annotated[
     timedelta | None,
     typer.Option(parser=duration, help="Only those older than this: 90s, 30m, 2h, 7d.", metavar="AGE"),
 ]
-
-
-class ListByDefault(TyperGroup):
-    """A group whose subcommand ``list`` need not be named."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put ``list`` before options of its own, and in the place of nothing."""
-        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
 
 
 def list_(

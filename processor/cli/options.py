@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from uuid import UUID
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from holdfast.processor.client import Client
@@ -23,6 +24,14 @@ DatabaseUrl = Annotated[
 ]
 AmqpUrl = Annotated[str | None, typer.Option(help="Address of RabbitMQ, instead of HOLDFAST_AMQP_URL.", metavar="URL")]
 After = Annotated[UUID | None, typer.Option(help="Go on behind this instance.", metavar="INSTANCE")]
+AppPath = Annotated[
+    str,
+    typer.Argument(
+        help="Where the app is: module:attribute, found from the current directory too.",
+        metavar="APP",
+        show_default=False,
+    ),
+]
 InstanceId = Annotated[UUID, typer.Argument(help="Id of the instance.", metavar="INSTANCE", show_default=False)]
 JsonDocument = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 JsonLines = Annotated[bool, typer.Option("--json", help="Print one line of JSON each.")]
@@ -34,6 +43,16 @@ Limit = Annotated[int, typer.Option(min=1, help="How many at most.", metavar="N"
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+class ListByDefault(TyperGroup):
+    """A group whose subcommand ``list`` need not be named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put ``list`` before options of its own, and in the place of nothing."""
+        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
 
 
 def duration(text: str) -> timedelta:

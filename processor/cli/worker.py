@@ -6,18 +6,11 @@ from typing import Annotated
 
 import typer
 
-from holdfast.processor.cli.options import AmqpUrl, DatabaseUrl, MetricsPort, load_settings
+from holdfast.processor.cli.options import AmqpUrl, AppPath, DatabaseUrl, MetricsPort, load_settings
 
 
 def worker(
-    app: Annotated[
-        str,
-        typer.Argument(
-            help="Where the app is: module:attribute, found from the current directory too.",
-            metavar="APP",
-            show_default=False,
-        ),
-    ],
+    app: AppPath,
     *,
     partitions: Annotated[
         int | None,

@@ -24,6 +24,7 @@ from holdfast.processor.language.routine import RESERVED, Routine, reachable
 from holdfast.processor.language.subflows import commits_by_itself, run
 from holdfast.processor.language.transaction import Transaction
 from holdfast.processor.language.workflow import Workflow
+from holdfast.projections.definition import Projection, Subscription, subscription, title
 from holdfast.schemas.activity_messages import ActivityHeartbeat, ActivityResult
 from holdfast.schemas.errors import AppError, CompileError, InvalidMessage
 from holdfast.schemas.identifiers import check_name
@@ -35,6 +36,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 M = TypeVar("M", bound=Message)
 K = TypeVar("K", bound=Participant)
+S = TypeVar("S", bound=Projection)
 
 _APP_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
@@ -60,6 +62,7 @@ class App:
         self.workflows: dict[str, Workflow] = {}
         self.activities: dict[str, Activity[Any, Any]] = {}
         self.participants: dict[type[Participant], Registered] = {}
+        self.projections: dict[str, type[Projection]] = {}
         self._declared = types
         self._routines = routines
 
@@ -190,6 +193,22 @@ class App:
 
         return register if kind is None else register(kind)
 
+    def projection(self, kind: type[S], /) -> type[S]:
+        """Register a projection class, whose tables follow the app's events; see ``Projection``.
+
+        Raises ``AppError`` for a name that is taken; ``check`` tells of all else that is wrong with it.
+        """
+        name = title(kind)
+        if name in self.projections:
+            raise AppError(f"app {self.name} has two projections named {name!r}")
+        self.projections[_name("projection", name)] = kind
+        return kind
+
+    @cached_property
+    def subscriptions(self) -> tuple[Subscription, ...]:
+        """What runs its projections, in the order of their registration."""
+        return tuple(subscription(self.name, kind) for kind in self.projections.values())
+
     def participants_of(self, workflow: str) -> tuple[type[Participant], ...]:
         """Return the participant classes of a workflow, in the order of their registration."""
         return tuple(
@@ -215,7 +234,7 @@ class App:
                     raise AppError(
                         f"participant {kind.__name__} is for {name}, which is no workflow of app {self.name}"
                     )
-        _ = self.messages, self.types
+        _ = self.messages, self.types, self.subscriptions
 
     def _check_names(self, definition: Definition) -> None:
         missing = definition.program.unresolved(vars(definition.module))

@@ -29,7 +29,7 @@ _CONFLICTS = (DeadlockDetected, SerializationFailure)
 """What a transaction gets that the database gave up in favour of another one."""
 
 
-class _Handle:
+class Handle:
     """What user code may do with the transaction."""
 
     def __init__(self, connection: Connection) -> None:
@@ -51,7 +51,7 @@ class PostgresUnitOfWork:
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[Transaction]:
         async with _told_apart(self._connection), self._connection.transaction():
-            yield _Handle(self._connection)
+            yield Handle(self._connection)
 
     async def mark(self) -> None:
         await self._run("mark")

@@ -13,6 +13,8 @@ from tests.architecture.house import PARTS, ROOT, python_files
 
 OPEN_A_TRANSACTION = {
     "processor/client.py",
+    "processor/services/follower.py",
+    "processor/services/projector.py",
     "processor/store/commit.py",
     "processor/store/memory.py",
     "processor/store/unit_of_work.py",

@@ -13,10 +13,10 @@ import psycopg
 import pytest
 
 from holdfast.events import postgres
-from holdfast.events.log import Append, EventLog, Expected, ExpectedVersion, HorizonLag
+from holdfast.events.log import Append, EventLog, Expected, ExpectedVersion, HorizonLag, Page
 from holdfast.events.memory import MemoryEventLog
 from holdfast.events.recorded import Cursor, RecordedEvent
-from holdfast.events.types import Event, InstanceResumed
+from holdfast.events.types import Event, InstanceCompleted, InstanceResumed
 from holdfast.schemas.errors import StaleTransaction, WrongExpectedVersion
 from tests.support.events import EVERY_TYPE
 
@@ -317,3 +317,40 @@ async def test_an_append_without_events_or_after_no_version_is_a_mistake(adapter
             await adapter.log.append(connection, uuid4(), ANY, [])
         with pytest.raises(ValueError, match="no version -1"):
             await adapter.log.append(connection, uuid4(), -1, some())
+
+
+async def test_a_page_has_the_events_of_an_app_and_of_some_types_and_passes_the_others(adapter: Adapter) -> None:
+    async with adapter.transaction() as connection:
+        for app, events in (("a", some(3)), ("b", some(2)), ("a", [InstanceCompleted(result=1)]), ("c", some(1))):
+            await adapter.log.append(connection, uuid4(), NO_STREAM, events, {"app": app})
+    await settle(adapter)
+
+    async def page(after: Cursor | None = None, limit: int = 100, types: tuple[str, ...] | None = None) -> Page:
+        async with adapter.transaction() as connection:
+            return await adapter.log.read_page(connection, after, limit, app="a", types=types)
+
+    everything = await read_all(adapter)
+    whole = await page()
+    assert [it.cursor for it in whole.events] == [it.cursor for it in everything if it.metadata == {"app": "a"}]
+    assert (whole.seen, whole.cursor) == (7, everything[-1].cursor)
+    assert whole.recorded_at == everything[-1].recorded_at
+    some_types = await page(types=("InstanceCompleted",))
+    assert ([it.event for it in some_types.events], some_types.seen) == ([InstanceCompleted(result=1)], 7)
+    first = await page(limit=4)
+    assert (len(first.events), first.seen, first.cursor) == (3, 4, everything[3].cursor)
+    second = await page(first.cursor, limit=1)
+    assert (list(second.events), second.seen, second.cursor) == ([], 1, everything[4].cursor)
+    end = await page(whole.cursor)
+    assert (list(end.events), end.seen, end.cursor) == ([], 0, whole.cursor)
+
+
+async def test_a_page_ends_below_the_safe_horizon(adapter: Adapter) -> None:
+    async with adapter.transaction() as slow:
+        await adapter.log.append(slow, uuid4(), NO_STREAM, some(), {"app": "a"})
+        async with adapter.transaction() as fast:
+            await adapter.log.append(fast, uuid4(), NO_STREAM, some(), {"app": "a"})
+        async with adapter.transaction() as reader:
+            assert (await adapter.log.read_page(reader, app="a")).seen == 0
+    await settle(adapter)
+    async with adapter.transaction() as reader:
+        assert (await adapter.log.read_page(reader, app="a")).seen == 2

@@ -1,0 +1,83 @@
+"""What a client asks of projections: how far they are, to wait for them, and to set them going again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Protocol, TypeVar
+
+from holdfast.events.recorded import Cursor
+from holdfast.processor.engine.environment import Environment
+from holdfast.processor.store.connections import Connection
+from holdfast.projections import lag
+from holdfast.projections.lag import Lag, SkippedEvent
+from holdfast.schemas.errors import SettingsError
+
+T = TypeVar("T")
+
+_BEGINNING = Cursor(0, 0, 0)
+_LOOK = 0.02
+"""Seconds between two looks at what is waited for."""
+
+
+class Run(Protocol):
+    """Does work on a connection and gives its result."""
+
+    async def __call__(self, work: Callable[[Connection], Awaitable[T]], /) -> T: ...
+
+
+class Projections:
+    """The projections of a client's app: ``Client.projections``."""
+
+    def __init__(self, run: Run, app: str | None, environment: Environment) -> None:
+        self._run = run
+        self._app = app
+        self._environment = environment
+
+    async def lag(self) -> list[Lag]:
+        """Return the builds of subscribed projections and event feeds, and how far each is behind."""
+        return await self._run(lambda connection: lag.lags(connection, self._app))
+
+    async def cursor(self) -> str:
+        """Return the place in the log up to which it is committed now, for ``wait_until``."""
+        return str(await self._run(lag.end_of_log) or _BEGINNING)
+
+    async def wait_until(
+        self, name: str, cursor: str | None = None, *, timeout: timedelta = timedelta(seconds=30)
+    ) -> None:
+        """Wait until what readers see of a projection has come to a place in the log.
+
+        ``cursor`` is what ``cursor`` gave, or any other cursor; without it, it is what is committed now. Raises
+        ``ProjectionNotFound``, ``ProjectionStopped`` if it stands still before that place, and ``TimeoutError``.
+        """
+        app = self._require_app()
+        end = Cursor.parse(cursor if cursor is not None else await self.cursor())
+        async with asyncio.timeout(timeout.total_seconds()):
+            while not await self._run(lambda connection: lag.has_come_to(connection, app, name, end)):
+                await self._environment.sleep(_LOOK)
+
+    async def resume(self, name: str) -> bool:
+        """Let a stopped projection try the same event again; tells whether it was stopped.
+
+        Raises ``ProjectionNotFound``.
+        """
+        app = self._require_app()
+        return await self._run(lambda connection: lag.resume(connection, app, name))
+
+    async def skip(self, name: str) -> bool:
+        """Have a stopped projection pass over the event that it stopped at, and go on; tells whether it was stopped.
+
+        Raises ``ProjectionNotFound``.
+        """
+        app = self._require_app()
+        return await self._run(lambda connection: lag.skip(connection, app, name))
+
+    async def skipped(self, name: str | None = None, limit: int = 100) -> list[SkippedEvent]:
+        """Return the events that projections passed over, the newest first."""
+        return await self._run(lambda connection: lag.skipped_events(connection, self._app, name, limit))
+
+    def _require_app(self) -> str:
+        if not self._app:
+            raise SettingsError("the client was not told which app is meant")
+        return self._app

@@ -1,0 +1,141 @@
+"""Follows the log for one subscription: a page of events after the other, each in a transaction of its own.
+
+What fails for the server's sake is tried again, for as long as it takes. Where a handler fails, the events of its page
+are taken one by one, so that all before the one to blame are handled; that one stops the subscription, or is
+recorded and passed over, as it says itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+
+import psycopg
+import structlog
+
+from holdfast.events.log import Page
+from holdfast.events.recorded import Cursor
+from holdfast.processor.store.connections import Connections, failure
+from holdfast.processor.store.unit_of_work import Handle
+from holdfast.projections import builds, subscription
+from holdfast.projections.subscription import TRANSIENT, Build, HandlerFailed
+from holdfast.schemas.errors import BrokerError, StorageError, UnreadableEvent
+
+log = structlog.get_logger("holdfast.projections")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one transaction came to: how many events of the log it went through, up to where, and if more are there."""
+
+    seen: int = 0
+    cursor: Cursor | None = None
+    is_more: bool = False
+
+
+class Follower:
+    """One process's part in running one build of a subscription; others may have theirs at the same time.
+
+    ``timeout`` is how many seconds a transaction may take.
+    """
+
+    def __init__(self, connections: Connections, build: Build, *, timeout: float) -> None:
+        self.build = build
+        self.subscription = build.subscription
+        self._connections = connections
+        self._timeout = timeout
+        self._careful = 0
+
+    async def step(self) -> Step:
+        """Handle a page of events if there are some and nobody else does.
+
+        Raises ``StorageError``, ``BrokerError``, ``UnreadableEvent`` or ``TimeoutError`` if it is to be tried again.
+        """
+        try:
+            return await self._step()
+        except (psycopg.Error, StorageError, BrokerError, UnreadableEvent, TimeoutError) as error:
+            if isinstance(error, TimeoutError):
+                self._careful = self.subscription.page
+            await self._note(error)
+            if isinstance(error, psycopg.Error):
+                raise failure(error) from error
+            raise
+
+    async def begin(self, *, restart: bool) -> bool:
+        """Begin the build, or go on with it; see ``builds.begin``."""
+        try:
+            async with self._connections.take() as connection, connection.transaction():
+                return await builds.begin(connection, self.subscription, restart=restart)
+        except psycopg.Error as error:
+            raise failure(error) from error
+
+    async def promote(self) -> bool:
+        """Let this build, which has come to the end of the log, be what readers see; see ``builds.promote``."""
+        try:
+            async with self._connections.take() as connection, connection.transaction():
+                done = await builds.promote(connection, self.subscription, Handle(connection))
+        except psycopg.Error as error:
+            raise failure(error) from error
+        if done:
+            log.info("built", projection=self.subscription.name, version=self.subscription.version)
+            await self._drop_old()
+        return done
+
+    async def _step(self) -> Step:
+        try:
+            page = await self._advance(1 if self._careful else None)
+        except HandlerFailed as failed:
+            if len(failed.page.events) > 1:
+                self._careful = failed.page.seen
+                return Step(is_more=True)
+            return await self._give_up(failed)
+        if page is None:
+            return Step()
+        full = page.seen == (1 if self._careful else self.subscription.page)
+        self._careful = max(0, self._careful - page.seen) if page.seen else 0
+        return Step(page.seen, page.cursor, is_more=full)
+
+    async def _advance(self, limit: int | None) -> Page | None:
+        page: Page | None = None
+        async with asyncio.timeout(self._timeout), self._connections.take() as connection:
+            if not await subscription.is_due(connection, self.build):
+                return None
+            try:
+                async with connection.transaction():
+                    page = await subscription.advance(connection, self.build, Handle(connection), limit)
+            except TRANSIENT:
+                raise
+            except psycopg.Error as error:
+                if page is None:
+                    raise
+                raise HandlerFailed(page, error) from error
+        return page
+
+    async def _give_up(self, failed: HandlerFailed) -> Step:
+        """Do as the subscription says about an event that it cannot take."""
+        self._careful = 0
+        skips = self.subscription.on_poison == "skip"
+        settle = subscription.skip if skips else subscription.stop
+        async with self._connections.take() as connection, connection.transaction():
+            recorded = await settle(connection, self.build, failed)
+        if recorded is not None:
+            log.error(
+                "event skipped" if skips else "projection stopped",
+                projection=self.subscription.name,
+                instance_id=str(recorded.instance_id),
+                version=recorded.version,
+                error=str(failed),
+            )
+        return Step(seen=failed.page.seen, cursor=failed.page.cursor, is_more=True) if skips else Step()
+
+    async def _note(self, error: BaseException) -> None:
+        with suppress(StorageError):
+            await self._connections.run(lambda c: subscription.note(c, self.build, error))
+
+    async def _drop_old(self) -> None:
+        try:
+            async with self._connections.take() as connection, connection.transaction():
+                await builds.drop_old(connection, self.subscription)
+        except psycopg.Error as error:
+            log.warning("the tables of the build before are still read", error=str(error))

@@ -1,0 +1,44 @@
+"""Rebuilds a projection beside its tables, and lets the new ones take their place."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from holdfast.processor.engine.environment import Environment
+from holdfast.processor.services.follower import Follower
+from holdfast.processor.store.connections import Connections
+from holdfast.projections import lag
+from holdfast.projections.definition import Subscription
+from holdfast.projections.lag import Progress
+from holdfast.projections.subscription import Build
+from holdfast.schemas.errors import ProjectionStopped
+from holdfast.schemas.settings import Settings
+
+_PAUSE = 0.1
+"""Seconds before another look, where another process is at work on the same."""
+
+
+async def rebuild(
+    connections: Connections,
+    subscription: Subscription,
+    settings: Settings,
+    environment: Environment,
+    *,
+    restart: bool = False,
+) -> AsyncIterator[Progress]:
+    """Compute a projection's tables anew, and yield how far that is, at first and after every page.
+
+    Readers find the tables as they were until the new ones, whole, stand in their place; what happens meanwhile is in
+    both. A rebuild that was interrupted is gone on with, unless ``restart``. Raises ``RebuildRefused``, and
+    ``ProjectionStopped`` at an event that a handler cannot take, behind which it can be gone on with.
+    """
+    build = Build(subscription, "next")
+    follower = Follower(connections, build, timeout=settings.transaction_timeout)
+    await follower.begin(restart=restart)
+    while (progress := await connections.run(lambda connection: lag.progress(connection, build))) is not None:
+        yield progress
+        if progress.stopped_by is not None:
+            raise ProjectionStopped(subscription.name, progress.stopped_by)
+        step = await follower.step()
+        if not step.is_more and not await follower.promote():
+            await environment.sleep(_PAUSE)

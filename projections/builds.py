@@ -1,0 +1,139 @@
+"""How a projection's tables come into being, and how a newer build takes the place of an older one.
+
+Tables are always built where no reader looks, in a schema beside the one that readers know; when the build has come
+as far as the one before it, the two change their names in one transaction. So a reader finds the tables whole, the old
+ones or the new ones, and never sees them empty. A build that is interrupted stays, with its checkpoint.
+
+The caller owns the transaction.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from holdfast.events.recorded import Cursor
+from holdfast.projections.definition import Subscription
+from holdfast.projections.subscription import Build, Connection, checkpoint, enter, go_on, is_due, lock
+from holdfast.schemas.errors import RebuildRefused
+from holdfast.schemas.postgres.statements import load
+
+_SQL = load(__package__)
+
+
+async def register(connection: Connection, subscription: Subscription) -> Build:
+    """Make a subscription known, and return which build of it is to be run.
+
+    A projection that has no tables yet begins to build them; a first build by another version, which nobody has
+    seen, gives way to one by this.
+    """
+    live, following = Build(subscription, "live"), Build(subscription, "next")
+    if await checkpoint(connection, live) is not None:
+        return live
+    await lock(connection, live)
+    if await checkpoint(connection, live) is not None:
+        return live
+    if subscription.schema is None:
+        await _run(connection, "add_projection", live, schema=None)
+        return live
+    await lock(connection, following)
+    found = await checkpoint(connection, following)
+    if found is None or found.version != subscription.version:
+        await _begin(connection, following)
+    return following
+
+
+async def begin(connection: Connection, subscription: Subscription, *, restart: bool = False) -> bool:
+    """Begin to build a projection's tables anew, beside those that it has; returns whether that was begun before.
+
+    What was begun by the same version goes on where it is, unless ``restart``. Raises ``RebuildRefused`` if something
+    outside of the projection's schema depends on its tables.
+    """
+    if subscription.schema is None:
+        raise RebuildRefused(subscription.name, f"{subscription.name} has no tables to rebuild")
+    following = Build(subscription, "next")
+    await _refuse_dependents(connection, subscription)
+    await lock(connection, following)
+    found = await checkpoint(connection, following)
+    if found is not None and found.version == subscription.version and not restart:
+        await _run(connection, "resume_projection", following)
+        return True
+    await _begin(connection, following)
+    return False
+
+
+async def promote(connection: Connection, subscription: Subscription, tx: Any) -> bool:
+    """Let what was built be what readers see; tell whether it was done.
+
+    A first build has to be at the end of the log. Else the events that the older build has handled and the newer one
+    has not are handled first, so that no reader goes back in time; meanwhile nobody runs either of them. What was
+    there before is left for ``drop_old``.
+    """
+    live, following = Build(subscription, "live"), Build(subscription, "next")
+    await lock(connection, live)
+    await lock(connection, following)
+    built = await checkpoint(connection, following)
+    if built is None or not built.is_running or built.version != subscription.version:
+        return False
+    before = await checkpoint(connection, live)
+    if before is None:
+        if await is_due(connection, following):
+            return False
+    else:
+        await _refuse_dependents(connection, subscription)
+        await _catch_up(connection, following, built.cursor, before.cursor, tx)
+        await connection.execute(_SQL["rename_schema"], {"schema": live.schema, "new_name": _old(subscription)})
+    await connection.execute(_SQL["rename_schema"], {"schema": following.schema, "new_name": live.schema})
+    await _remove(connection, live)
+    await _run(connection, "promote_skipped", following)
+    await _run(connection, "promote_projection", following)
+    return True
+
+
+async def drop_old(connection: Connection, subscription: Subscription) -> None:
+    """Drop the tables that a newer build has taken the place of; waits for who still reads them, a moment only."""
+    await connection.execute(_SQL["wait_briefly"])
+    await connection.execute(_SQL["drop_schema"], {"schema": _old(subscription)})
+
+
+async def _begin(connection: Connection, build: Build) -> None:
+    place = {"schema": build.schema}
+    await drop_old(connection, build.subscription)
+    await connection.execute(_SQL["drop_schema"], place)
+    await _remove(connection, build)
+    await connection.execute(_SQL["create_schema"], place)
+    await enter(connection, build)
+    await connection.execute(build.subscription.create.encode())
+    await connection.execute(_SQL["open_to_observers"], place)
+    await _run(connection, "add_projection", build, schema=build.subscription.schema)
+
+
+async def _remove(connection: Connection, build: Build) -> None:
+    await _run(connection, "remove_skipped", build)
+    await _run(connection, "remove_projection", build)
+
+
+async def _catch_up(connection: Connection, build: Build, start: Cursor | None, end: Cursor | None, tx: Any) -> None:
+    while end is not None and (start is None or start < end):
+        page = await go_on(connection, build, start, tx)
+        if not page.seen:  # What the older build has handled is no longer in the log.
+            return
+        start = page.cursor
+
+
+async def _refuse_dependents(connection: Connection, subscription: Subscription) -> None:
+    cursor = await connection.execute(_SQL["dependents"], {"schema": subscription.schema})
+    names = [name for (name,) in await cursor.fetchall()]
+    if names:
+        raise RebuildRefused(
+            subscription.name,
+            f"{', '.join(names)} depends on tables of schema {subscription.schema}, which a rebuild drops: let the "
+            "projection create it",
+        )
+
+
+async def _run(connection: Connection, statement: str, build: Build, **parameters: object) -> None:
+    await connection.execute(_SQL[statement], build.key | {"version": build.subscription.version} | parameters)
+
+
+def _old(subscription: Subscription) -> str:
+    return f"{subscription.schema}__old"

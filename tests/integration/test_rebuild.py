@@ -1,0 +1,262 @@
+"""A projection is rebuilt beside its tables: readers find these whole at every moment."""
+
+import asyncio
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import AsyncConnection
+
+from holdfast import Client, Projection, ProjectionStopped, RebuildRefused, Transaction
+from holdfast.events.types import InstanceStarted
+from holdfast.processor import projecting
+from holdfast.projections.lag import Progress
+from holdfast.schemas.settings import Settings
+from tests.support.projections import (
+    APP,
+    Seen,
+    Started,
+    app_with,
+    catch_up,
+    commit,
+    projector,
+    rows,
+    settle,
+    start,
+    write,
+)
+from tests.support.workers import HOLDFAST, ROOT, environment, eventually, holdfast
+
+STARTED = "select sum(instances)::int from shop_started.started"
+
+
+class Counted(Started):
+    """The same tables, by code of the next version: it counts double."""
+
+    name = "started"
+    version = 2
+    page = 200
+
+    async def started(self, tx: Transaction, events: Sequence[InstanceStarted]) -> None:
+        await super().started(tx, [*events, *events])
+
+
+async def rebuild(url: str, projection: type[Projection], *, restart: bool = False) -> list[Progress]:
+    app = app_with(projection)
+    name = app.subscriptions[0].name
+    return [it async for it in projecting.rebuild(app, name, Settings(database_url=url), restart=restart)]
+
+
+async def fill(url: str, count: int, workflow: str = "order") -> None:
+    async with await AsyncConnection.connect(url) as connection:
+        await write(connection, [[start(workflow)] for _ in range(count)])
+
+
+async def test_a_rebuild_replaces_the_tables_by_what_the_new_code_makes_of_the_log(database_url: str) -> None:
+    await fill(database_url, 1000)
+    await catch_up(database_url, app_with(Started))
+    steps = await rebuild(database_url, Counted)
+    assert rows(database_url, STARTED) == [(2000,)]
+    assert len(steps) >= 5
+    assert [step.position for step in steps] == sorted(step.position for step in steps)
+    assert steps[-1].position == steps[-1].end
+    # The new code goes on where the rebuild ended, the old code leaves it alone, and nothing is left over.
+    await fill(database_url, 1)
+    await catch_up(database_url, app_with(Started))
+    assert rows(database_url, STARTED) == [(2000,)]
+    await catch_up(database_url, app_with(Counted))
+    assert rows(database_url, STARTED) == [(2002,)]
+    assert rows(database_url, "select nspname from pg_namespace where nspname like 'shop%'") == [("shop_started",)]
+    async with Client(database_url, app=APP) as client:
+        (lag,) = await client.projections.lag()
+    assert (lag.build, lag.version, lag.handled) == ("live", 2, 1001)
+
+
+async def test_readers_never_see_a_half_built_table_while_events_keep_coming(database_url: str) -> None:
+    class Slow(Started):
+        name = "started"
+        page = 100
+
+    await fill(database_url, 3000)
+    app = app_with(Slow)
+    await catch_up(database_url, app)
+    done = asyncio.Event()
+
+    async def read() -> int:
+        looks, last = 0, 3000
+        async with await AsyncConnection.connect(database_url, autocommit=True) as connection:
+            while not done.is_set():
+                cursor = await connection.execute("select sum(instances)::int from shop_started.started")
+                row = await cursor.fetchone()
+                assert row is not None
+                # What was there before the rebuild is there all the time, and what was seen once stays.
+                assert row[0] >= last
+                looks, last = looks + 1, row[0]
+        return looks
+
+    async def publish() -> None:
+        while not done.is_set():
+            await fill(database_url, 7)
+
+    async def follow() -> None:
+        async with projector(database_url, app, projection_poll=0.01) as it:
+            await it.run()
+
+    readers = [asyncio.create_task(read()) for _ in range(2)]
+    publishing = asyncio.create_task(publish())
+    following = asyncio.create_task(follow())
+    for _ in range(4):
+        await rebuild(database_url, Slow)
+    done.set()
+    looks = await asyncio.gather(*readers)
+    await publishing
+    following.cancel()
+    await asyncio.wait([following])
+    await catch_up(database_url, app)
+    assert rows(database_url, STARTED) == rows(database_url, "select count(*)::int from holdfast.events")
+    assert min(looks) > 20
+
+
+async def test_a_reader_in_the_middle_of_a_transaction_is_not_cut_off(database_url: str) -> None:
+    await fill(database_url, 10)
+    await catch_up(database_url, app_with(Started))
+    async with await AsyncConnection.connect(database_url) as reader:
+        await reader.execute("declare walk cursor for select * from shop_started.started")
+        await rebuild(database_url, Counted)  # It does not wait for the reader; the old tables do.
+        assert rows(database_url, STARTED) == [(20,)]
+        found = await (await reader.execute("fetch all from walk")).fetchall()
+        assert found == [("order", 10)]
+    await rebuild(database_url, Counted)
+    assert rows(database_url, "select count(*) from pg_namespace where nspname like 'shop%'") == [(1,)]
+
+
+async def test_an_interrupted_rebuild_goes_on_where_it_was(database_url: str) -> None:
+    await fill(database_url, 1000)
+    await catch_up(database_url, app_with(Started))
+    app = app_with(Counted)
+    begun: AsyncIterator[Progress] = projecting.rebuild(app, "started", Settings(database_url=database_url))
+    async for step in begun:
+        if step.position >= 400:
+            break
+    await begun.aclose()  # type: ignore[attr-defined]  # It is a generator.
+    assert rows(database_url, STARTED) == [(1000,)]
+    async with Client(database_url, app=APP) as client:
+        live, following = await client.projections.lag()
+    assert (live.version, following.version, following.handled) == (1, 2, 400)
+
+    steps = await rebuild(database_url, Counted)
+    assert steps[0].position == following.handled
+    assert rows(database_url, STARTED) == [(2000,)]
+
+
+async def test_an_interrupted_rebuild_may_be_begun_again(database_url: str) -> None:
+    await fill(database_url, 1000)
+    await catch_up(database_url, app_with(Started))
+    async for step in projecting.rebuild(app_with(Counted), "started", Settings(database_url=database_url)):
+        if step.position >= 400:
+            break
+    steps = await rebuild(database_url, Counted, restart=True)
+    assert steps[0].position == 0
+    assert rows(database_url, STARTED) == [(2000,)]
+
+
+async def test_a_poison_event_stops_a_rebuild_and_harms_no_reader(database_url: str) -> None:
+    class Older(Seen):
+        name = "seen"
+
+        async def started(self, tx: Transaction, event: InstanceStarted) -> None:  # type: ignore[override]
+            await tx.execute("insert into seen (what) values (%s)", [event.workflow])
+
+    class Newer(Seen):
+        name = "seen"
+        version = 2
+
+    await commit(database_url, [start("a")], [start("bad")], [start("b")])
+    await catch_up(database_url, app_with(Older))
+    with pytest.raises(ProjectionStopped, match="a bad one"):
+        await rebuild(database_url, Newer)
+    assert len(rows(database_url, "select * from shop_seen.seen")) == 3
+    async with Client(database_url, app=APP) as client:
+        assert [lag.status for lag in await client.projections.lag()] == ["running", "stopped"]
+        assert await client.projections.skip("seen")
+        await rebuild(database_url, Newer)
+        assert [(lag.build, lag.skipped) for lag in await client.projections.lag()] == [("live", 1)]
+    assert rows(database_url, "select what from shop_seen.seen order by 1") == [("a",), ("b",)]
+
+
+async def test_what_others_made_of_the_tables_is_not_torn_down(database_url: str) -> None:
+    await fill(database_url, 10)
+    await catch_up(database_url, app_with(Started))
+    with psycopg.connect(database_url) as connection:
+        connection.execute("create view totals as select sum(instances) from shop_started.started")
+    with pytest.raises(RebuildRefused, match=r"view public\.totals depends on tables of schema shop_started"):
+        await rebuild(database_url, Counted)
+
+
+async def test_a_projection_of_which_nothing_was_built_is_not_seen_before_it_is_complete(database_url: str) -> None:
+    class Paged(Started):
+        name = "started"
+        page = 10
+
+    await fill(database_url, 100)
+    await settle(database_url)
+    app = app_with(Paged)
+    async with projector(database_url, app) as it:
+        follower = await it._register(app.subscriptions[0])
+        assert (await follower.step()).is_more
+        assert not await follower.promote()
+        assert rows(database_url, "select to_regnamespace('shop_started') is null") == [(True,)]
+        await it.catch_up()
+    assert rows(database_url, STARTED) == [(100,)]
+
+
+MODULE = """
+from collections.abc import Sequence
+from holdfast import App, Projection, Transaction
+from holdfast.events.types import InstanceStarted
+
+app = App("shop")
+
+
+@app.projection
+class Started(Projection):
+    create = "create table started (place bigint generated always as identity, workflow text)"
+    page = 50
+
+    async def started(self, tx: Transaction, events: Sequence[InstanceStarted]) -> None:
+        await tx.execute("insert into started (workflow) select unnest(%s::text[])", [[e.workflow for e in events]])
+"""
+
+
+def test_the_command_is_killed_and_run_again(database_url: str, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(MODULE)
+    env = environment(database_url, "") | {"PYTHONPATH": str(tmp_path)}
+    asyncio.run(fill(database_url, 20_000))
+    asyncio.run(settle(database_url))
+    assert holdfast("project", "shop:app", "--once", env=env).returncode == 0
+    count = "select count(*)::int from shop_started.started"
+    assert rows(database_url, count) == [(20_000,)]
+
+    command: list[str | Path] = [HOLDFAST, "projections", "rebuild", "shop:app", "started"]
+    handled = "select coalesce(max(handled), 0)::int from holdfast.projections where build = 'next'"
+    process = subprocess.Popen(command, env=env, cwd=ROOT, stderr=subprocess.PIPE)
+    eventually("it has begun", lambda: rows(database_url, handled)[0][0] >= 500, timeout=30)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    ((before,),) = rows(database_url, handled)
+    assert 500 <= before < 20_000
+    assert rows(database_url, count) == [(20_000,)]
+
+    done = holdfast("projections", "rebuild", "shop:app", "started", env=env)
+    assert (done.returncode, done.stdout) == (0, "projection started is rebuilt\n"), done.stderr
+    # What was done before the kill was not done again: numbers are given out once.
+    assert rows(database_url, "select count(*)::int, max(place)::int from shop_started.started")[0][0] == 20_000
+    assert rows(database_url, "select max(place) < 20000 + 1000 from shop_started.started") == [(True,)]
+    assert rows(database_url, handled) == [(0,)]
+    listed = holdfast("projections", env=env)
+    assert [line.split()[:6] for line in listed.stdout.splitlines()[1:]] == [
+        ["shop", "started", "live", "running", "0", "20000"]
+    ]
