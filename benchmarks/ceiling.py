@@ -62,12 +62,12 @@ with member as materialized (
 ), written as (
     insert into ceiling.instance_rows as r (
         instance_id, app, workflow, program_hash, correlation_key, start_message_id, execution_status, outcome,
-        is_completed, lock_owner, lock_token, version, last_xid
+        is_initialized, is_completed, last_machine, lock_owner, lock_token, version, last_xid
     )
     select
         instance_id, %(app)b, 'order', %(program)b, key, message_id,
         case when is_completed then 'closed' else 'idle' end, case when is_completed then 'completed' end,
-        is_completed, case when not is_completed then %(host)b::uuid end, 1, version, pg_current_xact_id()
+        true, is_completed, 'here', case when not is_completed then %(host)b::uuid end, 1, version, pg_current_xact_id()
     from member
     on conflict (instance_id) do update set
         execution_status = excluded.execution_status, outcome = excluded.outcome,
@@ -81,16 +81,16 @@ with member as materialized (
     from member
     on conflict (instance_id) do update set state = excluded.state
 ), events as (
-    insert into ceiling.events (instance_id, version, type, data, metadata)
-    select instance_id, version, type, data::json, '{}'
+    insert into ceiling.events (epoch, instance_id, version, type, data, metadata)
+    select 1, instance_id, version, type, data::json, '{}'
     from unnest(
         %(event_instance_id)b::uuid[], %(event_version)b::bigint[], %(event_type)b::text[], %(event_data)b::text[]
     ) as e (instance_id, version, type, data)
 ), outbox as (
     insert into ceiling.outbox (
-        message_id, app, instance_id, exchange, routing_key, type, correlation_key, body
+        message_id, app, instance_id, host_id, exchange, routing_key, type, correlation_key, body
     )
-    select message_id, %(app)b, instance_id, %(exchange)b, type, type, key, body
+    select message_id, %(app)b, instance_id, %(host)b::uuid, %(exchange)b, type, type, key, body
     from unnest(
         %(out_id)b::text[], %(out_instance_id)b::uuid[], %(out_type)b::text[], %(out_key)b::text[],
         %(out_body)b::bytea[]

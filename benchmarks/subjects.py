@@ -59,6 +59,7 @@ class Ceiling:
     ends_by_itself = True
 
     async def prepare(self, database_url: str, amqp_url: str) -> None:
+        await migrate(database_url)
         async with await psycopg.AsyncConnection.connect(database_url) as connection:
             await connection.execute(ceiling.ddl())
         broker = await aiormq.connect(amqp_url)
