@@ -1,14 +1,13 @@
 """An instance, computed from its events: state, ``initial``, ``evolve``, ``fold``.
 
 Pure, and independent of programs: any stream folds without the code that wrote it. For every cut
-``k`` of a stream, ``fold(events[k:], fold(events[:k])) == fold(events)``.
+``k`` of a stream, ``fold(events[k:], fold(events[:k])) == fold(events)``. Like events, states have no slots.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
-from operator import attrgetter
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar, assert_never
 
 from holdfast.events.types import (
@@ -53,7 +52,7 @@ T = TypeVar("T")
 ExecutionStatus = Literal["executing", "idle", "closed"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class FrameState:
     """One running call: its program's hash, where it stands and its variables as JSON trees."""
 
@@ -64,7 +63,7 @@ class FrameState:
     variables: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Bookmark:
     """A place where the instance waits for a message, a timer, a child or an activity's result."""
 
@@ -76,7 +75,7 @@ class Bookmark:
     due: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Call:
     """An activity call that the log knows and whose end it does not know yet, after so many ``attempts``."""
 
@@ -87,7 +86,7 @@ class Call:
     attempts: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Subflow:
     """A subflow that the instance waits for; ``frame`` is the frame or branch that does."""
 
@@ -96,7 +95,7 @@ class Subflow:
     mode: SubflowMode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class InstanceState:
     """All that is known of an instance after ``version`` events.
 
@@ -149,17 +148,11 @@ def fold(events: Iterable[Event], state: InstanceState = initial) -> InstanceSta
     return draft.state()
 
 
-_NAMES = tuple(field.name for field in fields(InstanceState))
-_values = attrgetter(*_NAMES)
-
-
 class _Draft:
     """A state while events are applied to it, so that a long stream does not make a new one for each.
 
     Attributes are replaced, never changed in place: a draft shares its mappings with the state it began as.
     """
-
-    __slots__ = _NAMES
 
     version: int
     workflow: str
@@ -187,11 +180,12 @@ class _Draft:
     promoted: Mapping[str, Json]
 
     def __init__(self, state: InstanceState) -> None:
-        for name, value in zip(_NAMES, _values(state), strict=True):
-            setattr(self, name, value)
+        vars(self).update(vars(state))
 
     def state(self) -> InstanceState:
-        return InstanceState(**dict(zip(_NAMES, _values(self), strict=True)))
+        state = object.__new__(InstanceState)
+        vars(state).update(vars(self))
+        return state
 
 
 def _apply(draft: _Draft, event: Event) -> None:

@@ -7,7 +7,6 @@ histories give equal bytes, which is what ``verify`` relies on.
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import orjson
@@ -17,7 +16,6 @@ from holdfast.schemas.errors import StorageError
 
 FORMAT = 1
 
-_NAMES = tuple(field.name for field in fields(InstanceState))
 _LEFT_OUT = {
     name: getattr(initial, name)
     for name in (
@@ -39,11 +37,10 @@ _LEFT_OUT = {
 
 def dumps(state: InstanceState) -> bytes:
     """Return a state as JSON text."""
-    snapshot: dict[str, Any] = {"format": FORMAT}
-    for name in _NAMES:
-        value = getattr(state, name)
-        if name not in _LEFT_OUT or value != _LEFT_OUT[name]:
-            snapshot[name] = value
+    snapshot: dict[str, Any] = {"format": FORMAT, **vars(state)}
+    for name, value in _LEFT_OUT.items():
+        if snapshot[name] == value:
+            del snapshot[name]
     return orjson.dumps(snapshot)
 
 

@@ -33,7 +33,7 @@ def outgoing_message_id(instance_id: UUID, version: int, index: int) -> str:
     return f"{instance_id}:{version}:{index}"
 
 
-def idempotency_key(instance_id: UUID, frame: str, step: int, visit: int, activity: str) -> str:
+def idempotency_key(instance_id: UUID | str, frame: str, step: int, visit: int, activity: str) -> str:
     """Return the key of one activity call, the same on every attempt."""
     return f"{instance_id}/{frame}/{step}/{visit}/{activity}"
 

@@ -47,8 +47,7 @@ def belongs(bookmark: str, ask: Ask) -> bool:
 
 def opened(ask: Ask, now: datetime) -> list[BookmarkOpened]:
     """Return the bookmarks that an ask opens at ``now``; ``OverflowError`` for a time out of reach."""
-    where = Where(ask.path, ask.step, ask.line)
-    return list(_opened(prefix(ask), ask.awaited, where, now))
+    return list(_opened(prefix(ask), ask.awaited, ask.where, now))
 
 
 def _opened(name: str, awaited: Awaitable[Any], where: Where, now: datetime) -> Iterator[BookmarkOpened]:

@@ -129,14 +129,15 @@ class Frame:
 
     def answer(self, result: Returned | Raised, *, was_left: bool = False) -> None:
         """Take the answer to what the frame waits for; it ``was_left`` by an exception if that was a further frame."""
-        if self.awaiting is None:
+        variables = self.variables
+        if self.outcome is not None or "$await" not in variables:
             raise RuntimeError("this frame waits for nothing")
         self.was_left = was_left
-        del self.variables["$await"]
+        del variables["$await"]
         if isinstance(result, Returned):
-            self.variables["$answer"] = result.value
+            variables["$answer"] = result.value
         else:
-            self.variables["$raised"] = result.error
+            variables["$raised"] = result.error
 
     def interrupt(self, error: BaseException) -> None:
         """Have the frame go on with ``error`` at its await, whatever answer was on its way."""

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from holdfast.events.types import Where
 from holdfast.processor.core.cancelling import cancel, ends_scope
 from holdfast.processor.core.compensation import BY_HASH, PROGRAMS, Compensation, compensates
 from holdfast.processor.core.frame import ROOT, Frame, FrameImage
@@ -53,9 +54,10 @@ Routines = Callable[[str], Program]
 """Gives the program of a routine by its name; ``AppError`` if there is no such routine."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# One is made for each await, and a frozen one takes twice as long to make.
+@dataclass(slots=True, kw_only=True)
 class Ask:
-    """Something that a frame, or a branch of a ``gather``, waits for.
+    """Something that a frame, or a branch of a ``gather``, waits for; not to be changed.
 
     ``path`` names the frame; ``step`` and ``line`` say where it stands, and ``visit`` counts the awaits
     of that frame, from 1, so that path, step and visit together name this ask once and for all. A branch
@@ -67,6 +69,11 @@ class Ask:
     line: int
     visit: int
     awaited: Awaitable[Any]
+
+    @property
+    def where(self) -> Where:
+        """The place, as events have it."""
+        return Where(self.path, self.step, self.line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +140,6 @@ class Machine:
         """How the instance ended, or ``None`` while it lives."""
         return self.frames[ROOT].outcome
 
-    @property
-    def children(self) -> dict[str, str]:
-        """The paths of the frames of subflows, with what these were entered with."""
-        return {path: frame.variables["$child"] for path, frame in self.frames.items() if "$child" in frame.variables}
-
     def advance(self) -> list[Ask]:
         """Run every frame that can run until it waits or ends, and return the new asks, in the order of their paths.
 
@@ -145,14 +147,19 @@ class Machine:
         """
         self.withdrawn, self._taken_back = self._taken_back, []
         self.left = []
+        gathering, running = [], []
+        for path, frame in self.frames.items():
+            if frame.can_run:
+                running.append(path)
+            elif gathers(frame):
+                gathering.append(path)
         # What is to be looked at, last first. Who has an answer takes it before anybody is cancelled.
-        todo = [path for path, frame in self.frames.items() if gathers(frame)]
-        todo += reversed([path for path, frame in self.frames.items() if frame.can_run])
+        todo = [*gathering, *reversed(running)]
         while todo:
             path = todo.pop()
-            frame = self.frames.get(path)
-            if frame is None:
+            if path not in self.frames:
                 continue
+            frame = self.frames[path]
             if frame.can_run:
                 frame.run()
                 self._follow(path, frame, todo)
@@ -217,11 +224,6 @@ class Machine:
         self._taken_back += cancel(self.frames, ROOT, error)[1]
         return True
 
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether ``cancel`` was called, also before the machine was stored."""
-        return "$cancelled" in self.frames[ROOT].variables
-
     def images(self) -> dict[str, FrameImage]:
         """Return every frame as data, by path.
 
@@ -250,11 +252,10 @@ class Machine:
 
     def _follow(self, path: str, frame: Frame, todo: list[str]) -> None:
         """See to what a frame has come to: its end, or something that it awaits."""
-        awaited = frame.awaiting
         if frame.outcome is not None:
             if path != ROOT:
                 self._end(path, frame, frame.outcome, todo)
-        elif awaited is not None:
+        elif (awaited := frame.awaiting) is not None:
             if actions := self._compensation.due(path):
                 todo.append(self._compensation.interpose(path, frame, actions, awaited))
             else:

@@ -7,9 +7,10 @@ attempt is due, and calls again then.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -89,8 +90,9 @@ async def run(
     environment: Environment,
     attempt: int,
     participants: Mapping[type[Participant], Participant] = MappingProxyType({}),
+    may_postpone: Callable[[], bool] = lambda: True,
 ) -> Result:
-    """Run one activity call to its end, or to a failure after which a long wait is due.
+    """Run one activity call to its end, or to a failure after which a long wait is due, if that ``may_postpone`` it.
 
     ``attempt`` is how many attempts it has had before. A record activity needs ``unit``, the open transaction;
     each attempt runs under a savepoint.
@@ -105,8 +107,10 @@ async def run(
         )
         _current.set(context)
         trying = try_once(activity, call, context, unit=unit, environment=environment)
+        if activity.timeout is not None:
+            trying = _within(activity, activity.timeout, trying, environment)
         try:
-            return Returned(await _bounded(activity, trying, environment)), attempt
+            return Returned(await trying), attempt
         except BaseException as error:
             if ends_the_task(error):
                 raise
@@ -116,7 +120,7 @@ async def run(
             if not activity.retry.tries_again(attempt, error):
                 return Raised(error), attempt
             seconds = activity.retry.wait(attempt)
-            if seconds > SHORT:
+            if seconds > SHORT and may_postpone():
                 return Postponed(error, seconds), attempt
             await environment.sleep(seconds)
 
@@ -130,15 +134,13 @@ def ends_the_task(error: BaseException) -> bool:
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
-async def _bounded(
-    activity: Activity[Any, Any], running: Coroutine[Any, Any, object], environment: Environment
+async def _within(
+    activity: Activity[Any, Any], timeout: timedelta, running: Coroutine[Any, Any, object], environment: Environment
 ) -> object:
-    if activity.timeout is None:
-        return await running
     try:
-        return await within(environment, activity.timeout.total_seconds(), running)
+        return await within(environment, timeout.total_seconds(), running)
     except OutOfTime:
-        raise TimeoutError(f"activity {activity.name} took longer than {activity.timeout}") from None
+        raise TimeoutError(f"activity {activity.name} took longer than {timeout}") from None
 
 
 async def try_once(

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
-from holdfast.events.types import BookmarkClosed, BookmarkOpened, MessageReceived, SubflowEnded, TimerFired, Where
+from holdfast.events.types import Where
 from holdfast.processor.core import bookmarks
 from holdfast.processor.core.machine import ROOT, Ask, Machine
 from holdfast.processor.core.outcomes import Raised, Returned
+from holdfast.processor.engine.call import Call
+from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.writer import Writer
-from holdfast.processor.language.awaitables import ActivityCall, Defer
+from holdfast.processor.language.awaitables import ActivityCall
 from holdfast.processor.language.program import Program
 from holdfast.schemas.identifiers import idempotency_key
 
 
 class Asks:
-    """The asks that have no answer yet, in the order in which they were made."""
+    """The asks that have no answer yet, in the order in which they were made.
 
-    def __init__(self, writer: Writer, now: Callable[[], datetime]) -> None:
+    There is a ``machine`` once somebody has set it, until ``drop``.
+    """
+
+    machine: Machine
+
+    def __init__(self, runtime: Runtime, writer: Writer) -> None:
         self._writer = writer
-        self._now = now
-        self._machine: Machine | None = None
+        self._runtime = runtime
         self._pending: dict[str, Ask] = {}
         self._asked_at: dict[str, datetime] = {}
 
@@ -32,34 +38,40 @@ class Asks:
     @property
     def is_live(self) -> bool:
         """Whether there is a machine."""
-        return self._machine is not None
-
-    @property
-    def machine(self) -> Machine:
-        """The live machine."""
-        if self._machine is None:
-            raise RuntimeError("the instance has no live machine")
-        return self._machine
-
-    @machine.setter
-    def machine(self, machine: Machine) -> None:
-        self._machine = machine
+        return hasattr(self, "machine")
 
     def drop(self) -> None:
         """Forget everything."""
-        self._machine = None
+        if self.is_live:
+            del self.machine
         self._pending.clear()
         self._asked_at.clear()
 
     def advance(self) -> list[Ask]:
         """Let the frames go on; return the asks that they took back."""
-        new, withdrawn = self.machine.advance(), list(self.machine.withdrawn)
-        taken_back = [self._pending.pop(path) for path in withdrawn]
+        machine = self.machine
+        new = machine.advance()
+        taken_back = [self._pending.pop(path) for path in machine.withdrawn] if machine.withdrawn else []
         for ask in new:
+            if isinstance(ask.awaited, ActivityCall):
+                self._pending[ask.path] = self.call(ask, ask.awaited)
+                continue
             self._pending[ask.path] = ask
             if bookmarks.waits(ask):
-                self._asked_at[ask.path] = self._now()
+                self._asked_at[ask.path] = self._runtime.now()
         return taken_back
+
+    def call(self, ask: Ask, call: ActivityCall[Any]) -> Call:
+        """Return the call of an activity that an ask makes, at once or deferred."""
+        return Call(
+            path=ask.path,
+            step=ask.step,
+            line=ask.line,
+            visit=ask.visit,
+            awaited=call,
+            activity=self._runtime.app.activities.get(call.activity),
+            key=idempotency_key(self._writer.name, ask.path, ask.step, ask.visit, call.activity),
+        )
 
     def answer(self, ask: Ask, outcome: Returned | Raised) -> None:
         """Hand a frame what it waits for."""
@@ -84,16 +96,9 @@ class Asks:
         """Return when an ask that waits was made or, after a restart, made again."""
         return self._asked_at[ask.path]
 
-    # Calls of activities.
-
-    def calls(self) -> list[Ask]:
+    def calls(self) -> list[Call]:
         """Return the asks that are calls of activities."""
-        return [ask for ask in self._pending.values() if isinstance(ask.awaited, ActivityCall)]
-
-    def key(self, ask: Ask) -> str:
-        """Return the idempotency key of a call, or of one that is deferred."""
-        call = ask.awaited.call if isinstance(ask.awaited, Defer) else call_of(ask)
-        return idempotency_key(self._writer.instance_id, ask.path, ask.step, ask.visit, call.activity)
+        return [ask for ask in self._pending.values() if isinstance(ask, Call)]
 
     # Bookmarks.
 
@@ -103,40 +108,16 @@ class Asks:
 
     def bookmarks_of(self, ask: Ask) -> tuple[str, ...]:
         """Return the open bookmarks of an ask."""
-        return tuple(name for name in self._open() if bookmarks.belongs(name, ask))
+        return tuple([name for name in self._writer.unwritten.open if bookmarks.belongs(name, ask)])
 
     def abandoned(self) -> list[str]:
         """Return the open bookmarks whose asks were taken back."""
-        return [
-            name for name in self._open() if not any(bookmarks.belongs(name, ask) for ask in self._pending.values())
-        ]
-
-    def _open(self) -> Iterable[str]:
-        """Return the names of the bookmarks that are open now, with what the batch has changed so far."""
-        names = dict.fromkeys(self._writer.state.bookmarks)
-        for event in self._writer.unwritten.events:
-            if isinstance(event, BookmarkOpened):
-                names[event.bookmark] = None
-            elif isinstance(event, BookmarkClosed):
-                names.pop(event.bookmark, None)
-            elif isinstance(event, MessageReceived | TimerFired | SubflowEnded):
-                for name in event.closes:
-                    names.pop(name, None)
-        return names
+        asks = self._pending.values()
+        return [name for name in self._writer.unwritten.open if not any(bookmarks.belongs(name, ask) for ask in asks)]
 
     def place(self, default_line: int) -> Where:
         """Return where the root frame stands."""
-        if self._machine is None:
+        if not self.is_live:
             return Where(ROOT, 0, default_line)
-        frame = self._machine.frames[ROOT]
+        frame = self.machine.frames[ROOT]
         return Where(ROOT, frame.step, frame.line)
-
-
-def call_of(ask: Ask) -> ActivityCall[Any]:
-    """Return what an ask calls, which is an activity."""
-    return cast("ActivityCall[Any]", ask.awaited)
-
-
-def where(ask: Ask) -> Where:
-    """Return the place of an ask, as events have it."""
-    return Where(ask.path, ask.step, ask.line)

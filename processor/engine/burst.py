@@ -23,7 +23,8 @@ from holdfast.processor.core import bookmarks
 from holdfast.processor.core.machine import Ask
 from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.engine.activity_calls import ActivityCalls
-from holdfast.processor.engine.asks import Asks, where
+from holdfast.processor.engine.asks import Asks
+from holdfast.processor.engine.call import Call
 from holdfast.processor.engine.doubt import Doubt
 from holdfast.processor.engine.persistence_point import encode_result, encode_value
 from holdfast.processor.engine.provider import Loaded
@@ -37,7 +38,6 @@ from holdfast.processor.engine.unhandled import UnhandledError, line_of
 from holdfast.processor.engine.waiting import Waiting
 from holdfast.processor.engine.writer import Writer
 from holdfast.processor.language.awaitables import (
-    ActivityCall,
     Checkpoint,
     ContinueAsNew,
     Defer,
@@ -66,7 +66,7 @@ class Burst:
         self._program = program
         self._types = runtime.app.types
         self.writer = Writer(runtime, loaded, program.line)
-        self.asks = Asks(self.writer, runtime.now)
+        self.asks = Asks(runtime, self.writer)
         self.scopes = Scopes(runtime, self.asks, self.writer, workflow.persistence)
         self.doubt = Doubt(runtime, self.asks, self.writer)
         self.activities = ActivityCalls(runtime, self.asks, self.writer, self.scopes, self.doubt)
@@ -103,7 +103,8 @@ class Burst:
         """
         self._task, self._is_cut, self._was_cancelled = asyncio.current_task(), False, False
         try:
-            await self.writer.load_participants()
+            if self.writer.participants.are_there:
+                await self.writer.load_participants()
             while not await self._go_on():
                 pass
         except asyncio.CancelledError:
@@ -127,10 +128,12 @@ class Burst:
         """Let the frames go on, and see to what those had under way that were cancelled or have ended."""
         taken_back = self.asks.advance()
         if taken_back:
-            await self.activities.withdraw(taken_back)
+            calls = [ask for ask in taken_back if isinstance(ask, Call)]
+            await self.activities.withdraw(calls)
             self.subflows.withdraw(taken_back)
-            self.queued.withdraw(taken_back)
-        self.subflows.leave()
+            self.queued.withdraw(calls)
+        if self.asks.machine.left:
+            self.subflows.leave()
 
     async def _go_on(self) -> bool:
         """Run until all frames wait, and do something about it; True once the burst is over."""
@@ -142,41 +145,41 @@ class Burst:
             return await self._end(outcome)
         if self.requests and await self.requests.heed(self.asks.machine, may_unload=not self.activities.must_end):
             return True
-        asks = [ask for ask in self.asks if self.scopes.serves(ask)]
-        refused = [ask for ask in asks if self._refuse(ask)]
+        asks = self.scopes.served(self.asks)
+        refused = self.scopes.objections(asks)
         if refused:
+            for ask, error in refused:
+                self.asks.answer(ask, Raised(error))
             return False
-        if self.activities.must_end:
-            asks = [ask for ask in asks if not isinstance(ask.awaited, Suspend)]
-        served = [ask for ask in asks if _is_at_once(ask)]
-        for ask in served:
+        at_once: list[Ask] = []
+        here: list[Call] = []
+        elsewhere: list[Ask] = []
+        for ask in asks:
+            if isinstance(ask, Call):
+                if self.queued.serves(ask):
+                    elsewhere.append(ask)
+                elif self.activities.retries.due(ask) is None:
+                    here.append(ask)
+            elif _is_at_once(ask):
+                at_once.append(ask)
+            elif isinstance(ask.awaited, SubflowCall):
+                elsewhere.append(ask)
+        if at_once and self.activities.must_end:
+            at_once = [ask for ask in at_once if not isinstance(ask.awaited, Suspend)]
+        for ask in at_once:
             if self.scopes.serves(ask) and await self._serve(ask):
                 return True
-        if served:
+        if at_once:
             return False
-        calls = [ask for ask in asks if isinstance(ask.awaited, ActivityCall) and not self.queued.serves(ask)]
-        run_here = [ask for ask in calls if self.activities.retries.due(ask) is None]
-        if not run_here:
+        if not here:
             return await self._waiting.idle()
-        early = [ask for ask in asks if self._begins_elsewhere(ask)]
+        # What begins elsewhere need not wait for what runs here.
+        early = [ask for ask in elsewhere if self.scopes.may_persist(ask) and not self.asks.bookmarks_of(ask)]
         if early:
             await self._waiting.begin(early, idle=False)
         else:
-            await self.activities.serve(run_here)
+            await self.activities.serve(here)
         return False
-
-    def _begins_elsewhere(self, ask: Ask) -> bool:
-        """Whether an ask has something begin elsewhere that need not wait for what runs here."""
-        if not isinstance(ask.awaited, SubflowCall) and not self.queued.serves(ask):
-            return False
-        return self.scopes.may_persist(ask) and not self.asks.bookmarks_of(ask)
-
-    def _refuse(self, ask: Ask) -> bool:
-        """Answer an ask that makes no sense where it stands; False if it does make sense."""
-        error = self.scopes.objection(ask)
-        if error is not None:
-            self.asks.answer(ask, Raised(error))
-        return error is not None
 
     async def _serve(self, ask: Ask) -> bool:
         """Serve an ask that needs no time; True if that ends the burst."""
@@ -191,7 +194,7 @@ class Burst:
                 await self.scopes.leave(ask)
             case Suspend(reason=reason):
                 self.asks.answer(ask, Returned())
-                suspended = InstanceSuspended(reason="requested", detail=reason, where=where(ask))
+                suspended = InstanceSuspended(reason="requested", detail=reason, where=ask.where)
                 self.subflows.command_all("suspend")
                 await self.writer.persist("suspended", self.asks.machine, suspended)
                 return True

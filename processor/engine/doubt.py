@@ -11,9 +11,9 @@ from typing import Any
 from uuid import UUID
 
 from holdfast.events.types import ActivityCompleted, ActivityIntended, ActivityResolved, Where
-from holdfast.processor.core.machine import Ask
 from holdfast.processor.core.outcomes import Raised, Returned
-from holdfast.processor.engine.asks import Asks, call_of, where
+from holdfast.processor.engine.asks import Asks
+from holdfast.processor.engine.call import Call
 from holdfast.processor.engine.persistence_point import encode_value
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.writer import Writer
@@ -51,28 +51,28 @@ class Doubt:
         """Go back to the last persistence point; what is known to have been done stays known."""
         self._decided.clear()
 
-    async def intend(self, asks: Sequence[Ask]) -> None:
+    async def intend(self, calls: Sequence[Call]) -> None:
         """Make durable that these calls are about to run; all must then be run at once."""
-        calls = [ask for ask in asks if self._must_not_repeat(ask)]
-        for ask in calls:
-            self._writer.record(
-                ActivityIntended(where=where(ask), activity=call_of(ask).activity, idempotency_key=self._asks.key(ask))
-            )
-        if calls:
+        intended = [call for call in calls if call.must_not_repeat]
+        for call in intended:
+            self._writer.record(ActivityIntended(where=call.where, activity=call.name, idempotency_key=call.key))
+        if intended:
             await self._writer.persist("activity_intent", self._asks.machine)
 
-    def found(self) -> list[Ask]:
+    def found(self) -> list[Call]:
         """Return the calls in doubt; between bursts these are all that are intended, as none runs then."""
-        calls = self._writer.state.calls
-        open_calls = {key for key, call in calls.items() if call.status == "intended"} - self._decided
-        return [ask for ask in self._asks.calls() if self._asks.key(ask) in open_calls] if open_calls else []
+        known = self._writer.state.calls
+        if not known:
+            return []
+        intended = {key for key, call in known.items() if call.status == "intended"} - self._decided
+        return [call for call in self._asks.calls() if call.key in intended]
 
     def check(self) -> None:
         """Raise ``InDoubt`` if anything is in doubt."""
-        asks = self.found()
-        if asks:
-            names = [f"activity {call_of(a).activity} at line {a.line} (call {self._asks.key(a)})" for a in asks]
-            raise InDoubt(self._writer.instance_id, names, where(asks[0]))
+        calls = self.found()
+        if calls:
+            names = [f"activity {call.name} at line {call.line} (call {call.key})" for call in calls]
+            raise InDoubt(self._writer.instance_id, names, calls[0].where)
 
     # What is known.
 
@@ -90,22 +90,21 @@ class Doubt:
 
     def answer_known(self) -> bool:
         """Answer, at the last persistence point, the calls that are known to be done; False if there is none."""
-        asks = [ask for ask in self.found() if self._asks.key(ask) in self._known]
-        for ask in asks:
-            event, outcome = self._known[self._asks.key(ask)]
-            self._settle(ask, event, outcome)
-        return bool(asks)
+        calls = [call for call in self.found() if call.key in self._known]
+        for call in calls:
+            self._settle(call, *self._known[call.key])
+        return bool(calls)
 
     # Resolutions.
 
     def decide(self, command: Command) -> None:
         """Follow a decision; ``Unfit`` if it makes no sense. It is durable with the next persistence point."""
-        ask = self._meant(command)
-        outcome = self._outcome(ask, command)
+        call = self._meant(command)
+        outcome = self._outcome(call, command)
         event = ActivityResolved(
-            where=where(ask),
-            activity=call_of(ask).activity,
-            idempotency_key=self._asks.key(ask),
+            where=call.where,
+            activity=call.name,
+            idempotency_key=call.key,
             decision=command.decision or "fail",
             by=command.by,
             why=command.why,
@@ -113,17 +112,19 @@ class Doubt:
         )
         if isinstance(outcome, Returned):
             self.know(event, outcome)
-        self._settle(ask, event, outcome)
+        self._settle(call, event, outcome)
 
-    def _settle(self, ask: Ask, event: ActivityCompleted | ActivityResolved, outcome: Returned | Raised | None) -> None:
+    def _settle(
+        self, call: Call, event: ActivityCompleted | ActivityResolved, outcome: Returned | Raised | None
+    ) -> None:
         self._decided.add(event.idempotency_key)
         self._writer.record(event)
         if outcome is not None:
-            self._asks.answer(ask, outcome)
+            self._asks.answer(call, outcome)
 
-    def _meant(self, command: Command) -> Ask:
+    def _meant(self, command: Command) -> Call:
         """Return the call that a decision is about."""
-        found = {self._asks.key(ask): ask for ask in self.found()}
+        found = {call.key: call for call in self.found()}
         if not found:
             raise Unfit("no activity of the instance is in doubt")
         if command.call is None and len(found) > 1:
@@ -133,30 +134,25 @@ class Doubt:
             raise Unfit(f"call {call} is not in doubt, but {', '.join(found)}")
         return found[call]
 
-    def _outcome(self, ask: Ask, command: Command) -> Returned | Raised | None:
+    def _outcome(self, call: Call, command: Command) -> Returned | Raised | None:
         """Return what the call is answered with; None if it is to run again."""
-        name = call_of(ask).activity
         match command.decision:
             case "done":
-                return Returned(self._result(name, command.result))
+                return Returned(_result(call, command.result))
             case "retry":
                 return None
             case "fail":
                 why = f": {command.why}" if command.why else ""
-                return Raised(ActivityInDoubt(f"activity {name} was given up as failed by {command.by}{why}"))
+                return Raised(ActivityInDoubt(f"activity {call.name} was given up as failed by {command.by}{why}"))
         raise Unfit(f"{command.decision!r} is no decision: it is done, retry or fail")
 
-    def _result(self, name: str, given: Any) -> Any:
-        """Return what an activity returned, given as JSON, as the type that it says it returns."""
-        activity = self._runtime.app.activities.get(name)
-        try:
-            return given if activity is None else activity.returned(given)
-        except ValueError as error:
-            raise Unfit(f"the result is not what activity {name} returns: {error}") from None
 
-    def _must_not_repeat(self, ask: Ask) -> bool:
-        activity = self._runtime.app.activities.get(call_of(ask).activity)
-        return activity is not None and not activity.repeatable
+def _result(call: Call, given: Any) -> Any:
+    """Return what an activity returned, given as JSON, as the type that it says it returns."""
+    try:
+        return given if call.activity is None else call.activity.returned(given)
+    except ValueError as error:
+        raise Unfit(f"the result is not what activity {call.name} returns: {error}") from None
 
 
 def _is_storable(value: object, types: Types) -> bool:

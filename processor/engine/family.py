@@ -20,6 +20,8 @@ Name = Literal["suspend", "resume", "cancel", "terminate"]
 
 def awaited(state: InstanceState, events: Sequence[Event] = ()) -> list[str]:
     """Return the started subflows that an instance still waits for, ``events`` after ``state``."""
+    if not state.subflows:
+        return []
     closed = {e.bookmark for e in events if isinstance(e, BookmarkClosed)}
     closed.update(name for e in events if isinstance(e, SubflowEnded) for name in e.closes)
     return [
@@ -39,8 +41,7 @@ def at_close(instance_id: UUID, before: InstanceState, state: InstanceState, eve
     """Return what a closing instance leaves: its end for who waits for that, the news for those it waited for."""
     name: Name = "terminate" if state.outcome == "terminated" else "cancel"
     deposits = [commanded(instance_id, before.version, child, name) for child in awaited(before, events)]
-    goes_on = any(isinstance(event, InstanceContinued) for event in events)
-    if state.awaited_as is not None and not goes_on:
+    if state.awaited_as is not None and not any(isinstance(event, InstanceContinued) for event in events):
         deposits.append(Deposit(envelope=_result(state.awaited_as, state)))
     return deposits
 

@@ -68,6 +68,9 @@ class InnerStreams:
     _all: dict[UUID, Inner] = field(default_factory=dict)
     _committed: dict[UUID, Inner] = field(default_factory=dict)
 
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
     def __contains__(self, instance_id: UUID) -> bool:
         return instance_id in self._all
 

@@ -27,8 +27,8 @@ from holdfast.events.types import (
 from holdfast.processor.core import bookmarks
 from holdfast.processor.core.machine import Machine
 from holdfast.processor.engine.arrival import Arrival
-from holdfast.processor.engine.asks import where
 from holdfast.processor.engine.burst import Burst
+from holdfast.processor.engine.call import Call
 from holdfast.processor.engine.persistence_point import images_of
 from holdfast.processor.engine.provider import Loaded
 from holdfast.processor.engine.requests import Requests, requested
@@ -36,10 +36,7 @@ from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.subflows import States
 from holdfast.processor.engine.user_sql import UserSql
 from holdfast.processor.engine.writer import Unwritten
-from holdfast.processor.language.awaitables import (
-    ActivityCall,
-    Enter,
-)
+from holdfast.processor.language.awaitables import Enter
 from holdfast.processor.language.program import Program
 from holdfast.processor.language.workflow import Workflow
 from holdfast.projections.instance import InstanceState
@@ -134,7 +131,7 @@ class LiveInstance:
     async def receive(self, bookmark: str, arrival: Arrival, message: Message) -> None:
         """Resume a bookmark with a message."""
         ask = self._asks.at(bookmark)
-        if isinstance(message, ActivityResult):
+        if isinstance(ask, Call) and isinstance(message, ActivityResult):
             await self._queued.receive(ask, arrival, message)
             return
         envelope = arrival.envelope
@@ -144,7 +141,7 @@ class LiveInstance:
             return
         self._writer.record(
             MessageReceived(
-                where=where(ask),
+                where=ask.where,
                 bookmark=bookmark,
                 closes=self._asks.bookmarks_of(ask),
                 message_id=envelope.message_id,
@@ -161,19 +158,20 @@ class LiveInstance:
     async def fire(self, bookmark: str) -> None:
         """Resume a bookmark whose timer is due."""
         ask = self._asks.at(bookmark)
-        retry_due = self._activities.retries.due(ask)
-        if retry_due is not None:
-            self._activities.retries.fire(ask, retry_due)
-            return
+        if isinstance(ask, Call):
+            retry_due = self._activities.retries.due(ask)
+            if retry_due is not None:
+                self._activities.retries.fire(ask, retry_due)
+                return
         self._writer.record(
             TimerFired(
-                where=where(ask),
+                where=ask.where,
                 bookmark=bookmark,
                 closes=self._asks.bookmarks_of(ask),
                 due=self.state.bookmarks[bookmark].due or "",
             )
         )
-        if not isinstance(ask.awaited, ActivityCall):
+        if not isinstance(ask, Call):
             self._asks.answer(ask, bookmarks.by_timer(ask, bookmark))
         elif bookmark.endswith(":timeout"):
             await self._queued.time_out(ask)

@@ -35,7 +35,8 @@ from holdfast.schemas.values import decode, encode
 class Participants:
     """One object of each participant class of the instance's workflow, from ``load`` to ``drop``.
 
-    ``objects`` are these, by class.
+    ``objects`` are these, by class. ``are_there`` says whether the instance has anything to give or to take beside its
+    variables.
     """
 
     def __init__(self, runtime: Runtime, loaded: Loaded) -> None:
@@ -44,12 +45,9 @@ class Participants:
         self._kinds = runtime.app.participants_of(loaded.workflow)
         workflow = runtime.app.workflows.get(loaded.workflow)
         self._promote = () if workflow is None else workflow.promote
+        self.are_there = bool(self._kinds or self._promote)
         self._collected: Mapping[str, Any] = {}
         self.objects: dict[type[Participant], Participant] = {}
-
-    def __bool__(self) -> bool:
-        """Whether the instance has anything to give or to take beside its variables."""
-        return bool(self._kinds or self._promote)
 
     def drop(self) -> None:
         """Forget the objects; what they hold was never persisted."""

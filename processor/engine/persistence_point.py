@@ -48,13 +48,11 @@ class Encoder:
         texts = {key: orjson.dumps(tree) for key, tree in trees.items()}
         frames: dict[str, FrameChange] = {}
         for path, image in images.items():
-            changed = {}
-            for name in image.variables:
-                key = f"{path}.{name}"
-                if self.texts.get(key) != texts[key]:
-                    changed[name] = trees[key]
+            variables = image.variables
+            keys = {name: f"{path}.{name}" for name in variables}
+            changed = {name: trees[key] for name, key in keys.items() if self.texts.get(key) != texts[key]}
             before = state.frames.get(path)
-            unset = () if before is None else tuple(n for n in before.variables if n not in image.variables)
+            unset = () if before is None else tuple([name for name in before.variables if name not in variables])
             if before is None or changed or unset or (before.step, before.visits) != (image.step, image.visits):
                 frames[path] = FrameChange(
                     step=image.step,
@@ -64,7 +62,7 @@ class Encoder:
                     set=changed,
                     unset=unset,
                 )
-        ended = tuple(path for path in state.frames if path not in images)
+        ended = tuple([path for path in state.frames if path not in images])
         return Persisted(reason=reason, frames=frames, ended=ended, idle=idle), texts
 
     def _encode(self, images: Mapping[str, FrameImage]) -> dict[str, Json]:
@@ -101,7 +99,7 @@ def images_of(state: InstanceState, types: Types) -> dict[str, FrameImage]:
 def encode_value(value: object, types: Types) -> Json:
     """Return one value as the log shows it; what has no stored form is shown as its ``repr``."""
     try:
-        return encode_result(value, types)
+        return encode({"result": value}, types)["result"]
     except NotPersistable:
         return encode_result(repr(value), types)
 

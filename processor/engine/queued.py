@@ -7,6 +7,7 @@ a message to the bookmark ``<frame>.<visit>``, which waits for nothing but the r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,17 +17,16 @@ from holdfast.events.types import (
     BookmarkOpened,
 )
 from holdfast.processor.core import bookmarks
-from holdfast.processor.core.machine import Ask
 from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.engine.activity_calls import ActivityCalls
 from holdfast.processor.engine.arrival import Arrival
-from holdfast.processor.engine.asks import Asks, call_of, where
+from holdfast.processor.engine.asks import Asks
+from holdfast.processor.engine.call import Call
 from holdfast.processor.engine.persistence_point import decode_value
 from holdfast.processor.engine.provider import Outgoing
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.writer import Writer
 from holdfast.processor.language.activity import Activity
-from holdfast.processor.language.awaitables import ActivityCall
 from holdfast.projections.instance import fold
 from holdfast.schemas.activity_messages import ActivityRequest, ActivityResult
 from holdfast.schemas.errors import Cancelled, NotPersistable, UnreadableValue
@@ -43,22 +43,22 @@ class QueuedCalls:
         self._writer = writer
         self._calls = calls
 
-    def serves(self, ask: Ask) -> bool:
-        """Whether an ask is a call of an activity on a queue, or was when it was requested."""
-        if not isinstance(ask.awaited, ActivityCall):
-            return False
-        activity = self._runtime.app.activities.get(ask.awaited.activity)
-        return (activity is not None and activity.queue is not None) or self._is_requested(ask)
+    def serves(self, call: Call) -> bool:
+        """Whether a call is of an activity on a queue, or was when it was requested."""
+        if call.activity is not None and call.activity.queue is not None:
+            return True
+        known = self._writer.state.calls.get(call.key)
+        return known is not None and known.status == "requested"
 
-    def request(self, ask: Ask) -> None:
+    def request(self, call: Call) -> None:
         """Put the request for the next attempt into the batch, and open the bookmarks at which the call waits.
 
         Raises ``NotPersistable`` for arguments without a stored form, ``OverflowError`` for a timeout out of reach.
         """
-        activity = self._runtime.app.activities[call_of(ask).activity]
-        request = self._request(ask, activity)
-        about: dict[str, Any] = {"where": where(ask), "activity": activity.name, "idempotency_key": request.call}
-        name = bookmarks.prefix(ask)
+        activity = self._runtime.app.activities[call.name]
+        request = self._request(call, activity)
+        about: dict[str, Any] = {"where": call.where, "activity": activity.name, "idempotency_key": request.call}
+        name = bookmarks.prefix(call)
         self._writer.record(
             ActivityRequested(**about, attempt=request.attempt, queue=activity.queue or "", message_id=request.request)
         )
@@ -74,7 +74,7 @@ class QueuedCalls:
         )
         self._writer.record(
             BookmarkOpened(
-                where=where(ask),
+                where=call.where,
                 bookmark=name,
                 kind="activity",
                 message_type=ActivityResult.message_type,
@@ -82,57 +82,56 @@ class QueuedCalls:
             )
         )
         if request.deadline is not None:
-            self._open_timer(ask, "timeout", request.deadline)
+            self._open_timer(call, "timeout", request.deadline)
 
-    async def receive(self, ask: Ask, arrival: Arrival, result: ActivityResult) -> None:
+    async def receive(self, call: Call, arrival: Arrival, result: ActivityResult) -> None:
         """Take the result of the attempt that the call waits for."""
         self._writer.take(arrival)
-        for name in self._asks.bookmarks_of(ask):
-            self._writer.record(BookmarkClosed(where=where(ask), bookmark=name))
-        await self._end(ask, self._outcome(ask, result))
+        for name in self._asks.bookmarks_of(call):
+            self._writer.record(BookmarkClosed(where=call.where, bookmark=name))
+        await self._end(call, self._outcome(call, result))
 
-    async def time_out(self, ask: Ask) -> None:
+    async def time_out(self, call: Call) -> None:
         """Let the attempt fail whose time is over; its timer has been recorded."""
-        activity = self._runtime.app.activities.get(call_of(ask).activity)
-        limit = "" if activity is None else f" within {activity.timeout}"
-        await self._end(ask, Raised(TimeoutError(f"activity {call_of(ask).activity} gave no result{limit}")))
+        limit = "" if call.activity is None else f" within {call.activity.timeout}"
+        await self._end(call, Raised(TimeoutError(f"activity {call.name} gave no result{limit}")))
 
-    def withdraw(self, asks: list[Ask]) -> None:
+    def withdraw(self, calls: Sequence[Call]) -> None:
         """Record that requested calls were cancelled; they cannot be recalled, but their results are late."""
-        for ask in asks:
-            if not self.serves(ask):
+        for call in calls:
+            if not self.serves(call):
                 continue
-            attempts = self._attempts(ask)
+            attempts = self._attempts(call)
             if attempts:
-                self._calls.record(ask, Raised(Cancelled()), attempts)
+                self._calls.record(call, Raised(Cancelled()), attempts)
 
-    async def _end(self, ask: Ask, outcome: Returned | Raised) -> None:
+    async def _end(self, call: Call, outcome: Returned | Raised) -> None:
         """Record how an attempt ended; have it tried again, or answer the call."""
-        activity = self._runtime.app.activities.get(call_of(ask).activity)
-        attempts = self._attempts(ask)
+        activity = call.activity
+        attempts = self._attempts(call)
         if isinstance(outcome, Raised) and activity is not None and activity.retry.tries_again(attempts, outcome.error):
-            self._calls.retries.begin(ask, outcome.error, activity.retry.wait(attempts), attempts)
+            self._calls.retries.begin(call, outcome.error, activity.retry.wait(attempts), attempts)
         else:
-            await self._calls.end(ask, outcome, attempts)
+            await self._calls.end(call, outcome, attempts)
 
-    def _request(self, ask: Ask, activity: Activity[Any, Any]) -> ActivityRequest:
-        writer, call = self._writer, call_of(ask)
+    def _request(self, call: Call, activity: Activity[Any, Any]) -> ActivityRequest:
+        writer, args, kwargs = self._writer, list(call.awaited.args), call.awaited.kwargs
         try:
-            given: dict[str, Any] = encode({"args": list(call.args), "kwargs": call.kwargs}, self._runtime.app.types)
+            given: dict[str, Any] = encode({"args": args, "kwargs": kwargs}, self._runtime.app.types)
         except NotPersistable as error:
             raise NotPersistable(
                 variable=f"{error.variable} of {activity.name}",
                 path=error.path,
                 type_name=error.type_name,
                 mend=error.mend,
-                line=ask.line,
+                line=call.line,
             ) from None
         return ActivityRequest(
             request=outgoing_message_id(writer.instance_id, writer.state.version + 1, len(writer.unwritten.outgoing)),
             activity=activity.name,
             **given,
-            call=self._asks.key(ask),
-            attempt=self._attempts(ask) + 1,
+            call=call.key,
+            attempt=self._attempts(call) + 1,
             instance_id=writer.instance_id,
             workflow=writer.loaded.workflow,
             reply_to=self._runtime.app_exchange,
@@ -140,7 +139,7 @@ class QueuedCalls:
             heartbeat=None if activity.heartbeat is None else activity.heartbeat.total_seconds(),
         )
 
-    def _outcome(self, ask: Ask, result: ActivityResult) -> Returned | Raised:
+    def _outcome(self, call: Call, result: ActivityResult) -> Returned | Raised:
         tree = result.result if result.outcome == "completed" else result.error
         try:
             value = decode_value(tree, self._runtime.app.types)
@@ -148,7 +147,7 @@ class QueuedCalls:
             return Raised(error)
         if result.outcome == "failed" and isinstance(value, BaseException):
             return Raised(value)
-        activity = self._runtime.app.activities.get(call_of(ask).activity)
+        activity = call.activity
         if activity is None or value != tree:
             return Returned(value)
         # Plain JSON may come from a worker that knows no other values.
@@ -157,15 +156,11 @@ class QueuedCalls:
         except ValueError as error:
             return Raised(ValueError(f"the result is not what activity {activity.name} returns: {error}"))
 
-    def _open_timer(self, ask: Ask, name: str, due: datetime) -> None:
-        bookmark = f"{bookmarks.prefix(ask)}:{name}"
-        self._writer.record(BookmarkOpened(where=where(ask), bookmark=bookmark, kind="timer", due=due.isoformat()))
+    def _open_timer(self, call: Call, name: str, due: datetime) -> None:
+        bookmark = f"{bookmarks.prefix(call)}:{name}"
+        self._writer.record(BookmarkOpened(where=call.where, bookmark=bookmark, kind="timer", due=due.isoformat()))
 
-    def _attempts(self, ask: Ask) -> int:
+    def _attempts(self, call: Call) -> int:
         """Return how many attempts of a call there were, the one under way included."""
-        call = fold(self._writer.unwritten.events, self._writer.state).calls.get(self._asks.key(ask))
-        return 0 if call is None else call.attempts
-
-    def _is_requested(self, ask: Ask) -> bool:
-        calls = self._writer.state.calls
-        return bool(calls) and (call := calls.get(self._asks.key(ask))) is not None and call.status == "requested"
+        known = fold(self._writer.unwritten.events, self._writer.state).calls.get(call.key)
+        return 0 if known is None else known.attempts

@@ -85,7 +85,7 @@ class Runtime:
         self.lease_in_doubt = asyncio.Event()
         self.counts = Counts()
         self.committed_at = self.renewed_at = environment.monotonic()
-        self.host_id = environment.new_id()
+        self._be(environment.new_id())
         self.app_exchange = f"holdfast.{app.name}"
         self.out_exchange = f"{self.app_exchange}.out"
         self.activity_exchange = f"{self.app_exchange}.activities"
@@ -106,7 +106,7 @@ class Runtime:
     async def open(self) -> None:
         """Become a new host with a fresh lease and make the app's programs known."""
         app = self.app
-        self.host_id = self.environment.new_id()
+        self._be(self.environment.new_id())
         await self.read_clock()
         await self._save_programs(self._definitions())
         await self.provider.open_host(
@@ -122,6 +122,10 @@ class Runtime:
         )
         self.counts.tenures += 1
         self.renewed_at = self.environment.monotonic()
+
+    def _be(self, host_id: UUID) -> None:
+        self.host_id = host_id
+        self.metadata = {"app": self.app.name, "host": str(host_id)}
 
     def _definitions(self) -> list[Definition]:
         return [*self.app.workflows.values(), *(r.definition for r in self._routines.values())]

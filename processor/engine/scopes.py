@@ -7,7 +7,7 @@ those below it ask for is served; other branches of a ``gather`` wait.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -15,14 +15,14 @@ from holdfast.events.types import Json, MessageReceived, MessageSent, Transactio
 from holdfast.processor.core.machine import Ask
 from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.engine.arrival import Arrival
-from holdfast.processor.engine.asks import Asks, where
+from holdfast.processor.engine.asks import Asks
+from holdfast.processor.engine.call import Call
 from holdfast.processor.engine.deadline import OutOfTime, within
 from holdfast.processor.engine.inner_streams import is_within
 from holdfast.processor.engine.persistence_point import encode_value
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.writer import Writer
 from holdfast.processor.language.awaitables import (
-    ActivityCall,
     Checkpoint,
     ContinueAsNew,
     Delay,
@@ -100,6 +100,10 @@ class Scopes:
         """Whether an ask may be served now, rather than when an open scope has been left."""
         return not self._open or is_within(ask.path, self._open[-1].where.frame)
 
+    def served(self, asks: Iterable[Ask]) -> list[Ask]:
+        """Return which of them may be served now."""
+        return [ask for ask in asks if self.serves(ask)] if self._open else list(asks)
+
     def may_persist(self, ask: Ask) -> bool:
         """Whether a persistence point may be taken on behalf of an ask."""
         return not self._open and not self.is_inner(ask)
@@ -116,19 +120,19 @@ class Scopes:
         """Whether an ask comes from a subflow that runs within the transactions of this instance."""
         return self._writer.inner.around(ask.path) is not None
 
-    def objection(self, ask: Ask) -> ScopeError | None:
-        """Return why an ask makes no sense where it stands; None if it does."""
-        awaited = ask.awaited
-        name = _WAITS.get(type(awaited))
-        if isinstance(awaited, Enter) and isinstance(awaited.scope, TransactedReceive):
-            name = "transacted_receive()"
-        elif isinstance(awaited, SubflowCall) and awaited.mode != "run":
-            name = f"{awaited.mode}()"
-        elif isinstance(awaited, ActivityCall):
-            name = self._needs_a_commit(awaited)
+    def objections(self, asks: Iterable[Ask]) -> list[tuple[Ask, ScopeError]]:
+        """Return the asks that make no sense where they stand, and why."""
+        if not self._open and not self._writer.inner:
+            return []
+        return [(ask, error) for ask in asks if (error := self._objection(ask)) is not None]
+
+    def _objection(self, ask: Ask) -> ScopeError | None:
         if self._open:
-            return self._objection_in_scope(ask, name)
-        if (name in _OF_ITS_OWN or self._must_not_repeat(ask)) and self.is_inner(ask):
+            return self._objection_in_scope(ask, _name(ask))
+        if not self.is_inner(ask):
+            return None
+        name = _name(ask)
+        if name in _OF_ITS_OWN or (isinstance(ask, Call) and ask.must_not_repeat):
             return ScopeError(
                 what=f"{name} inside a subflow that was called by run()",
                 mend="Such a subflow has no transactions of its own: use start() to call it.",
@@ -152,21 +156,6 @@ class Scopes:
                 line=ask.line,
             )
         return None
-
-    def _needs_a_commit(self, call: ActivityCall[Any]) -> str | None:
-        """Return what is called, if it needs a persistence point before it begins."""
-        activity = self._runtime.app.activities.get(call.activity)
-        if activity is not None and activity.queue is not None:
-            return f"{activity.name}(), which is on a queue,"
-        if activity is not None and not activity.repeatable:
-            return f"{activity.name}(), which is not repeatable,"
-        return None
-
-    def _must_not_repeat(self, ask: Ask) -> bool:
-        """Whether an ask is a call whose intent needs a persistence point, rather than the next wait."""
-        call = ask.awaited
-        activity = self._runtime.app.activities.get(call.activity) if isinstance(call, ActivityCall) else None
-        return activity is not None and not activity.repeatable
 
     # Entering and leaving.
 
@@ -207,7 +196,7 @@ class Scopes:
                 await self._writer.persist(cast("Any", reason), self._asks.machine)
             return
         await self._undo(opened)
-        self._writer.record(TransactionRolledBack(where=where(ask), error=encode_value(error, self._runtime.app.types)))
+        self._writer.record(TransactionRolledBack(where=ask.where, error=encode_value(error, self._runtime.app.types)))
         self._asks.answer(ask, Returned() if leaving.error is not None else Raised(error))
 
     async def give_up(self, error: Json) -> None:
@@ -223,7 +212,9 @@ class Scopes:
 
         When its time is over, ``TimeoutError`` is the outcome of the ask, and the scope can only fail.
         """
-        bounded = self._writer.sql.bound(running, where(ask))
+        if not self._open and not self._writer.sql.is_open:
+            return await running
+        bounded = self._writer.sql.bound(running, ask.where)
         limited = [opened for opened in self._open if opened.deadline is not None]
         if not limited:
             return await bounded
@@ -245,7 +236,7 @@ class Scopes:
 
     def _push(self, ask: Ask, scope: Any, deadline: float | None = None) -> None:
         unwritten = self._writer.unwritten
-        self._open.append(_Open(where(ask), scope, len(unwritten.outgoing), len(unwritten.deferred), deadline))
+        self._open.append(_Open(ask.where, scope, len(unwritten.outgoing), len(unwritten.deferred), deadline))
         self._tell_machine()
 
     async def _undo(self, opened: _Open) -> None:
@@ -258,16 +249,15 @@ class Scopes:
         if arrival is not None:
             unwritten.taken.remove(arrival)
             self.returned.append(arrival)
-        unwritten.events[:] = [
-            event
-            for event in unwritten.events
-            if not (isinstance(event, MessageSent) and event.message_id in dropped)
-            and not (
-                isinstance(event, MessageReceived)
-                and arrival is not None
-                and event.message_id == arrival.envelope.message_id
-            )
-        ]
+        received = None if arrival is None else arrival.envelope.message_id
+        unwritten.keep(
+            [
+                event
+                for event in unwritten.events
+                if not (isinstance(event, MessageSent) and event.message_id in dropped)
+                and not (isinstance(event, MessageReceived) and event.message_id == received)
+            ]
+        )
 
     def _remaining(self, opened: _Open) -> float:
         return (opened.deadline or 0.0) - self._runtime.environment.monotonic()
@@ -282,3 +272,17 @@ class Scopes:
         """Let the machine know where transactions are open, for scopes that it serves itself."""
         frames = (opened.where.frame for opened in self._open if not isinstance(opened.scope, NoPersist))
         self._asks.machine.transactions = frozenset(frames)
+
+
+def _name(ask: Ask) -> str | None:
+    """Return what to call what waits, or needs a persistence point before it begins; None for the rest."""
+    awaited = ask.awaited
+    if isinstance(ask, Call):
+        if ask.activity is not None and ask.activity.queue is not None:
+            return f"{ask.name}(), which is on a queue,"
+        return f"{ask.name}(), which is not repeatable," if ask.must_not_repeat else None
+    if isinstance(awaited, Enter) and isinstance(awaited.scope, TransactedReceive):
+        return "transacted_receive()"
+    if isinstance(awaited, SubflowCall) and awaited.mode != "run":
+        return f"{awaited.mode}()"
+    return _WAITS.get(type(awaited))

@@ -7,7 +7,7 @@ from typing import cast
 
 from holdfast.processor.core.machine import Ask
 from holdfast.processor.core.outcomes import Raised, Returned
-from holdfast.processor.engine.asks import Asks, where
+from holdfast.processor.engine.asks import Asks
 from holdfast.processor.engine.provider import Outgoing
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.writer import Writer
@@ -45,7 +45,7 @@ class Sending:
         except Exception as error:  # noqa: BLE001  What a message cannot say of itself is the sender's error.
             self._asks.answer(ask, Raised(error))
             return
-        self._writer.send(where(ask), sent)
+        self._writer.send(ask.where, sent)
         self._asks.answer(ask, Returned())
 
     def _answer(self, message: Message, message_id: str) -> Outgoing:

@@ -26,7 +26,7 @@ from holdfast.processor.core import bookmarks
 from holdfast.processor.core.machine import Ask
 from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.engine import family
-from holdfast.processor.engine.asks import Asks, where
+from holdfast.processor.engine.asks import Asks
 from holdfast.processor.engine.inner_streams import Ending, Inner, start_message_id
 from holdfast.processor.engine.persistence_point import decode_value, encode_value
 from holdfast.processor.engine.provider import Child, PersistenceProvider
@@ -112,7 +112,7 @@ class Subflows:
         instance_id = self._bear(ask)
         self._writer.record(
             BookmarkOpened(
-                where=where(ask),
+                where=ask.where,
                 bookmark=bookmarks.prefix(ask),
                 kind="child",
                 message_type=SubflowResult.message_type,
@@ -134,7 +134,7 @@ class Subflows:
         error, value = orjson.loads(result.error), orjson.loads(result.result)
         self._writer.record(
             SubflowEnded(
-                where=where(ask),
+                where=ask.where,
                 instance_id=result.instance_id,
                 workflow=result.workflow,
                 outcome=result.outcome,
@@ -151,7 +151,7 @@ class Subflows:
             for name in self._asks.bookmarks_of(ask):
                 mark = self._writer.state.bookmarks[name]
                 if mark.kind == "child" and mark.correlation_key is not None:
-                    self._writer.record(BookmarkClosed(where=where(ask), bookmark=name))
+                    self._writer.record(BookmarkClosed(where=ask.where, bookmark=name))
                     self._command(mark.correlation_key, "cancel")
 
     def command_all(self, name: family.Name) -> None:
@@ -225,7 +225,7 @@ class Subflows:
     ) -> None:
         self._writer.record(
             SubflowStarted(
-                where=where(ask),
+                where=ask.where,
                 instance_id=str(instance_id),
                 workflow=workflow.name,
                 correlation_key=start.key,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from holdfast.events.types import ActivityRequested, BookmarkClosed, BookmarkOpened, Reason, Where
+from holdfast.events.types import BookmarkClosed, BookmarkOpened, Reason, Where
 from holdfast.processor.core import bookmarks
 from holdfast.processor.core.machine import Ask
 from holdfast.processor.core.outcomes import Raised
-from holdfast.processor.engine.asks import Asks, where
+from holdfast.processor.engine.asks import Asks
+from holdfast.processor.engine.call import Call
 from holdfast.processor.engine.queued import QueuedCalls
 from holdfast.processor.engine.subflows import Subflows
 from holdfast.processor.engine.unhandled import UnhandledError
@@ -42,16 +43,19 @@ class Waiting:
         """
         unwritten = self._writer.unwritten
         before = unwritten.mark()
+        requests = False
         for ask in asks:
             if self._asks.bookmarks_of(ask):
                 continue
             try:
                 if isinstance(ask.awaited, SubflowCall):
                     self._subflows.start(ask)
-                elif self._queued.serves(ask):
+                elif isinstance(ask, Call) and self._queued.serves(ask):
                     self._queued.request(ask)
+                    requests = True
                 else:
-                    unwritten.events += bookmarks.opened(ask, self._asks.asked_at(ask))
+                    for opened in bookmarks.opened(ask, self._asks.asked_at(ask)):
+                        self._writer.record(opened)
             except Exception as error:  # noqa: BLE001  What it is to wait for makes no sense, and that is the caller's.
                 unwritten.back_to(before)
                 self._asks.answer(ask, Raised(error))
@@ -59,7 +63,7 @@ class Waiting:
         reason: Reason = "idle"
         if unwritten.children:
             reason = "subflow"
-        elif any(isinstance(event, ActivityRequested) for event in unwritten.events):
+        elif requests:
             reason = "activity_intent"
         try:
             await self._writer.persist(reason, self._asks.machine, idle=idle)
@@ -84,7 +88,7 @@ class Waiting:
         """Have a commit not tried that was refused for what an ask wants."""
         if self._writer.sql.is_open:
             # The user SQL is rolled back with the commit, so the burst cannot go on from here.
-            raise UnhandledError(error, where(ask)) from error
+            raise UnhandledError(error, ask.where) from error
         self._writer.unwritten.back_to(before)
 
     def _refused(self, asks: Sequence[Ask], error: KeyInUse) -> Ask:

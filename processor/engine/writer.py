@@ -2,44 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
 import orjson
 
-from holdfast.events.types import Event, MessageSent, Persisted, Reason, Where
-from holdfast.processor.core.machine import Ask, Machine
+from holdfast.events.types import (
+    ActivityCompleted,
+    ActivityFailed,
+    BookmarkClosed,
+    BookmarkOpened,
+    Event,
+    MessageReceived,
+    MessageSent,
+    Persisted,
+    Reason,
+    SubflowEnded,
+    TimerFired,
+    Where,
+)
+from holdfast.processor.core.machine import Machine
+from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.engine import family
 from holdfast.processor.engine.arrival import Arrival
+from holdfast.processor.engine.call import Call, end_of
 from holdfast.processor.engine.inner_streams import InnerStreams
 from holdfast.processor.engine.participants import Participants
+from holdfast.processor.engine.pending_work import do_pending_work
 from holdfast.processor.engine.persistence_point import Encoder
-from holdfast.processor.engine.provider import Batch, Child, Deposit, Loaded, Outgoing
+from holdfast.processor.engine.provider import Batch, Child, Deposit, InnerBatch, Loaded, Outgoing
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.unhandled import UnhandledError
 from holdfast.processor.engine.user_sql import UserSql
-from holdfast.processor.language.awaitables import ActivityCall
 from holdfast.projections.instance import fold, initial
 from holdfast.schemas.errors import CommitRefused, KeyInUse
 
 Mark = tuple[int, int, int]
-"""How many events and children a batch has."""
-
-BeforeCommit = Callable[[], Awaitable[None]]
+"""How many events, children and messages a batch has."""
 
 
 @dataclass(slots=True)
 class Unwritten:
-    """The batch so far, and whom to tell once it has committed; ``deferred`` is its pending work."""
+    """The batch so far, and whom to tell once it has committed; ``deferred`` is its pending work.
 
+    ``open`` are the names of the bookmarks that are open by now: those that were ``before``, with what the batch has
+    changed.
+    """
+
+    before: Iterable[str]
+    open: dict[str, None] = field(init=False)
     events: list[Event] = field(default_factory=list)
     taken: list[Arrival] = field(default_factory=list)
     outgoing: list[Outgoing] = field(default_factory=list)
-    deferred: list[tuple[Ask, ActivityCall[object]]] = field(default_factory=list)
+    deferred: list[Call] = field(default_factory=list)
     children: list[Child] = field(default_factory=list)
     deposits: list[Deposit] = field(default_factory=list)
     has_activity: bool = False
+
+    def __post_init__(self) -> None:
+        self.open = dict.fromkeys(self.before)
+
+    def add(self, event: Event) -> None:
+        """Add an event."""
+        self.events.append(event)
+        if isinstance(event, BookmarkOpened):
+            self.open[event.bookmark] = None
+        elif isinstance(event, BookmarkClosed):
+            self.open.pop(event.bookmark, None)
+        elif isinstance(event, MessageReceived | TimerFired | SubflowEnded):
+            for name in event.closes:
+                self.open.pop(name, None)
+
+    def keep(self, events: Sequence[Event]) -> None:
+        """Have these events in place of all that were added."""
+        self.events, self.open = [], dict.fromkeys(self.before)
+        for event in events:
+            self.add(event)
 
     def mark(self) -> Mark:
         """Return how far the batch has come."""
@@ -47,33 +86,44 @@ class Unwritten:
 
     def back_to(self, mark: Mark) -> None:
         """Drop the events, children and messages since then."""
-        del self.events[mark[0] :], self.children[mark[1] :], self.outgoing[mark[2] :]
+        self.keep(self.events[: mark[0]])
+        del self.children[mark[1] :], self.outgoing[mark[2] :]
 
 
 class Writer:
-    """Collects what one instance decides, and commits it; ``state`` is as of the last persistence point.
+    """Collects what one instance decides, and commits it.
 
-    ``is_released`` says that the last commit gave the lock back. What is in ``before_commit`` is awaited before each
-    batch is closed, and may add to it.
+    ``state`` is as of the last persistence point; ``name`` is the instance's id as text. ``is_released`` says that the
+    last commit gave the lock back.
     """
 
     def __init__(self, runtime: Runtime, loaded: Loaded, line: int) -> None:
         self.runtime = runtime
         self.loaded = loaded
         self.instance_id: UUID = loaded.instance_id
+        self.name = str(loaded.instance_id)
         self.state = loaded.state or initial
         self.is_released = False
-        self.unwritten = Unwritten()
+        self.unwritten = Unwritten(self.state.bookmarks)
         self.inner = InnerStreams(loaded.instance_id)
         self.sql = UserSql(runtime)
-        self.before_commit: list[BeforeCommit] = []
         self.participants = Participants(runtime, loaded)
         self._encoder = Encoder.of(self.state, runtime.app.types)
         self._line = line
 
     def record(self, event: Event) -> None:
         """Add an event to the batch."""
-        self.unwritten.events.append(event)
+        self.unwritten.add(event)
+
+    def record_end(self, call: Call, outcome: Returned | Raised, attempts: int) -> ActivityCompleted | ActivityFailed:
+        """Record how an activity ended, after so many ``attempts``, and return the event."""
+        event = end_of(call, outcome, attempts, self.runtime.app.types)
+        self.record(event)
+        if isinstance(event, ActivityCompleted):
+            self.runtime.counts.activities_completed += 1
+        else:
+            self.runtime.counts.activities_failed += 1
+        return event
 
     def take(self, arrival: Arrival) -> None:
         """Consume a message or command with the batch."""
@@ -98,20 +148,21 @@ class Writer:
         ``idle`` says that all frames wait at bookmarks. Raises ``UnhandledError`` for what the database will
         never take, ``NotPersistable``, and what the provider answers.
         """
-        await self.load_participants()
-        for prepare in self.before_commit:
-            await prepare()
+        participants = self.participants
+        if participants.are_there:
+            await self.load_participants()
+        if self.unwritten.deferred:
+            await do_pending_work(self)
         persisted, texts = self._encoder.persisted(reason, machine, self.state, idle=idle)
-        if self.participants:
-            persisted = self.participants.collect(persisted, machine, self.state, self._place())
+        if participants.are_there:
+            persisted = participants.collect(persisted, machine, self.state, self._place())
         batch = [*self.unwritten.events, *events, persisted]
         await self._commit(batch, release=reason in ("suspended", "unload"), save=reason)
         self._encoder.texts = texts
 
     async def load_participants(self) -> None:
-        """See to it that the participants are there, with what was persisted of them."""
-        if self.participants:
-            await self.participants.load(self.state, self._place())
+        """See to it that the participants are loaded, with what was persisted of them."""
+        await self.participants.load(self.state, self._place())
 
     async def let_go(self, reason: Reason, event: Event) -> None:
         """Note an event at the last persistence point, and let go; what came after it must have been dropped before."""
@@ -124,7 +175,7 @@ class Writer:
 
     async def drop(self) -> list[Arrival]:
         """Forget everything since the last persistence point; return the messages that it had taken."""
-        taken, self.unwritten = self.unwritten.taken, Unwritten()
+        taken, self.unwritten = self.unwritten.taken, Unwritten(self.state.bookmarks)
         self.inner.drop()
         self.participants.drop()
         await self.sql.drop()
@@ -133,13 +184,15 @@ class Writer:
     async def _commit(self, events: list[Event], *, release: bool, save: Reason | None = None) -> None:
         """Commit; ``save`` is the reason for which participants are to write too."""
         runtime, unwritten, before = self.runtime, self.unwritten, self.state
-        metadata = {"app": runtime.app.name, "host": str(runtime.host_id)}
-        events, inner = self.inner.split(events, before, metadata)
+        metadata = runtime.metadata
+        inner: list[InnerBatch] = []
+        if self.inner:
+            events, inner = self.inner.split(events, before, metadata)
         state = fold(events, before)
         had_sql = self.sql.is_open
-        if save is not None and self.participants:
+        if save is not None and self.participants.are_there:
             await self.participants.save(self.sql, state, save, self._place())
-        opened = tuple(name for name in state.bookmarks if name not in before.bookmarks)
+        opened = tuple([name for name in state.bookmarks if name not in before.bookmarks])
         is_closed = state.execution_status == "closed"
         deposits = unwritten.deposits
         if is_closed:
@@ -153,7 +206,7 @@ class Writer:
             metadata=metadata,
             state=state,
             opened=opened,
-            closed=tuple(name for name in before.bookmarks if name not in state.bookmarks),
+            closed=tuple([name for name in before.bookmarks if name not in state.bookmarks]),
             consumed=[arrival.consumed() for arrival in unwritten.taken],
             outgoing=unwritten.outgoing,
             children=unwritten.children,
@@ -172,15 +225,17 @@ class Writer:
             raise
         self.state = state
         self.is_released = batch.release
-        self.unwritten = Unwritten()
-        self.inner.committed(inner)
+        self.unwritten = Unwritten(self.state.bookmarks)
+        if inner:
+            self.inner.committed(inner)
         for arrival in unwritten.taken:
             arrival.settle()
         if unwritten.outgoing:
             runtime.publish(self.instance_id, unwritten.outgoing, fresh=self.loaded.is_fresh)
-        if any(state.bookmarks[name].kind == "timer" for name in opened):
+        if opened and any(state.bookmarks[name].kind == "timer" for name in opened):
             runtime.timer_opened()
-        self._wake(unwritten.children, deposits)
+        if unwritten.children or deposits:
+            self._wake(unwritten.children, deposits)
 
     def _wake(self, children: Sequence[Child], deposits: Sequence[Deposit]) -> None:
         """Have those looked at that this commit gave something to do."""
