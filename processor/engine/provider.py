@@ -13,7 +13,7 @@ which the suite in ``tests/contract`` states one by one:
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,24 +22,12 @@ from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from holdfast.events.types import Event, SubflowMode
+from holdfast.processor.engine.peers import Hint, Host, Peer
 from holdfast.processor.language.transaction import Transaction
 from holdfast.projections.instance import InstanceState
 from holdfast.schemas.activity_messages import ActivityHeartbeat
 from holdfast.schemas.errors import HoldfastError
 from holdfast.schemas.message import Envelope
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Host:
-    """One worker process: it lives by a lease of ``lease_seconds``."""
-
-    host_id: UUID
-    app: str
-    machine: str
-    process_id: int
-    lease_seconds: float
-    programs: tuple[str, ...] = ()
-    message_types: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -353,6 +341,10 @@ class PersistenceProvider(Protocol):
         """Free every lock of the host and end its lease."""
         ...
 
+    async def share(self, host_id: UUID, consumed: Mapping[int, datetime]) -> Sequence[Peer]:
+        """Note the partitions that a host consumes, each since when, and return the living hosts, this one too."""
+        ...
+
     async def known_types(self) -> frozenset[str]:
         """Return the message types that some living host of the app knows."""
         ...
@@ -446,7 +438,8 @@ class PersistenceProvider(Protocol):
         """Return work for this host: what woke instances that it holds or that no living host holds.
 
         Due timers, buffered messages with an open bookmark, control commands, instances of lapsed
-        hosts that were running, and buffered messages that start a workflow.
+        hosts that were running, and buffered messages that start a workflow. What this host does not hold is left to
+        whoever consumes its partition, as long as some other living host does and this one does not.
         """
         ...
 
@@ -487,8 +480,11 @@ class PersistenceProvider(Protocol):
         """Mark a message as a dead letter of the outbox."""
         ...
 
-    def listen(self) -> AsyncGenerator[None, None]:
-        """Yield, as a hint, when ``runnable`` may find something; once at the start, for what came before."""
+    def listen(self) -> AsyncGenerator[Hint, None]:
+        """Yield a hint when ``runnable`` may find something (``work``), or ``share`` other hosts too (``hosts``).
+
+        The first is given at the start, for all that came before.
+        """
         ...
 
     async def now(self) -> datetime:

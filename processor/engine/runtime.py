@@ -12,10 +12,10 @@ from holdfast.processor.core.compensation import BY_HASH
 from holdfast.processor.engine.batcher import Batcher
 from holdfast.processor.engine.counts import Counts
 from holdfast.processor.engine.environment import Environment
+from holdfast.processor.engine.peers import Host
 from holdfast.processor.engine.provider import (
     Batch,
     Committed,
-    Host,
     Intake,
     Loaded,
     Outgoing,

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
 import orjson
 
-from holdfast.processor.engine.provider import Host, StoredProgram
+from holdfast.processor.engine.peers import Host, Peer
+from holdfast.processor.engine.provider import StoredProgram
 from holdfast.processor.store.connections import Connection, one
 from holdfast.schemas.postgres.statements import load
 
 _SQL = load(__package__)
+
+CHANNEL = "holdfast_hosts"
+"""Where hosts hear, as a hint, that another one came, went, or took or left a partition; the payload is the app."""
 
 
 async def open_host(connection: Connection, host: Host) -> None:
@@ -30,6 +34,7 @@ async def open_host(connection: Connection, host: Host) -> None:
             "message_types": list(host.message_types),
         },
     )
+    await _tell(connection, host.app)
 
 
 async def renew_host(connection: Connection, host_id: UUID, lease_seconds: float) -> bool:
@@ -38,9 +43,35 @@ async def renew_host(connection: Connection, host_id: UUID, lease_seconds: float
     return await cursor.fetchone() is not None
 
 
-async def close_host(connection: Connection, host_id: UUID) -> None:
+async def close_host(connection: Connection, app: str, host_id: UUID) -> None:
     """Free every lock of the host and forget it."""
     await connection.execute(_SQL["close_host"], {"host_id": host_id})
+    await _tell(connection, app)
+
+
+async def share(connection: Connection, app: str, host_id: UUID, consumed: Mapping[int, datetime]) -> list[Peer]:
+    """Note which partitions the host consumes, tell the others if that is news, and return who lives."""
+    partitions = sorted(consumed)
+    cursor = await connection.execute(
+        _SQL["share"],
+        {
+            "host_id": host_id,
+            "partitions": partitions,
+            "consuming_since": [consumed[partition] for partition in partitions],
+        },
+    )
+    row = await cursor.fetchone()
+    if row is not None and row[0]:
+        await _tell(connection, app)
+    cursor = await connection.execute(_SQL["living_hosts"], {"app": app})
+    return [
+        Peer(host_id=each, lease_left=left, partitions=frozenset(taken), shared_at=shared_at)
+        for each, left, taken, shared_at in await cursor.fetchall()
+    ]
+
+
+async def _tell(connection: Connection, app: str) -> None:
+    await connection.execute(_SQL["notify"], {"channel": CHANNEL, "app": app})
 
 
 async def known_types(connection: Connection, app: str) -> frozenset[str]:

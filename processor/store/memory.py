@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -18,10 +18,10 @@ from uuid import UUID
 from holdfast.events.log import Append
 from holdfast.events.memory import MemoryEventLog
 from holdfast.events.recorded import Cursor
+from holdfast.processor.engine.peers import Hint, Host, Peer
 from holdfast.processor.engine.provider import (
     Batch,
     Committed,
-    Host,
     Intake,
     Loaded,
     Outgoing,
@@ -67,7 +67,7 @@ class MemoryProvider:
         self._app = app
         self._clock = clock
         self._sql = sql
-        self._listeners: set[asyncio.Event] = set()
+        self._listeners: set[asyncio.Queue[Hint]] = set()
 
     # Hosts and programs.
 
@@ -75,6 +75,7 @@ class MemoryProvider:
         if host.host_id in self.tables.hosts:
             raise StorageError(f"host {host.host_id} is there already")
         self.tables.hosts[host.host_id] = HostRow(host, lease_end(host, self._clock()))
+        self._hint("hosts")
 
     async def renew_host(self, host_id: UUID) -> bool:
         row = self.tables.living(host_id, self._clock())
@@ -87,6 +88,26 @@ class MemoryProvider:
         for row in self.tables.instances.values():
             if row.owner == host_id:
                 row.owner = None
+        self._hint("hosts")
+
+    async def share(self, host_id: UUID, consumed: Mapping[int, datetime]) -> Sequence[Peer]:
+        now = self._clock()
+        row = self.tables.hosts.get(host_id)
+        if row is not None:
+            is_news = row.partitions.keys() != consumed.keys()
+            row.partitions, row.shared_at = dict(consumed), now
+            if is_news:
+                self._hint("hosts")
+        return [
+            Peer(
+                host_id=name,
+                lease_left=(each.expiration - now).total_seconds(),
+                partitions=frozenset(each.partitions),
+                shared_at=each.shared_at,
+            )
+            for name, each in self.tables.hosts.items()
+            if each.expiration > now
+        ]
 
     async def known_types(self) -> frozenset[str]:
         now = self._clock()
@@ -211,14 +232,13 @@ class MemoryProvider:
     async def next_timer(self, host_id: UUID) -> float | None:
         return memory_wakeups.next_timer(self.tables, host_id)
 
-    async def listen(self) -> AsyncGenerator[None, None]:
-        listener = asyncio.Event()
+    async def listen(self) -> AsyncGenerator[Hint, None]:
+        listener: asyncio.Queue[Hint] = asyncio.Queue()
         self._listeners.add(listener)
         try:
+            yield "hosts"
             while True:
-                yield
-                await listener.wait()
-                listener.clear()
+                yield await listener.get()
         finally:
             self._listeners.discard(listener)
 
@@ -243,9 +263,9 @@ class MemoryProvider:
             self._hint()
         return Committed(str(answers[-1]))
 
-    def _hint(self) -> None:
+    def _hint(self, hint: Hint = "work") -> None:
         for listener in self._listeners:
-            listener.set()
+            listener.put_nowait(hint)
 
 
 class MemoryUnitOfWork:

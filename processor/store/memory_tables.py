@@ -10,8 +10,8 @@ from typing import Literal
 from uuid import UUID
 
 from holdfast.events.types import SubflowMode
+from holdfast.processor.engine.peers import Host
 from holdfast.processor.engine.provider import (
-    Host,
     InboxVerdict,
     Outgoing,
     Registration,
@@ -28,10 +28,12 @@ from holdfast.schemas.message import Envelope
 
 @dataclass(slots=True)
 class HostRow:
-    """A host and the moment at which its lease lapses."""
+    """A host, the moment at which its lease lapses, and the partitions that it consumes, each since when."""
 
     host: Host
     expiration: datetime
+    partitions: dict[int, datetime] = field(default_factory=dict)
+    shared_at: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -126,6 +128,12 @@ class Tables:
         """Whether a living host holds the instance under a token."""
         living = self.living(host_id, self.now()) is not None
         return living and row.owner == host_id and row.token == token and not row.is_completed
+
+    def foreign(self, host_id: UUID, now: datetime) -> set[int]:
+        """Return the partitions that other living hosts consume and this one does not."""
+        taken = {name: set(row.partitions) for name, row in self.hosts.items() if row.expiration > now}
+        own = taken.pop(host_id, set())
+        return set().union(*taken.values()) - own
 
     def is_free(self, row: InstanceRow, host_id: UUID, now: datetime) -> bool:
         """Whether the host holds the instance, or nobody living does."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -47,11 +47,7 @@ def runnable(tables: Tables, host_id: UUID, start_types: Sequence[str], limit: i
 def _all_runnable(tables: Tables, host_id: UUID, start_types: Sequence[str]) -> dict[UUID | int, Runnable]:
     now = tables.now()
     found: dict[UUID | int, Runnable] = {}
-    free = {
-        name: row
-        for name, row in tables.instances.items()
-        if tables.is_free(row, host_id, now) and row.subflow != "run"
-    }
+    free = {name: row for name, row in _within_reach(tables, host_id, now) if row.subflow != "run"}
     for left in list(tables.buffered()):
         if left.message.kind != "control" or left.instance_id not in free:
             continue
@@ -77,12 +73,20 @@ def next_timer(tables: Tables, host_id: UUID) -> float | None:
     now = tables.now()
     due = [
         datetime.fromisoformat(bookmark.due)
-        for row in tables.instances.values()
-        if tables.is_free(row, host_id, now) and not row.is_suspended
+        for _, row in _within_reach(tables, host_id, now)
+        if not row.is_suspended
         for bookmark in row.bookmarks.values()
         if bookmark.due is not None
     ]
     return max(0.0, (min(due) - now).total_seconds()) if due else None
+
+
+def _within_reach(tables: Tables, host_id: UUID, now: datetime) -> Iterator[tuple[UUID, InstanceRow]]:
+    """Return the instances that a host is to wake: those it holds, and those that no other host holds or is to hold."""
+    foreign = tables.foreign(host_id, now)
+    for name, row in tables.instances.items():
+        if row.owner == host_id or (tables.is_free(row, host_id, now) and row.registration.partition not in foreign):
+            yield name, row
 
 
 def _consider(

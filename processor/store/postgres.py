@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from uuid import UUID
 
 import psycopg
 
+from holdfast.processor.engine.peers import Hint, Host, Peer
 from holdfast.processor.engine.provider import (
     Batch,
     Committed,
-    Host,
     Intake,
     Loaded,
     Outgoing,
@@ -78,7 +78,10 @@ class PostgresProvider:
         return await self._shared.run(lambda c: hosts.renew_host(c, host_id, self._leases[host_id]))
 
     async def close_host(self, host_id: UUID) -> None:
-        await self._shared.run(lambda c: hosts.close_host(c, host_id))
+        await self._shared.run(lambda c: hosts.close_host(c, self._app, host_id))
+
+    async def share(self, host_id: UUID, consumed: Mapping[int, datetime]) -> Sequence[Peer]:
+        return await self._shared.run(lambda c: hosts.share(c, self._app, host_id, consumed))
 
     async def known_types(self) -> frozenset[str]:
         return await self._shared.run(lambda c: hosts.known_types(c, self._app))
@@ -163,17 +166,18 @@ class PostgresProvider:
     async def now(self) -> datetime:
         return await self._shared.run(hosts.now)
 
-    async def listen(self) -> AsyncGenerator[None, None]:
+    async def listen(self) -> AsyncGenerator[Hint, None]:
         while not self._closed:
             try:
                 connection = await self._shared.open()
                 async with connection:
                     await connection.execute(_SQL["listen"])
+                    await connection.execute(_SQL["listen_to_hosts"])
                     # What was sent while nobody listened is lost, so the start of listening is a hint too.
-                    yield
+                    yield "hosts"
                     async for notification in connection.notifies():
                         if notification.payload == self._app:
-                            yield
+                            yield "hosts" if notification.channel == hosts.CHANNEL else "work"
             except (StorageError, psycopg.Error):
                 await asyncio.sleep(RECONNECT)
 

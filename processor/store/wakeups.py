@@ -50,10 +50,20 @@ async def wakeups(connection: Connection, host_id: UUID, instance_ids: Sequence[
 
 
 async def next_timer(connection: Connection, app: str, host_id: UUID) -> float | None:
-    """Return the seconds until a timer may be due that this host could fire."""
-    cursor = await connection.execute(_SQL["next_timer"], {"app": app, "host_id": host_id}, binary=True)
+    """Return the seconds until a timer may be due that is this host's to fire."""
+    foreign = await _foreign(connection, app, host_id)
+    cursor = await connection.execute(
+        _SQL["next_timer"], {"app": app, "host_id": host_id, "foreign": foreign}, binary=True
+    )
     (seconds,) = await one(cursor)
     return None if seconds is None else max(0.0, seconds)
+
+
+async def _foreign(connection: Connection, app: str, host_id: UUID) -> list[int]:
+    """Return the partitions whose instances are left to other hosts, unless this one holds them."""
+    cursor = await connection.execute(_SQL["foreign_partitions"], {"app": app, "host_id": host_id}, binary=True)
+    (partitions,) = await one(cursor)
+    return list(partitions)
 
 
 class Source(Protocol):
@@ -146,7 +156,8 @@ class Sweep:
         self, connection: Connection, host_id: UUID, start_types: Sequence[str], limit: int
     ) -> list[Runnable]:
         """Return at most ``limit`` findings, each instance once."""
-        about = {"app": self._app, "host_id": host_id, "start_types": list(start_types)}
+        foreign = await _foreign(connection, self._app, host_id)
+        about = {"app": self._app, "host_id": host_id, "start_types": list(start_types), "foreign": foreign}
         found: dict[UUID | int, Runnable] = {}
         for _ in range(len(self._sources)):
             source = self._sources[0]

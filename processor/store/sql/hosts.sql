@@ -37,6 +37,24 @@ from (
 ) held
 where r.instance_id = held.instance_id;
 
+-- name: share
+with before as (
+    select host_id, partitions from holdfast.hosts where host_id = %(host_id)s for update
+)
+update holdfast.hosts h
+set partitions = %(partitions)s::int[],
+    consuming_since = %(consuming_since)s::timestamptz[],
+    shared_at = clock_timestamp()
+from before b
+where h.host_id = b.host_id
+returning h.partitions <> b.partitions;
+
+-- name: living_hosts
+select
+    host_id, extract(epoch from lease_expiration - clock_timestamp())::float8, partitions, shared_at
+from holdfast.hosts
+where app = %(app)s and lease_expiration > clock_timestamp();
+
 -- name: known_types
 select distinct unnest(message_types)
 from holdfast.hosts

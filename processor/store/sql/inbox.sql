@@ -372,3 +372,6 @@ select pg_notify(%(channel)s, %(app)s);
 
 -- name: listen
 listen holdfast;
+
+-- name: listen_to_hosts
+listen holdfast_hosts;

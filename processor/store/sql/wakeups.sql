@@ -48,6 +48,19 @@ left join lateral (
 ) x on true
 order by w.ordinal;
 
+-- name: foreign_partitions
+-- Those that other living hosts consume and this one does not. What it does not hold of them is theirs to wake, so that a
+-- key's instance stays with the host that gets the key's messages. Nobody's are anybody's.
+select coalesce(array_agg(distinct p.number), '{}')
+from holdfast.hosts o
+cross join lateral unnest(o.partitions) p (number)
+where o.app = %(app)b
+    and o.host_id <> %(host_id)b::uuid
+    and o.lease_expiration > clock_timestamp()
+    and not exists (
+        select from holdfast.hosts h where h.host_id = %(host_id)b::uuid and p.number = any(h.partitions)
+    );
+
 -- The looks that follow go on where the last one ended: what cannot go on stays where it is, and would hide the rest.
 
 -- name: due_instances
@@ -58,6 +71,7 @@ where b.app = %(app)b
     and b.kind = 'timer'
     and b.due <= statement_timestamp()
     and (b.due, b.instance_id) > (%(after)b::timestamptz, %(after_id)b::uuid)
+    and (r.lock_owner = %(host_id)b::uuid or r.partition <> all(%(foreign)b::int[]))
     and not exists (
         select from holdfast.hosts o
         where o.host_id = r.lock_owner and o.host_id <> %(host_id)b::uuid and o.lease_expiration > clock_timestamp()
@@ -75,6 +89,7 @@ where m.app = %(app)b
     and m.kind = 'control'
     and m.sequence > %(after)b::bigint
     and r.subflow is distinct from 'run'
+    and (r.lock_owner = %(host_id)b::uuid or r.partition <> all(%(foreign)b::int[]))
     and not exists (
         select from holdfast.hosts o
         where o.host_id = r.lock_owner and o.host_id <> %(host_id)b::uuid and o.lease_expiration > clock_timestamp()
@@ -95,6 +110,7 @@ from (
 ) ended
 join holdfast.instance_rows r on r.lock_owner = ended.host_id
 where r.app = %(app)b
+    and r.partition <> all(%(foreign)b::int[])
     and r.execution_status = 'executing'
     and not r.is_suspended
     and (r.last_updated_time, r.instance_id) > (%(after)b::timestamptz, %(after_id)b::uuid)
@@ -199,10 +215,14 @@ with page as materialized (
     select f.*
     from found f
     left join lateral (
-        select t.lock_owner, t.is_suspended from holdfast.instance_rows t where t.instance_id = f.taker limit 1
+        select t.lock_owner, t.is_suspended, t.partition
+        from holdfast.instance_rows t
+        where t.instance_id = f.taker
+        limit 1
     ) r on true
     where f.why is not null
         and not coalesce(r.is_suspended, false)
+        and (r.lock_owner = %(host_id)b::uuid or coalesce(r.partition <> all(%(foreign)b::int[]), true))
         and not exists (
             select from holdfast.hosts o
             where o.host_id = r.lock_owner and o.host_id <> %(host_id)b::uuid and o.lease_expiration > clock_timestamp()
@@ -229,10 +249,11 @@ with soon as materialized (
     select min(s.due) as due
     from soon s
     join holdfast.instance_rows r on r.instance_id = s.instance_id and not r.is_suspended
-    where not exists (
-        select from holdfast.hosts o
-        where o.host_id = r.lock_owner and o.host_id <> %(host_id)b::uuid and o.lease_expiration > clock_timestamp()
-    )
+    where (r.lock_owner = %(host_id)b::uuid or r.partition <> all(%(foreign)b::int[]))
+        and not exists (
+            select from holdfast.hosts o
+            where o.host_id = r.lock_owner and o.host_id <> %(host_id)b::uuid and o.lease_expiration > clock_timestamp()
+        )
 )
 select extract(epoch from coalesce(o.due, l.due) - clock_timestamp())::float8
 from ours o

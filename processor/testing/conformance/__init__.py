@@ -29,6 +29,7 @@ from holdfast.processor.testing.conformance import (
     programs,
     registration,
     routing,
+    sharing,
     units,
     wakeups,
 )
@@ -50,6 +51,7 @@ _MODULES = (
     deposits,
     heartbeats,
     locks,
+    sharing,
 )
 
 

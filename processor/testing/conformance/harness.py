@@ -21,12 +21,12 @@ from holdfast.events.types import (
     SubflowMode,
     Where,
 )
+from holdfast.processor.engine.peers import Host
 from holdfast.processor.engine.provider import (
     Batch,
     Child,
     Consumed,
     Deposit,
-    Host,
     InnerBatch,
     Intake,
     Outgoing,

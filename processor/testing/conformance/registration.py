@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from uuid import UUID, uuid4
 
-from holdfast.processor.engine.provider import AlreadyConsumed, Committed, Host, Intake, Loaded, Suspension
+from holdfast.processor.engine.peers import Host
+from holdfast.processor.engine.provider import AlreadyConsumed, Committed, Intake, Loaded, Suspension
 from holdfast.processor.testing.conformance.harness import APP, AUDIT, Case, Store, fresh, message
 from holdfast.processor.testing.conformance.laws import law, refused
 from holdfast.schemas.errors import (

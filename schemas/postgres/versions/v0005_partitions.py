@@ -1,0 +1,13 @@
+"""Partitions: which host consumes which."""
+
+from __future__ import annotations
+
+from holdfast.schemas.postgres.ddl import run
+
+revision = "0005"
+down_revision = "0004"
+
+
+def upgrade() -> None:
+    """Add to what is there."""
+    run("0005_partitions.sql")
