@@ -33,6 +33,7 @@ from holdfast.projections import inbox as messages
 from holdfast.projections.compensation import Compensation
 from holdfast.projections.explanation import Explanation
 from holdfast.projections.history import Entry
+from holdfast.projections.hosts import HostStatus, host_statuses
 from holdfast.projections.inbox import Criteria, InboxMessage, VerdictTally
 from holdfast.projections.instance import ExecutionStatus, InstanceState
 from holdfast.projections.queries import (
@@ -231,6 +232,10 @@ class Client:
     async def explain(self, instance_id: UUID) -> Explanation:
         """Return why an instance stands where it stands and what would move it, or raise ``InstanceNotFound``."""
         return await self._run(lambda connection: explanation.explain(connection, instance_id))
+
+    async def hosts(self) -> list[HostStatus]:
+        """Return the workers that live, with what each consumes and holds, and those that died not long ago."""
+        return await self._run(lambda connection: host_statuses(connection, app=self.app))
 
     async def timers(
         self,
