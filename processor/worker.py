@@ -33,6 +33,7 @@ from holdfast.processor.services.lease import keep_lease
 from holdfast.processor.services.monitoring_port import monitoring_port
 from holdfast.processor.services.projector import Projector
 from holdfast.processor.services.relay import Relay
+from holdfast.processor.services.sharing import Sharing
 from holdfast.processor.services.worker_metrics import Tenure
 from holdfast.processor.services.worker_monitor import WorkerMonitor
 from holdfast.processor.store.postgres import PostgresProvider
@@ -120,20 +121,24 @@ async def _tenure(
     detection = Detection(engine)
     runtime.publish = relay.offer
     runtime.timer_opened = detection.hint
+    intake = Intake(engine, incoming, topology, random=random)
+    sharing = Sharing(engine, intake, incoming, topology)
     subscriptions = [*runtime.app.subscriptions]
     if runtime.settings.event_feed:
         subscriptions.append(feed(runtime.app.name, publisher))
     projector = Projector(subscriptions, runtime.settings, runtime.environment)
-    works = [detection.run(), relay.run(), _listen(runtime.provider, detection)]
+    works = [detection.run(), relay.run(), _listen(runtime.provider, detection, sharing)]
     if subscriptions:
         works.append(projector.run())
     loops = [asyncio.create_task(work) for work in works]
     lease = asyncio.create_task(keep_lease(runtime))
     stopping = asyncio.create_task(stop.wait())
     try:
-        async with Intake(engine, incoming, topology, random=random) as intake:
+        async with intake:
             monitor.tenure = Tenure(engine, relay, intake)
-            await asyncio.wait([lease, stopping, *loops], return_when=asyncio.FIRST_COMPLETED)
+            keeping = asyncio.create_task(sharing.run())
+            await asyncio.wait([lease, stopping, keeping, *loops], return_when=asyncio.FIRST_COMPLETED)
+            await _end([keeping])
             # What comes from now on goes back when the channels are closed.
             intake.pause()
             if stop.is_set():
@@ -151,9 +156,11 @@ async def _tenure(
             await projector.close()
 
 
-async def _listen(provider: PersistenceProvider, detection: Detection) -> None:
-    async for _ in provider.listen():
+async def _listen(provider: PersistenceProvider, detection: Detection, sharing: Sharing) -> None:
+    async for hint in provider.listen():
         detection.hint()
+        if hint == "hosts":
+            sharing.hint()
 
 
 async def _end(tasks: list[asyncio.Task[object]]) -> None:

@@ -37,8 +37,9 @@ class Consumer:
     """Hands every message of ``queue`` to ``handle`` while the ``async with`` block lasts.
 
     ``handle`` is called between two reads of the socket: it must only put the delivery somewhere. Each
-    delivery is to be given to ``settle`` once, when what became of it is durable. ``on_lost`` is told
-    the generation whose unsettled deliveries came to nothing, as they will come again. ``prefetch`` is how
+    delivery is to be given to ``settle`` once, when what became of it is durable. ``on_consuming`` is told the
+    generation of deliveries that may come from now on, ``on_lost`` the one whose unsettled deliveries came to
+    nothing, as they will come again. ``prefetch`` is how
     many deliveries may be unacked at a time, ``max_body_bytes`` how large a body may be.
     """
 
@@ -52,6 +53,7 @@ class Consumer:
         partition: int | None = None,
         prefetch: int = PREFETCH,
         max_body_bytes: int = MAX_BODY_BYTES,
+        on_consuming: Callable[[int], None] = lambda _generation: None,
         on_lost: Callable[[int], None] = lambda _generation: None,
     ) -> None:
         self.queue = queue
@@ -60,6 +62,7 @@ class Consumer:
         self.max_body_bytes = max_body_bytes
         self._connection = connection
         self._handle = handle
+        self._on_consuming = on_consuming
         self._on_lost = on_lost
         self._backoff = Backoff(random)
         self._channel: _Intake | None = None
@@ -154,6 +157,7 @@ class Consumer:
                 await channel.library.basic_qos(prefetch_count=self.prefetch)
                 await channel.library.basic_consume(self.queue, _taken_by_the_tap)
             self._consuming.set()
+            self._on_consuming(generation)
             self._backoff.reset()
             return describe(await channel.ended)
         finally:

@@ -14,7 +14,7 @@ so that of two workers that disagree the second is refused, even if both start a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -207,6 +207,18 @@ async def _declare_partitions(connection: Connection, topology: Topology, count:
                     f"{topology.partitions} are asked for: keep {existing}, as its keys would change their partition"
                 ) from error
         raise
+
+
+async def count_consumers(connection: Connection, topology: Topology, partitions: Iterable[int]) -> dict[int, int]:
+    """Return how many consumers each of these partitions has; ``BrokerError`` if the broker does not say.
+
+    Whether those that wait for their turn are counted (single active consumer) depends on the broker's version.
+    """
+    async with _channel(connection, f"cannot look at the partitions of {topology.app}") as channel:
+        return {
+            number: (await channel.queue_declare(topology.queue(number), passive=True)).consumer_count or 0
+            for number in partitions
+        }
 
 
 def _partition_arguments(topology: Topology, number: int) -> FieldTable:

@@ -23,13 +23,13 @@ class Arrival:
     ``is_counted`` says that this delivery was counted as an attempt, ``is_double`` that a commit found its
     id to be known already, so only the store can tell what it is. ``not_before`` is when it is to be tried
     again, on the host's monotonic clock. ``settle`` acknowledges it to the broker and is called once its fate is
-    durable. ``problem`` is what the consumer found wrong with it; ``message`` is its validated form, once it is
-    known.
+    durable. ``partition`` is None for what came by no partition. ``problem`` is what the consumer found wrong with
+    it; ``message`` is its validated form, once it is known.
     """
 
     envelope: Envelope
     received_at: datetime
-    partition: int = 0
+    partition: int | None = None
     redelivered: bool = False
     is_counted: bool = False
     is_double: bool = False

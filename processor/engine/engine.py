@@ -49,6 +49,7 @@ class Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         self.alone = asyncio.Lock()
         self.stopping = False
+        self.leaving: set[int] = set()
         self.lanes = Lanes(self)
         runtime.wake = self._wake_soon
 
@@ -115,7 +116,10 @@ class Engine:
     async def unload_idle(self, seconds: float) -> None:
         """Let go of the instances that have been idle for that long."""
         horizon = self.runtime.environment.monotonic() - seconds
-        idle = [h for h in self.held.values() if not h.busy and h.idle_since <= horizon]
+        await self.unload([h for h in self.held.values() if not h.busy and h.idle_since <= horizon])
+
+    async def unload(self, idle: list[Holding]) -> None:
+        """Let go of instances that have nothing to do."""
         for holding in idle:
             self.forget(holding)
         if idle:
@@ -217,7 +221,7 @@ class Engine:
             program_hash=workflow.program.hash,
             correlation_key=arrival.envelope.key,
             start_message_id=arrival.envelope.message_id,
-            partition=arrival.partition,
+            partition=arrival.partition or 0,
         )
         loaded = Loaded(
             instance_id=registration.instance_id,

@@ -35,6 +35,7 @@ class Holding:
         self.task: asyncio.Task[None] | None = None
         self.idle_since = self.busy_since = self.runtime.environment.monotonic()
         self.is_taken_over = instance.loaded.is_taken_over
+        self.is_leaving = False
         self.mailbox = Mailbox(engine.runtime, is_stale=instance.loaded.is_initialized)
         self.conflicts = 0
         self._tries = 0
@@ -100,6 +101,8 @@ class Holding:
         instance = self.instance
         if instance.is_released:
             return await self.let_go(release=False)
+        if self.is_leaving:
+            return await self.let_go(release=True)
         if self.mailbox.is_stale:
             await self.mailbox.look(instance)
         going = await Commands(self).obey_next()

@@ -31,7 +31,7 @@ ALONE = 10.0
 
 
 class _Overtaken(Exception):
-    """An older message of the key came back while this one waited for its turn."""
+    """While this message waited for its turn an older one of the key came back, or its partition was given up."""
 
 
 class Lanes:
@@ -80,6 +80,9 @@ class Lanes:
         environment = self._runtime.environment
         while lane and not self._engine.stopping:
             arrival = lane[0]
+            if self._comes_again(arrival):
+                lane.popleft()
+                continue
             pause = arrival.not_before - environment.monotonic()
             if pause > 0:
                 await environment.sleep(pause)
@@ -105,6 +108,14 @@ class Lanes:
             lane.remove(arrival)
         if self._lanes.get(key) is lane:
             del self._lanes[key]
+
+    def have(self, partition: int) -> bool:
+        """Whether messages of a partition are on their way."""
+        return any(a.partition == partition and a.stored is None for lane in self._lanes.values() for a in lane)
+
+    def _comes_again(self, arrival: Arrival) -> bool:
+        """Whether the message is about to be given back, with its partition."""
+        return arrival.stored is None and arrival.partition in self._engine.leaving
 
     async def _handle(self, arrival: Arrival) -> None:
         """Bring one message to where it belongs."""
@@ -214,7 +225,7 @@ class Lanes:
                 holding.offer(arrival)
             return
         async with self._engine.alone:
-            if self._lanes[arrival.envelope.key][0] is not arrival:
+            if self._lanes[arrival.envelope.key][0] is not arrival or self._comes_again(arrival):
                 raise _Overtaken
             if not arrival.is_counted:
                 attempts = (await self._runtime.provider.attempt([arrival.envelope.message_id]))[0]

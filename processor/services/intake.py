@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from datetime import datetime
 from functools import partial
 from random import Random
 from typing import Self
@@ -14,51 +16,92 @@ from holdfast.processor.broker.delivery import Delivery, salvage
 from holdfast.processor.broker.topology import Topology
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.engine import Engine
+from holdfast.processor.engine.hand_over import hand_over
 from holdfast.schemas.errors import InvalidMessage
 
 
 class Intake:
-    """The consumers of one host, one channel a partition, while the ``async with`` block lasts."""
+    """The consumers of one host, one channel a partition that it takes, while the ``async with`` block lasts.
+
+    ``consumed`` has the partitions that the broker has this host as a consumer of, each since when; ``changed`` is
+    told when it is another than before.
+    """
 
     def __init__(self, engine: Engine, connection: Connection, topology: Topology, *, random: Random) -> None:
+        self.consumed: dict[int, datetime] = {}
+        self.changed: Callable[[], None] = lambda: None
         self._engine = engine
+        self._topology = topology
         self._stack = AsyncExitStack()
         settings = engine.runtime.settings
-        consume = partial(
+        self._consume = partial(
             Consumer, connection, random=random, prefetch=settings.prefetch, max_body_bytes=settings.max_body_bytes
         )
-        self._consumers: list[Consumer] = [
-            consume(queue, self._deliver, partition=number) for number, queue in enumerate(topology.queues)
-        ]
-        self._dead = consume(topology.dead, self._bury)
+        self._consumers: dict[int, Consumer] = {}
+        self._dead = self._consume(topology.dead, self._bury)
 
     async def __aenter__(self) -> Self:
-        for consumer in (*self._consumers, self._dead):
-            await self._stack.enter_async_context(consumer)
+        await self._stack.enter_async_context(self._dead)
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        consumers, self._consumers = list(self._consumers.values()), {}
+        for consumer in consumers:
+            await consumer.close()
         await self._stack.aclose()
 
     @property
-    def consumed(self) -> int:
-        """How many partitions this host consumes now."""
-        return sum(consumer.is_consuming for consumer in self._consumers)
+    def taken(self) -> frozenset[int]:
+        """The partitions that this host consumes, or tries to."""
+        return frozenset(self._consumers)
 
     @property
     def unsettled(self) -> int:
         """How many deliveries are not settled yet."""
-        return sum(consumer.unsettled for consumer in (*self._consumers, self._dead))
+        return sum(consumer.unsettled for consumer in (*self._consumers.values(), self._dead))
 
     @property
     def waits_for(self) -> list[str]:
         """The queues that this host should consume and does not, as yet."""
-        return [consumer.queue for consumer in (*self._consumers, self._dead) if not consumer.is_consuming]
+        return [consumer.queue for consumer in (*self._consumers.values(), self._dead) if not consumer.is_consuming]
 
     def pause(self) -> None:
-        """Hand nothing further to the engine, while this host stays the active consumer."""
-        for consumer in (*self._consumers, self._dead):
+        """Hand nothing further to the engine, while this host stays the consumer that it is."""
+        for consumer in (*self._consumers.values(), self._dead):
             consumer.pause()
+
+    async def take(self, partition: int) -> None:
+        """Consume a partition, that this host has not taken yet, from now on."""
+        self._consumers[partition] = consumer = self._consume(
+            self._topology.queue(partition),
+            self._deliver,
+            partition=partition,
+            on_consuming=lambda _: self._began(partition),
+            on_lost=lambda _: self._ended(partition),
+        )
+        await consumer.__aenter__()
+
+    async def leave(self, partition: int) -> bool:
+        """Give a partition up: what is under way ends, the rest goes back to the broker in order.
+
+        False if some of it went on after ``shutdown_grace`` seconds.
+        """
+        consumer = self._consumers[partition]
+        consumer.pause()
+        try:
+            return await hand_over(self._engine, partition, self._engine.runtime.settings.shutdown_grace)
+        finally:
+            await consumer.close()
+            self._consumers.pop(partition, None)
+            self.changed()
+
+    def _began(self, partition: int) -> None:
+        self.consumed[partition] = self._engine.runtime.now()
+        self.changed()
+
+    def _ended(self, partition: int) -> None:
+        self.consumed.pop(partition, None)
+        self.changed()
 
     def _deliver(self, delivery: Delivery) -> None:
         consumer = self._consumers[delivery.partition or 0]
@@ -78,7 +121,7 @@ class Intake:
         return Arrival(
             envelope=salvage(delivery.properties, delivery.body) if envelope is None else envelope,
             received_at=self._engine.runtime.now(),
-            partition=delivery.partition or 0,
+            partition=delivery.partition,
             redelivered=delivery.redelivered,
             settle=partial(consumer.settle, delivery),
             problem=problem,

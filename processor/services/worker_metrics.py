@@ -95,7 +95,7 @@ def _held(families: Families, tenure: Tenure | None) -> None:
     gauge("lane_messages", "Messages on their way to an instance.", engine.lanes.messages if engine else 0)
     gauge("unsettled_deliveries", "Deliveries that are not settled.", tenure.intake.unsettled if tenure else 0)
     gauge("relay_messages", "Messages under way to RabbitMQ.", tenure.relay.depth if tenure else 0)
-    gauge("consumed_partitions", "Partitions that this worker consumes.", tenure.intake.consumed if tenure else 0)
+    gauge("consumed_partitions", "Partitions that this worker consumes.", len(tenure.intake.consumed) if tenure else 0)
     gauge("user_transactions", "Open transactions with user SQL.", len(open_for))
     gauge("user_transaction_oldest_seconds", "Age of the oldest of them.", max(open_for, default=0.0))
     age = engine.runtime.environment.monotonic() - engine.runtime.renewed_at if engine else None
