@@ -10,15 +10,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 LOCKS = {
-    "requirements/dev.txt": ["--group", "dev"],
-    "requirements/runtime.txt": ["--constraint", "requirements/dev.txt"],
+    "requirements/dev.txt": ["pyproject.toml", "--group", "dev"],
+    "requirements/runtime.txt": ["pyproject.toml", "--constraint", "requirements/dev.txt"],
+    "requirements/build.txt": ["--group", "build", "--constraint", "requirements/dev.txt"],
 }
 
 
 def lock(resolver: Path) -> None:
-    """Write each lock file, the second held to the versions of the first: what is tested is what is installed."""
+    """Write each lock file, the others held to the versions of the first: what is tested is what is installed."""
     for name, options in LOCKS.items():
-        command = [resolver, "pip", "compile", "pyproject.toml", "--output-file", name, *options]
+        command = [resolver, "pip", "compile", *options, "--output-file", name]
         command += ["--universal", "--python-version", "3.11", "--generate-hashes", "--upgrade"]
         command += ["--no-config", "--no-annotate", "--quiet", "--custom-compile-command", "./dev lock"]
         subprocess.run(command, cwd=ROOT, check=True)

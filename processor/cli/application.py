@@ -16,6 +16,7 @@ import typer
 
 from holdfast.processor.cli import (
     activities,
+    broker_config,
     compensation,
     control,
     dead_letters,
@@ -133,6 +134,7 @@ _add(
         "terminate": control.terminate,
         "messages": messages.messages,
         "verify": verify.verify,
+        "broker-config": broker_config.broker_config,
     },
 )
 dead = typer.Typer(help=_flowing(dead_letters.__doc__ or ""))
