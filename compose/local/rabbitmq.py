@@ -13,11 +13,12 @@ import socket
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Protocol
+
+import aiormq
 
 from compose.local.process import Server, ServerError
-
-StopMode = Literal["orderly", "kill"]
+from compose.local.server import StopMode
+from holdfast.processor.broker.configuration import enabled_plugins
 
 CONFIGURATION = """\
 listeners.tcp.1 = 127.0.0.1:{port}
@@ -29,26 +30,6 @@ log.file = false
 """
 # What a node says last when it starts. Its port is open before its plugins are ready.
 STARTED = "completed with"
-# Partitions are queues behind an exchange of this type.
-PLUGINS = "[rabbitmq_consistent_hash_exchange].\n"
-
-
-class Broker(Protocol):
-    """A RabbitMQ that belongs to whoever started it."""
-
-    url: str
-
-    def start(self) -> None:
-        """Start the node and wait until it serves clients."""
-
-    def stop(self, mode: StopMode = "orderly") -> None:
-        """Stop the node and keep its data.
-
-        A node that is killed half a second after a queue was declared may have forgotten how to find the queue.
-        """
-
-    def close(self) -> None:
-        """End the node and remove its data."""
 
 
 def find_server() -> Path | None:
@@ -71,7 +52,7 @@ class RabbitMQ:
         password = secrets.token_hex(8)
         self.url = f"amqp://holdfast:{password}@127.0.0.1:{port}/"
         (folder / "rabbitmq.conf").write_text(CONFIGURATION.format(port=port, password=password))
-        (folder / "enabled_plugins").write_text(PLUGINS)
+        (folder / "enabled_plugins").write_text(enabled_plugins())
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("RABBITMQ_", "ERL_"))},
             "HOME": f"{folder}",
@@ -122,3 +103,12 @@ def free_ports(count: int) -> list[int]:
     for open_socket in sockets:
         open_socket.close()
     return ports
+
+
+async def version_of(url: str) -> str:
+    """Return the version of the node at an address."""
+    connection = await aiormq.connect(url)
+    try:
+        return str(connection.server_properties["version"])
+    finally:
+        await connection.close()

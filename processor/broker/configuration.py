@@ -1,7 +1,7 @@
 """What a RabbitMQ node needs to serve an app, as the files that the node reads.
 
-The workers declare exchanges and queues with their arguments themselves. A plugin has to be enabled and a time-out to be
-raised before they connect; both are written here, from what the workers go by.
+The workers declare exchanges and queues with their arguments themselves. A plugin has to be enabled and a time-out
+to be raised before they connect; both are written here, from what the workers go by.
 """
 
 from __future__ import annotations

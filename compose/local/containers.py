@@ -1,0 +1,152 @@
+"""Servers in containers: what `compose/compose.yml` runs, one of each, reachable on the loopback interface only.
+
+The images can be others, by the variables that the compose file has for them.
+"""
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from functools import cache
+
+import docker
+import psycopg
+from docker.errors import DockerException, ImageNotFound
+from docker.models.containers import Container
+from testcontainers.core.container import DockerContainer
+
+from compose.local.process import ServerError
+from compose.local.rabbitmq import STARTED, free_ports
+from compose.local.server import DatabaseStopMode, StopMode
+from holdfast.processor.broker.configuration import enabled_plugins
+
+POSTGRES_IMAGE = "postgres:18"
+RABBITMQ_IMAGE = "rabbitmq:4"
+PATIENCE = 120
+"""Seconds that a server may take to start, and to stop in order."""
+
+
+def images(given: Mapping[str, str] = os.environ) -> tuple[str, str]:
+    """Return the images of Postgres and RabbitMQ."""
+    return (
+        given.get("HOLDFAST_POSTGRES_IMAGE", POSTGRES_IMAGE),
+        given.get("HOLDFAST_RABBITMQ_IMAGE", RABBITMQ_IMAGE),
+    )
+
+
+@cache
+def why_not() -> str | None:
+    """Return why no containers can be had; None if an engine answers and has the images, or can pull them."""
+    try:
+        client = docker.from_env()
+        client.ping()
+        for image in images():
+            try:
+                client.images.get(image)
+            except ImageNotFound:
+                client.images.pull(image)
+    except DockerException as error:
+        return str(error)
+    return None
+
+
+class _Contained:
+    """One container, with one port of its own on this machine; it is made once, and removed at the end."""
+
+    def __init__(self, image: str, port: int, variables: dict[str, str], *, command: list[str] | None = None) -> None:
+        (self.port,) = free_ports(1)
+        self._container = DockerContainer(image, env=variables)
+        self._container.ports[f"{port}/tcp"] = ("127.0.0.1", self.port)  # type: ignore[assignment] # docker takes it
+        if command:
+            self._container.with_command(command)
+        self._is_made = False
+
+    @property
+    def _made(self) -> Container:
+        return self._container.get_wrapped_container()
+
+    def with_file(self, path: str, text: str) -> None:
+        """Have the container begin with a file."""
+        self._container.with_copy_into_container(text.encode(), path)
+
+    def logs(self) -> str:
+        return bytes(self._made.logs()).decode(errors="replace")
+
+    def start(self, ready: Callable[[], bool]) -> None:
+        if self._is_made:
+            self._made.start()
+        else:
+            self._is_made = True
+            self._container.start()
+        deadline = time.monotonic() + PATIENCE
+        while not ready():
+            self._made.reload()
+            if self._made.status not in ("created", "running") or time.monotonic() > deadline:
+                raise ServerError(f"{self._container.image} did not start:\n{self.logs()[-4000:]}")
+            time.sleep(0.1)
+
+    def end(self, signal: str) -> None:
+        """Send a signal that ends the server, and wait until it has ended."""
+        self._made.kill(signal=signal)
+        self._made.wait(timeout=PATIENCE)
+
+    def close(self) -> None:
+        if self._is_made:
+            self._is_made = False
+            self._container.stop()
+
+
+class ContainedPostgres:
+    """A Postgres in a container."""
+
+    def __init__(self, image: str) -> None:
+        password = secrets.token_hex(8)
+        # Postgres's own settings, but for the number of connections, for tests that run several workers.
+        self._server = _Contained(
+            image,
+            5432,
+            {"POSTGRES_USER": "postgres", "POSTGRES_PASSWORD": password},
+            command=["postgres", "-c", "max_connections=200"],
+        )
+        self.url = f"postgresql://postgres:{password}@127.0.0.1:{self._server.port}/postgres"
+
+    def start(self) -> None:
+        self._server.start(self._is_ready)
+
+    def stop(self, mode: DatabaseStopMode = "fast") -> None:
+        self._server.end("SIGINT" if mode == "fast" else "SIGQUIT")
+
+    def restart(self, mode: DatabaseStopMode = "fast") -> None:
+        self.stop(mode)
+        self.start()
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _is_ready(self) -> bool:
+        try:
+            psycopg.connect(self.url, connect_timeout=10).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+class ContainedRabbitMQ:
+    """A RabbitMQ node in a container."""
+
+    def __init__(self, image: str) -> None:
+        password = secrets.token_hex(8)
+        self._node = _Contained(image, 5672, {"RABBITMQ_DEFAULT_USER": "holdfast", "RABBITMQ_DEFAULT_PASS": password})
+        self._node.with_file("/etc/rabbitmq/enabled_plugins", enabled_plugins())
+        self.url = f"amqp://holdfast:{password}@127.0.0.1:{self._node.port}/"
+        self._starts = 0
+
+    def start(self) -> None:
+        self._starts += 1
+        self._node.start(lambda: self._node.logs().count(STARTED) >= self._starts)
+
+    def stop(self, mode: StopMode = "orderly") -> None:
+        self._node.end("SIGTERM" if mode == "orderly" else "SIGKILL")
+
+    def close(self) -> None:
+        self._node.close()
