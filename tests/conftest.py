@@ -10,7 +10,6 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import get_args
 
 import pytest
 from hypothesis import settings
@@ -32,14 +31,11 @@ SERVERS = pytest.StashKey[str]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("servers")
-    group.addoption(
-        "--containers",
-        nargs="?",
-        const="always",
-        default="if possible",
-        choices=get_args(Containers),
-        help="whether Postgres and RabbitMQ run in containers; without a value: always",
-    )
+    for flag, value, meaning in (
+        ("--containers", "always", "run Postgres and RabbitMQ in containers, or fail"),
+        ("--no-containers", "never", "run them as private servers, also where an engine answers"),
+    ):
+        group.addoption(flag, dest="containers", action="store_const", const=value, default="if possible", help=meaning)
     group.addoption("--postgres", type=int, default=NEWEST, help="major version of the private Postgres: 15, 16 or 18")
 
 
@@ -70,7 +66,7 @@ def own_services(services: Services, pytestconfig: pytest.Config) -> Iterator[Se
 def _running(config: pytest.Config, given: Mapping[str, str]) -> AbstractContextManager[Services]:
     # One version of several is only to be had privately.
     version = config.getoption("--postgres")
-    wanted: Containers = config.getoption("--containers")
+    wanted: Containers = config.getoption("containers")
     use_containers: Containers = wanted if version == NEWEST else "never"
     return running_services(given, use_containers=use_containers, postgres_version=version)
 
