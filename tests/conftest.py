@@ -10,6 +10,7 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -37,6 +38,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     ):
         group.addoption(flag, dest="containers", action="store_const", const=value, default="if possible", help=meaning)
     group.addoption("--postgres", type=int, default=NEWEST, help="major version of the private Postgres: 15, 16 or 18")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out what brings containers up by itself, unless containers are what is asked for."""
+    return True if collection_path.name == "deployment" and config.getoption("containers") != "always" else None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
