@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from holdfast.schemas.errors import SettingsError
+
+OnIdle = Literal["persist", "unload", "none"]
 
 
 class Settings(BaseSettings):
@@ -30,6 +33,8 @@ class Settings(BaseSettings):
     lease: float = Field(default=60.0, gt=0, description="seconds that a host's locks outlive its last renewal")
     host_lock_renewal: float = Field(default=30.0, gt=0, description="seconds between two renewals of the lease")
     runnable_detection: float = Field(default=5.0, gt=0, description="seconds between two looks for runnable instances")
+    on_idle: OnIdle = Field(default="persist", description="what becomes of an idle instance: persist, unload or none")
+    time_to_persist: float = Field(default=0.0, ge=0, description="seconds that an instance is idle before it persists")
     time_to_unload: float = Field(default=60.0, ge=0, description="seconds that an idle instance stays loaded")
     transaction_timeout: float = Field(
         default=60.0, gt=0, description="seconds that a transaction with user SQL may stay open"
@@ -56,6 +61,15 @@ class Settings(BaseSettings):
     event_feed: bool = Field(default=False, description="whether committed events are published")
     program_key: str = Field(default="", description="secret that signs stored programs")
 
+    @model_validator(mode="after")
+    def _idle_makes_sense(self) -> Self:
+        """Refuse what the idle policy cannot mean."""
+        if self.on_idle != "persist" and self.time_to_persist > 0:
+            raise ValueError(f"HOLDFAST_TIME_TO_PERSIST is of no use with HOLDFAST_ON_IDLE={self.on_idle}")
+        if self.time_to_persist > self.time_to_unload:
+            raise ValueError("HOLDFAST_TIME_TO_PERSIST is longer than HOLDFAST_TIME_TO_UNLOAD, which persists too")
+        return self
+
     @property
     def heartbeat(self) -> int:
         """Seconds between AMQP heartbeats: at most a third of the lease."""
@@ -70,10 +84,7 @@ class Settings(BaseSettings):
         try:
             settings = cls(_env_file=file, **overrides)  # type: ignore[arg-type] # overrides are validated
         except ValidationError as error:
-            problems = "; ".join(
-                f"HOLDFAST_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors(include_url=False)
-            )
-            raise SettingsError(problems) from None
+            raise SettingsError("; ".join(map(_in_words, error.errors(include_url=False)))) from None
         if settings.host_lock_renewal * 2 > settings.lease:
             settings = settings.model_copy(update={"host_lock_renewal": settings.lease / 2})
         return settings
@@ -84,3 +95,10 @@ class Settings(BaseSettings):
             if not getattr(self, name):
                 raise SettingsError(f"HOLDFAST_{name.upper()} is not set: {type(self).model_fields[name].description}")
         return self
+
+
+def _in_words(problem: ErrorDetails) -> str:
+    """Say what is wrong with one setting, or with several together."""
+    if not problem["loc"]:
+        return problem["msg"].removeprefix("Value error, ")
+    return f"HOLDFAST_{str(problem['loc'][0]).upper()}: {problem['msg']}"

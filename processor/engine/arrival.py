@@ -22,9 +22,10 @@ class Arrival:
 
     ``is_counted`` says that this delivery was counted as an attempt, ``is_double`` that a commit found its
     id to be known already, so only the store can tell what it is. ``not_before`` is when it is to be tried
-    again, on the host's monotonic clock. ``settle`` acknowledges it to the broker and is called once its fate is
-    durable. ``partition`` is None for what came by no partition. ``problem`` is what the consumer found wrong with
-    it; ``message`` is its validated form, once it is known.
+    again, on the host's monotonic clock. ``waits`` says that it is in memory behind something else. ``settle``
+    acknowledges it to the broker and is called once its fate is durable. ``partition`` is None for what came by no
+    partition. ``problem`` is what the consumer found wrong with it; ``message`` is its validated form, once it is
+    known.
     """
 
     envelope: Envelope
@@ -34,6 +35,7 @@ class Arrival:
     is_counted: bool = False
     is_double: bool = False
     not_before: float = 0.0
+    waits: bool = False
     stored: StoredMessage | None = None
     settle: Callable[[], None] = _nothing
     problem: InvalidMessage | None = None

@@ -65,6 +65,7 @@ class Burst:
         self._workflow = workflow
         self._program = program
         self._types = runtime.app.types
+        self._idle: Reason | None = None
         self.writer = Writer(runtime, loaded, program.line)
         self.asks = Asks(runtime, self.writer)
         self.scopes = Scopes(runtime, self.asks, self.writer, workflow.persistence)
@@ -95,13 +96,15 @@ class Burst:
             self._is_cut = True
             self._was_cancelled = self.activities.are_awaited and self._task.cancel()
 
-    async def run(self) -> None:
+    async def run(self, idle: Reason | None) -> None:
         """Run until the instance is idle, suspended, unloaded or closed, with a persistence point at the end.
 
+        ``idle`` is its reason if the instance is idle then; None if it need not be taken.
         Raises ``UnhandledError``, ``NotPersistable``, ``CutShort`` and whatever a commit answers; nothing since the
         last persistence point is durable then, and the instance must be dropped or suspended.
         """
         self._task, self._is_cut, self._was_cancelled = asyncio.current_task(), False, False
+        self._idle = idle
         try:
             if self.writer.participants.are_there:
                 await self.writer.load_participants()
@@ -172,7 +175,7 @@ class Burst:
         if at_once:
             return False
         if not here:
-            return await self._waiting.idle()
+            return await self._waiting.idle(self._idle)
         # What begins elsewhere need not wait for what runs here.
         early = [ask for ask in elsewhere if self.scopes.may_persist(ask) and not self.asks.bookmarks_of(ask)]
         if early:

@@ -9,6 +9,7 @@ wait for when it is idle again goes into the inbox.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Coroutine
 from typing import Any
 from uuid import UUID
@@ -46,6 +47,7 @@ class Engine:
         self._leaving: dict[UUID, asyncio.Future[None]] = {}
         self._to_wake: set[UUID] = set()
         self._by_key: dict[str, list[Holding]] = {}
+        self.backlog: Counter[int | None] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self.alone = asyncio.Lock()
         self.stopping = False
@@ -113,26 +115,48 @@ class Engine:
                 holding.poke()
             await holding.rest(ALONE)
 
-    async def unload_idle(self, seconds: float) -> None:
-        """Let go of the instances that have been idle for that long."""
-        horizon = self.runtime.environment.monotonic() - seconds
-        await self.unload([h for h in self.held.values() if not h.busy and h.idle_since <= horizon])
+    async def unload_idle(self, seconds: float | None = None) -> None:
+        """Let go of the instances that have been idle for that long, or for as long as their policies allow."""
+        now = self.runtime.environment.monotonic()
+        await self.unload(
+            [
+                holding
+                for holding in self.held.values()
+                if not holding.busy
+                and holding.idle_since + (holding.policy.time_to_unload if seconds is None else seconds) <= now
+            ]
+        )
 
     async def unload(self, idle: list[Holding]) -> None:
-        """Let go of instances that have nothing to do."""
+        """Let go of instances that have nothing to do; what is not persisted is persisted first, which takes longer."""
+        persisted = [holding for holding in idle if not holding.instance.is_unpersisted]
         for holding in idle:
-            self.forget(holding)
-        if idle:
-            await self.release([h.instance.instance_id for h in idle])
+            if holding.instance.is_unpersisted:
+                holding.unload()
+            else:
+                self.forget(holding)
+        if persisted:
+            await self.release([h.instance.instance_id for h in persisted])
+
+    def look_after_unpersisted(self) -> None:
+        """Have idle instances look whose bookmarks the store does not know, so that nobody tells them of messages."""
+        for holding in self.held.values():
+            if holding.instance.is_unpersisted and not holding.busy:
+                holding.poke()
 
     async def drain(self, seconds: float) -> bool:
         """Start nothing new and let what runs come to an end; False if that took longer."""
         self.stopping = True
-        tasks = {*self._tasks, *(h.task for h in self.held.values() if h.task is not None)}
-        if not tasks:
-            return True
-        _, pending = await asyncio.wait(tasks, timeout=seconds)
-        return not pending
+        deadline = self.runtime.environment.monotonic() + seconds
+        while True:
+            for holding in self.held.values():
+                holding.shut_down()
+            tasks = {*self._tasks, *(h.task for h in self.held.values() if h.task is not None)}
+            if not tasks:
+                return True
+            _, pending = await asyncio.wait(tasks, timeout=deadline - self.runtime.environment.monotonic())
+            if pending:
+                return False
 
     async def abandon_all(self) -> None:
         """Drop every copy at once and take nothing more: the locks are lost, or the host ends."""
@@ -143,6 +167,7 @@ class Engine:
         for task in tasks:
             task.cancel()
         for holding in holdings:
+            holding.silence()
             if holding.task is not None:
                 holding.task.cancel()
                 tasks.append(holding.task)
@@ -250,6 +275,7 @@ class Engine:
         instance = holding.instance
         if self.held.get(instance.instance_id) is holding:
             del self.held[instance.instance_id]
+        holding.silence()
         key = instance.loaded.correlation_key
         mates = self._by_key.get(key, [])
         if holding in mates:
@@ -265,7 +291,7 @@ class Engine:
         left = asyncio.get_running_loop().create_future()
         self._leaving |= dict.fromkeys(instance_ids, left)
         try:
-            await self.runtime.provider.release(self.runtime.host_id, instance_ids)
+            await self.runtime.release.put(instance_ids)
         except StorageError as error:
             log.warning("locks kept", error=str(error))
         finally:

@@ -107,19 +107,23 @@ class Failures:
         )
         taken = await self._drop()
         if instance.state.version == 0:
+            start = next((a for a in taken if a.envelope.message_id == instance.loaded.start_message_id), None)
             suspension = Suspension(
                 instance_id=instance.instance_id,
                 host_id=holding.runtime.host_id,
                 lock_token=instance.loaded.lock_token,
                 reason=reason,
                 exception_name=exception_name,
-                message=next((a.consumed() for a in taken), None),
+                message=None if start is None else start.consumed(),
             )
             await holding.runtime.provider.suspend([suspension])
             holding.runtime.counts.suspended[reason] += 1
             for arrival in taken:
-                holding.mailbox.leave(arrival)
-                arrival.settle()
+                if arrival is start:
+                    holding.mailbox.leave(arrival)
+                    arrival.settle()
+                elif arrival.stored is None:
+                    await holding.keep(arrival)
         else:
             for arrival in taken:
                 if arrival.stored is None:
@@ -185,8 +189,10 @@ class Failures:
 
     async def _drop(self) -> list[Arrival]:
         """Drop all since the last persistence point; what it had taken from RabbitMQ is in the mailbox again."""
-        taken = await self._holding.instance.drop()
-        self._holding.mailbox.put_back(taken)
+        holding = self._holding
+        taken = await holding.instance.drop()
+        holding.mailbox.put_back(taken)
+        holding.is_prompt = True
         return taken
 
     async def start_over(self) -> None:

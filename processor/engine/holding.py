@@ -7,15 +7,18 @@ timer — until nothing is left to do. What goes wrong on the way is met in ``en
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING
 
 import structlog
 
+from holdfast.events.types import Reason
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.commands import Commands
 from holdfast.processor.engine.failures import STORAGE_PAUSE, Failures
 from holdfast.processor.engine.live_instance import LiveInstance
 from holdfast.processor.engine.mailbox import Mailbox
+from holdfast.processor.engine.wakeups import Mail
 from holdfast.schemas.errors import InstanceError, InvalidMessage, ProgramUnknown, StorageError
 from holdfast.schemas.message import Message
 
@@ -25,19 +28,30 @@ if TYPE_CHECKING:
 log = structlog.get_logger("holdfast.engine")
 
 
+SHORTEST = 0.001
+"""Seconds that an alarm waits at least, as clocks are not exact."""
+
+
 class Holding:
-    """One instance in the hands of this host."""
+    """One instance in the hands of this host.
+
+    ``is_prompt`` says that its next idle point is a persistence point, whatever the idle policy: it had to go back.
+    """
 
     def __init__(self, engine: Engine, instance: LiveInstance) -> None:
         self.engine = engine
         self.runtime = engine.runtime
         self.instance = instance
         self.task: asyncio.Task[None] | None = None
+        self.policy = self.runtime.idle_policies[instance.workflow.name]
         self.idle_since = self.busy_since = self.runtime.environment.monotonic()
         self.is_taken_over = instance.loaded.is_taken_over
         self.is_leaving = False
-        self.mailbox = Mailbox(engine.runtime, is_stale=instance.loaded.is_initialized)
+        self.mailbox = Mailbox(engine.runtime, engine.backlog, is_stale=instance.loaded.is_initialized)
         self.conflicts = 0
+        self.is_prompt = self.is_taken_over
+        self._wanted: Reason | None = None
+        self._alarm: asyncio.Task[None] | None = None
         self._tries = 0
 
     @property
@@ -54,7 +68,7 @@ class Holding:
 
     def offer(self, arrival: Arrival) -> None:
         """Leave a message here."""
-        self.mailbox.arrived.append(arrival)
+        self.mailbox.add(arrival, waits=self.busy)
         self._go()
 
     def poke(self) -> None:
@@ -65,6 +79,16 @@ class Holding:
     async def attend(self) -> None:
         """Hear the commands that do not wait until the burst that runs has ended."""
         await Commands(self).attend()
+
+    def unload(self) -> None:
+        """Have the instance persisted, if it is not, and let go of, once it has nothing to do."""
+        self._wanted = "unload"
+        self._go()
+
+    def shut_down(self) -> None:
+        """Have the instance persisted, if it is not, as the host takes nothing up any more."""
+        if self.task is None and self.instance.is_unpersisted:
+            self.task = asyncio.create_task(self._shut_down())
 
     def give_up(self, tries: int) -> None:
         """Have the instance suspended, as so often the host fell that ran it alone."""
@@ -93,18 +117,33 @@ class Holding:
             log.exception("burst failed", instance_id=str(self.instance.instance_id))
             await Failures(self).start_over()
         finally:
-            self.idle_since = self.runtime.environment.monotonic()
+            self.task = None
+
+    async def _shut_down(self) -> None:
+        try:
+            await self.instance.run("shutdown")
+        except Exception as error:  # noqa: BLE001  What it had taken was not acked, or lies in the inbox.
+            log.warning("dropped unpersisted", instance_id=str(self.instance.instance_id), error=str(error))
+            await self.instance.drop()
+        finally:
             self.task = None
 
     async def _step(self) -> bool:
         """Take up one input; False once there is none and nothing is left in memory."""
         instance = self.instance
         if instance.is_released:
+            if not self.is_leaving and (self._wanted == "unload" or not self.policy.time_to_unload):
+                self.engine.spawn(self._look_back(instance))
             return await self.let_go(release=False)
+        if self.is_leaving and instance.is_unpersisted:
+            await self.run("unload")
+            return True
         if self.is_leaving:
             return await self.let_go(release=True)
         if self.mailbox.is_stale:
             await self.mailbox.look(instance)
+        if instance.is_unpersisted and await self._must_persist():
+            return True
         going = await Commands(self).obey_next()
         if going is not None:
             return going
@@ -115,7 +154,7 @@ class Holding:
             return await Failures(self).suspend("attempts_exhausted", None, detail)
         if instance.unresolvable is not None:
             raise instance.unresolvable
-        if instance.state.version == 0:
+        if instance.state.version == 0 and not instance.is_unpersisted:
             if not await self.begin():
                 return await self.let_go(release=True)
             await self.run()
@@ -145,18 +184,97 @@ class Holding:
         if self.mailbox.arrived:
             await self.keep(self.mailbox.arrived[0])
             return True
-        return self.mailbox.is_stale
+        return self.mailbox.is_stale or await self._idle()
 
-    async def run(self) -> None:
-        """Run one burst; raises as ``LiveInstance.run``."""
+    async def run(self, wanted: Reason | None = None) -> None:
+        """Run one burst; raises as ``LiveInstance.run``. ``wanted`` is why it is to end at a persistence point."""
+        self.silence()
+        instance = self.instance
+        if wanted is None and not self._may_idle_unpersisted():
+            wanted = "idle" if self.policy.time_to_unload else "unload"
         self.runtime.counts.bursts += 1
-        await self.instance.run()
+        await instance.run(wanted)
         self.conflicts = 0
-        self.mailbox.is_stale |= bool(self.instance.state.bookmarks)
+        if not instance.is_unpersisted:
+            self.is_prompt = False
+        self.idle_since = self.runtime.environment.monotonic()
+        self.mailbox.is_stale |= bool(instance.bookmarks)
         given_back = self.instance.given_back()
         self.mailbox.put_back(given_back)
         for arrival in given_back:
             await self._count_failure(arrival)
+
+    # What the idle policy says.
+
+    def _may_idle_unpersisted(self) -> bool:
+        """Whether the instance may be idle without a persistence point.
+
+        Not if it could take others along when it has to go back: it did before, or has taken a message that did.
+        """
+        return (
+            self.policy.defers
+            and not self.is_prompt
+            and not self.engine.stopping
+            and not any(arrival.redelivered or arrival.not_before for arrival in self.instance.unwritten.taken)
+        )
+
+    async def _must_persist(self) -> bool:
+        """Persist an idle instance for what makes sense only then; False if there is no such thing."""
+        instance, mailbox = self.instance, self.mailbox
+        double = mailbox.double(instance)
+        command = mailbox.next_command
+        if command is not None and command.command not in ("persist", "unload", "abandon"):
+            await self.run("requested")
+        elif double is not None:
+            await self.run("idle")
+            double.is_double = True
+            mailbox.leave(double)
+            self.engine.lanes.retry([double], 0)
+        elif mailbox.is_ahead_of_timer(instance):
+            await self.run("idle")
+        else:
+            return False
+        return True
+
+    async def _idle(self) -> bool:
+        """Persist or let go of an instance that has nothing to do, if it is time; True if it may go on."""
+        unloads = self._wanted == "unload" or not self.policy.time_to_unload
+        if self.instance.is_unpersisted:
+            if self._wanted is not None:
+                await self.run(self._wanted)
+                return True
+            if self._alarm is None:
+                self._alarm = asyncio.create_task(self._ring())
+        elif unloads:
+            return await self.let_go(release=True)
+        else:
+            self._wanted = None
+        return False
+
+    async def _look_back(self, instance: LiveInstance) -> None:
+        """Wake an instance that was unloaded, if by then what it waits for lay in the inbox."""
+        waits = () if instance.state.is_suspended else instance.waits
+        if waits and await self.runtime.find_mail.put(Mail(instance_id=instance.instance_id, waits=waits)):
+            await self.engine.wake(instance.instance_id)
+
+    async def _ring(self) -> None:
+        """Look after an unpersisted instance when it is to be persisted, or when a timer of it is due."""
+        environment, now = self.runtime.environment, self.runtime.now()
+        persist_at = self.idle_since + self.policy.time_to_persist
+        due = [moment for name in self.instance.bookmarks if (moment := self.instance.due(name)) is not None]
+        seconds = min([persist_at - environment.monotonic(), *((moment - now).total_seconds() for moment in due)])
+        if seconds < math.inf:
+            await environment.sleep(max(seconds, SHORTEST))
+            self._alarm = None
+            if environment.monotonic() >= persist_at:
+                self._wanted = self._wanted or "idle"
+            self._go()
+
+    def silence(self) -> None:
+        """Have no alarm set."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
 
     async def _count_failure(self, arrival: Arrival) -> None:
         """Count a transaction that failed and did not consume its message, which is given up after so many of them."""
@@ -220,8 +338,7 @@ class Holding:
 
     async def let_go(self, *, release: bool, pause: float = 0) -> bool:
         """Forget the instance and send what is left in memory on its way, after ``pause`` seconds; always False."""
-        arrivals = list(self.mailbox.arrived)
-        self.mailbox.arrived.clear()
+        arrivals = self.mailbox.empty()
         self.engine.forget(self)
         self.engine.lanes.retry(arrivals, pause)
         if release:

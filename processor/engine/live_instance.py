@@ -6,7 +6,7 @@ holds the instance (``engine/holding.py``) decides what becomes of it and of the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -21,6 +21,7 @@ from holdfast.events.types import (
     InstanceSuspended,
     InstanceTerminated,
     MessageReceived,
+    Reason,
     TimerFired,
     Where,
 )
@@ -39,7 +40,7 @@ from holdfast.processor.engine.writer import Unwritten
 from holdfast.processor.language.awaitables import Enter
 from holdfast.processor.language.program import Program
 from holdfast.processor.language.workflow import Workflow
-from holdfast.projections.instance import InstanceState
+from holdfast.projections.instance import Bookmark, InstanceState
 from holdfast.schemas.activity_messages import ActivityResult
 from holdfast.schemas.control import Command
 from holdfast.schemas.errors import ProgramUnresolvable
@@ -84,6 +85,25 @@ class LiveInstance:
     def state(self) -> InstanceState:
         """The state as of the last persistence point."""
         return self._writer.state
+
+    @property
+    def bookmarks(self) -> Mapping[str, Bookmark]:
+        """Where the instance waits, if it is idle; not all of it need be persisted."""
+        return self._writer.bookmarks
+
+    @property
+    def waits(self) -> Sequence[tuple[str, str]]:
+        """The types and keys of the messages that open bookmarks wait for."""
+        return [
+            (bookmark.message_type, bookmark.correlation_key)
+            for bookmark in self.bookmarks.values()
+            if bookmark.message_type is not None and bookmark.correlation_key is not None
+        ]
+
+    @property
+    def is_unpersisted(self) -> bool:
+        """Whether the instance has been idle since its last persistence point."""
+        return self._writer.is_ahead
 
     @property
     def place(self) -> Where:
@@ -168,7 +188,7 @@ class LiveInstance:
                 where=ask.where,
                 bookmark=bookmark,
                 closes=self._asks.bookmarks_of(ask),
-                due=self.state.bookmarks[bookmark].due or "",
+                due=self.bookmarks[bookmark].due or "",
             )
         )
         if not isinstance(ask, Call):
@@ -248,13 +268,14 @@ class LiveInstance:
             or bool(self._asks.abandoned())
         )
 
-    async def run(self) -> None:
+    async def run(self, idle: Reason | None = "idle") -> None:
         """Run until the instance is idle, suspended or closed, with a persistence point at the end.
 
+        ``idle`` is its reason if the instance is idle then; None if it need not be taken.
         Raises ``UnhandledError``, ``NotPersistable`` and whatever a commit answers; nothing since the
         last persistence point is durable then, and the instance must be dropped or suspended.
         """
-        await self._burst.run()
+        await self._burst.run(idle)
 
     # What others ask for.
 
@@ -337,12 +358,12 @@ class LiveInstance:
 
     def waiting_for(self, message_type: str, key: str) -> str | None:
         """Return the open bookmark that such a message would resume."""
-        for name, bookmark in self.state.bookmarks.items():
+        for name, bookmark in self.bookmarks.items():
             if bookmark.message_type == message_type and bookmark.correlation_key == key:
                 return name
         return None
 
     def due(self, bookmark: str) -> datetime | None:
         """Return when an open timer is due; None if it is not open."""
-        found = self.state.bookmarks.get(bookmark)
+        found = self.bookmarks.get(bookmark)
         return None if found is None or found.due is None else datetime.fromisoformat(found.due)

@@ -23,6 +23,7 @@ from uuid import UUID
 
 from holdfast.events.types import Event, SubflowMode
 from holdfast.processor.engine.peers import Hint, Host, Peer
+from holdfast.processor.engine.wakeups import Mail, Wakeups
 from holdfast.processor.language.transaction import Transaction
 from holdfast.projections.instance import InstanceState
 from holdfast.schemas.activity_messages import ActivityHeartbeat
@@ -286,15 +287,6 @@ class Runnable:
     why: Literal["message", "timer", "lapsed", "control", "start"] = "message"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wakeups:
-    """What wakes one locked instance now, oldest message first; ``now`` is the store's clock."""
-
-    now: datetime
-    messages: Sequence[StoredMessage] = ()
-    due: Sequence[str] = ()
-
-
 class UnitOfWork(Protocol):
     """An open transaction for batches with user SQL, on a connection of its own."""
 
@@ -432,6 +424,10 @@ class PersistenceProvider(Protocol):
 
     async def wakeups(self, host_id: UUID, instance_ids: Sequence[UUID]) -> Sequence[Wakeups]:
         """Return what wakes each of these instances now, as of a fresh look at the store."""
+        ...
+
+    async def find_mail(self, mails: Sequence[Mail]) -> Sequence[Sequence[StoredMessage]]:
+        """Return, for each, the oldest buffered message of each type and key that it waits for, oldest first."""
         ...
 
     async def runnable(self, host_id: UUID, start_types: Sequence[str], limit: int) -> Sequence[Runnable]:

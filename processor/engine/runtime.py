@@ -22,9 +22,10 @@ from holdfast.processor.engine.provider import (
     PersistenceProvider,
     Registration,
     Route,
+    StoredMessage,
     StoredProgram,
-    Wakeups,
 )
+from holdfast.processor.engine.wakeups import Mail, Wakeups
 from holdfast.processor.language.app import App
 from holdfast.processor.language.definition import Definition
 from holdfast.processor.language.program import FORMAT, Program
@@ -92,6 +93,7 @@ class Runtime:
         self._machine = machine
         self._process_id = process_id
         self._programs = {w.program.hash: (w, w.program) for w in app.workflows.values()}
+        self.idle_policies = {w.name: w.idling.on(settings) for w in app.workflows.values()}
         self._routines = dict(app.routines)
         self.frame_programs = dict(BY_HASH) | {d.program.hash: d.program for d in self._definitions()}
         self._clock_offset = (datetime.min.replace(tzinfo=UTC), 0.0)
@@ -100,6 +102,8 @@ class Runtime:
         self.register: Batcher[Registration, int] = Batcher(self._register, limit=READ_GROUP)
         self.load: Batcher[UUID, Loaded] = Batcher(self._load, limit=READ_GROUP)
         self.look: Batcher[UUID, Wakeups] = Batcher(self._look, limit=READ_GROUP)
+        self.find_mail: Batcher[Mail, Sequence[StoredMessage]] = Batcher(provider.find_mail, limit=READ_GROUP)
+        self.release: Batcher[Sequence[UUID], None] = Batcher(self._release, limit=READ_GROUP)
         self.beat: Batcher[ActivityHeartbeat, None] = Batcher(self._beat, limit=READ_GROUP)
         self.take_in: Batcher[Intake, Route] = Batcher(provider.take_in, limit=READ_GROUP)
 
@@ -248,6 +252,10 @@ class Runtime:
 
     async def _look(self, instance_ids: Sequence[UUID]) -> Sequence[Wakeups]:
         return await self.provider.wakeups(self.host_id, instance_ids)
+
+    async def _release(self, groups: Sequence[Sequence[UUID]]) -> Sequence[None]:
+        await self.provider.release(self.host_id, [instance_id for group in groups for instance_id in group])
+        return [None] * len(groups)
 
     async def _beat(self, beats: Sequence[ActivityHeartbeat]) -> Sequence[None]:
         await self.provider.beat(beats)

@@ -149,8 +149,8 @@ class Subflows:
         """Cancel the subflows whose asks were taken back."""
         for ask in asks:
             for name in self._asks.bookmarks_of(ask):
-                mark = self._writer.state.bookmarks[name]
-                if mark.kind == "child" and mark.correlation_key is not None:
+                mark = self._writer.bookmarks.get(name)
+                if mark is not None and mark.kind == "child" and mark.correlation_key is not None:
                     self._writer.record(BookmarkClosed(where=ask.where, bookmark=name))
                     self._command(mark.correlation_key, "cancel")
 

@@ -27,19 +27,20 @@ class Waiting:
         self._subflows = subflows
         self._queued = queued
 
-    async def idle(self) -> bool:
-        """Open the bookmarks of all asks, close those of asks withdrawn, and persist; False if one cannot be opened."""
-        for name in self._asks.abandoned():
-            mark = self._writer.state.bookmarks[name]
-            self._writer.record(
-                BookmarkClosed(where=Where(mark.frame, self._step_of(mark.frame), mark.line), bookmark=name)
-            )
-        return await self.begin(list(self._asks), idle=True)
+    async def idle(self, reason: Reason | None) -> bool:
+        """Open the bookmarks of all asks, close those of asks withdrawn, and persist; False if one cannot be opened.
 
-    async def begin(self, asks: Sequence[Ask], *, idle: bool) -> bool:
+        With no ``reason`` there is no persistence point, unless what is waited for cannot do without.
+        """
+        for name in self._asks.abandoned():
+            self._writer.record(BookmarkClosed(where=self._where_opened(name), bookmark=name))
+        return await self.begin(list(self._asks), idle=True, reason=reason)
+
+    async def begin(self, asks: Sequence[Ask], *, idle: bool, reason: Reason | None = "idle") -> bool:
         """Open the bookmarks of asks that have none, with the subflows that they start, and persist.
 
-        ``idle`` says that these are all asks. False if one of them cannot wait, and has an exception for an answer.
+        ``idle`` says that these are all asks, ``reason`` is as there. False if one of them cannot wait, and has an
+        exception for an answer.
         """
         unwritten = self._writer.unwritten
         before = unwritten.mark()
@@ -60,13 +61,15 @@ class Waiting:
                 unwritten.back_to(before)
                 self._asks.answer(ask, Raised(error))
                 return False
-        reason: Reason = "idle"
         if unwritten.children:
             reason = "subflow"
         elif requests:
             reason = "activity_intent"
+        elif reason is None and self._is_heard_here():
+            self._writer.go_ahead()
+            return True
         try:
-            await self._writer.persist(reason, self._asks.machine, idle=idle)
+            await self._writer.persist(reason or "idle", self._asks.machine, idle=idle)
         except KeyInUse as error:
             ask = self._refused(asks, error)
             self._take_back(before, ask, error)
@@ -89,19 +92,48 @@ class Waiting:
         if self._writer.sql.is_open:
             # The user SQL is rolled back with the commit, so the burst cannot go on from here.
             raise UnhandledError(error, ask.where) from error
-        self._writer.unwritten.back_to(before)
+        unwritten = self._writer.unwritten
+        unwritten.back_to(before)
+        # While it was idle before, it may have opened them in an earlier part of the batch.
+        unwritten.keep(
+            [
+                event
+                for event in unwritten.events
+                if not isinstance(event, BookmarkOpened) or not bookmarks.belongs(event.bookmark, ask)
+            ]
+        )
+
+    def _is_heard_here(self) -> bool:
+        """Whether whatever comes for the bookmarks that are not persisted comes to this host, by the instance's key."""
+        writer = self._writer
+        return not writer.sql.is_open and all(
+            event.correlation_key in (None, writer.loaded.correlation_key)
+            for event in writer.unwritten.events
+            if isinstance(event, BookmarkOpened)
+        )
 
     def _refused(self, asks: Sequence[Ask], error: KeyInUse) -> Ask:
         """Return the ask that wants a key which is in use."""
         unwritten = self._writer.unwritten
-        for bookmark in [event for event in unwritten.events if isinstance(event, BookmarkOpened)]:
-            wanted = bookmark.message_type, bookmark.correlation_key
+        for event in unwritten.events:
+            if not isinstance(event, BookmarkOpened):
+                continue
+            wanted = event.message_type, event.correlation_key
             for child in unwritten.children:
-                if bookmark.correlation_key == str(child.instance_id):
+                if event.correlation_key == str(child.instance_id):
                     wanted = child.start.type, child.correlation_key
-            if wanted == (error.message_type, error.correlation_key):
-                return next(ask for ask in asks if bookmarks.belongs(bookmark.bookmark, ask))
+            refused = next((ask for ask in asks if bookmarks.belongs(event.bookmark, ask)), None)
+            if refused is not None and wanted == (error.message_type, error.correlation_key):
+                return refused
         raise error
+
+    def _where_opened(self, name: str) -> Where:
+        """Return where an open bookmark was opened."""
+        for event in self._writer.unwritten.events:
+            if isinstance(event, BookmarkOpened) and event.bookmark == name:
+                return event.where
+        mark = self._writer.state.bookmarks[name]
+        return Where(mark.frame, self._step_of(mark.frame), mark.line)
 
     def _step_of(self, path: str) -> int:
         """Return the step at which a frame stood when it was last persisted, or its caller if it is a branch."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -35,7 +35,7 @@ from holdfast.processor.engine.provider import Batch, Child, Deposit, InnerBatch
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.unhandled import UnhandledError
 from holdfast.processor.engine.user_sql import UserSql
-from holdfast.projections.instance import fold, initial
+from holdfast.projections.instance import Bookmark, fold, initial
 from holdfast.schemas.errors import CommitRefused, KeyInUse
 
 Mark = tuple[int, int, int]
@@ -108,8 +108,23 @@ class Writer:
         self.inner = InnerStreams(loaded.instance_id)
         self.sql = UserSql(runtime)
         self.participants = Participants(runtime, loaded)
+        self._ahead: Mapping[str, Bookmark] | None = None
         self._encoder = Encoder.of(self.state, runtime.app.types)
         self._line = line
+
+    @property
+    def bookmarks(self) -> Mapping[str, Bookmark]:
+        """The open bookmarks as of the last time at which the instance was idle."""
+        return self.state.bookmarks if self._ahead is None else self._ahead
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the instance has been idle since its last persistence point."""
+        return self._ahead is not None
+
+    def go_ahead(self) -> None:
+        """Leave the batch unwritten while the instance is idle."""
+        self._ahead = fold(self.unwritten.events, self.state).bookmarks
 
     def record(self, event: Event) -> None:
         """Add an event to the batch."""
@@ -176,6 +191,7 @@ class Writer:
     async def drop(self) -> list[Arrival]:
         """Forget everything since the last persistence point; return the messages that it had taken."""
         taken, self.unwritten = self.unwritten.taken, Unwritten(self.state.bookmarks)
+        self._ahead = None
         self.inner.drop()
         self.participants.drop()
         await self.sql.drop()
@@ -226,6 +242,7 @@ class Writer:
         self.state = state
         self.is_released = batch.release
         self.unwritten = Unwritten(self.state.bookmarks)
+        self._ahead = None
         if inner:
             self.inner.committed(inner)
         for arrival in unwritten.taken:

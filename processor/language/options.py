@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Literal, TypedDict
 
+from holdfast.schemas.settings import OnIdle
+
 Persistence = Literal["regular", "in_memory"]
 OnUnhandled = Literal["abandon_and_suspend", "abandon", "cancel", "terminate"]
 
@@ -19,9 +21,16 @@ class WorkflowOptions(TypedDict, total=False):
     compensable and ends the instance as cancelled, ``terminate`` ends it as faulted at once. ``expected_lifetime`` is
     how long an instance should take: operators are shown which non-persisted ones are older. ``promote`` names
     variables that queries are to find, in the column ``promoted``.
+
+    ``on_idle`` says what becomes of an instance that waits: ``persist`` takes a persistence point after
+    ``time_to_persist`` and lets go of it after ``time_to_unload``, ``unload`` does both at once, ``none`` leaves it in
+    memory until it has to be unloaded. What is left out is as the host's settings say.
     """
 
     persistence: Persistence
     on_unhandled: OnUnhandled
     expected_lifetime: timedelta | None
     promote: Sequence[str]
+    on_idle: OnIdle | None
+    time_to_persist: timedelta | None
+    time_to_unload: timedelta | None

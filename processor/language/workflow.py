@@ -9,11 +9,13 @@ from functools import cached_property
 from typing import ClassVar, get_args
 
 from holdfast.processor.language.definition import Definition, title_of
+from holdfast.processor.language.idle import Idling
 from holdfast.processor.language.options import OnUnhandled, Persistence
 from holdfast.processor.language.routine import reachable
 from holdfast.processor.language.subflows import run
 from holdfast.schemas.errors import AppError
 from holdfast.schemas.message import Message
+from holdfast.schemas.settings import OnIdle
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "persistence": get_args(Persistence),
@@ -38,6 +40,9 @@ class Workflow(Definition):
     on_unhandled: OnUnhandled = "abandon_and_suspend"
     expected_lifetime: timedelta | None = None
     promote: Sequence[str] = ()
+    on_idle: OnIdle | None = None
+    time_to_persist: timedelta | None = None
+    time_to_unload: timedelta | None = None
 
     def __post_init__(self) -> None:
         """Refuse options that make no sense."""
@@ -46,10 +51,16 @@ class Workflow(Definition):
                 raise AppError(f"{option}={given!r}: use one of {', '.join(values)}")
         if self.expected_lifetime is not None and self.expected_lifetime <= timedelta():
             raise AppError(f"expected_lifetime={self.expected_lifetime!r}: a workflow takes some time")
+        _ = self.idling
         code = self.function.__code__
         for name in self.promote:
             if name not in (*code.co_varnames, *code.co_cellvars):
                 raise AppError(f"workflow {self.name} promotes {name!r}, which is none of its variables")
+
+    @cached_property
+    def idling(self) -> Idling:
+        """What the workflow says of its idle instances."""
+        return Idling(on_idle=self.on_idle, time_to_persist=self.time_to_persist, time_to_unload=self.time_to_unload)
 
     @cached_property
     def receives(self) -> frozenset[str]:

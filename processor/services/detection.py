@@ -63,7 +63,8 @@ class Detection:
 
     async def _housekeeping(self) -> None:
         runtime = self.engine.runtime
-        await self.engine.unload_idle(runtime.settings.time_to_unload)
+        await self.engine.unload_idle()
+        self.engine.look_after_unpersisted()
         if runtime.environment.monotonic() >= self._expiry_due:
             expired = await runtime.provider.expire(runtime.settings.message_ttl, LIMIT)
             runtime.counts.verdicts["expired", ""] += expired

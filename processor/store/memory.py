@@ -29,10 +29,11 @@ from holdfast.processor.engine.provider import (
     Route,
     RouteKind,
     Runnable,
+    StoredMessage,
     StoredProgram,
     Suspension,
-    Wakeups,
 )
+from holdfast.processor.engine.wakeups import Mail, Wakeups
 from holdfast.processor.language.transaction import Transaction
 from holdfast.processor.store import memory_commit, memory_locks, memory_messages, memory_subflows, memory_wakeups
 from holdfast.processor.store.memory_tables import (
@@ -216,6 +217,9 @@ class MemoryProvider:
 
     async def wakeups(self, host_id: UUID, instance_ids: Sequence[UUID]) -> Sequence[Wakeups]:
         return [memory_wakeups.wakeups(self.tables, host_id, instance_id) for instance_id in instance_ids]
+
+    async def find_mail(self, mails: Sequence[Mail]) -> Sequence[Sequence[StoredMessage]]:
+        return [memory_wakeups.find_mail(self.tables, mail) for mail in mails]
 
     async def runnable(self, host_id: UUID, start_types: Sequence[str], limit: int) -> Sequence[Runnable]:
         return memory_wakeups.runnable(self.tables, host_id, start_types, limit)

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from holdfast.processor.engine.provider import RouteKind, Runnable, StoredMessage, Wakeups
+from holdfast.processor.engine.provider import RouteKind, Runnable, StoredMessage
+from holdfast.processor.engine.wakeups import Mail, Wakeups
 from holdfast.processor.store.memory_tables import InboxRow, InstanceRow, Tables, settle
 from holdfast.schemas.activity_messages import ActivityResult
 from holdfast.schemas.message import Envelope
@@ -30,6 +31,18 @@ def wakeups(tables: Tables, host_id: UUID, instance_id: UUID) -> Wakeups:
             messages.setdefault(address, message)
     due = () if row.is_suspended else tuple(tables.due(row, now))
     return Wakeups(now=now, messages=list(messages.values()), due=due)
+
+
+def find_mail(tables: Tables, mail: Mail) -> list[StoredMessage]:
+    """Return the oldest message of each address that an instance waits for and has not taken."""
+    found: dict[tuple[str, str], StoredMessage] = {}
+    for left in tables.buffered():
+        envelope = left.message.envelope
+        address = (envelope.type, envelope.key)
+        is_wanted = address in mail.waits and left.instance_id in (None, mail.instance_id)
+        if left.message.kind == "message" and is_wanted and envelope.message_id not in mail.taken:
+            found.setdefault(address, left.message)
+    return list(found.values())
 
 
 def runnable(tables: Tables, host_id: UUID, start_types: Sequence[str], limit: int) -> list[Runnable]:

@@ -20,11 +20,12 @@ from holdfast.processor.engine.provider import (
     Registration,
     Route,
     Runnable,
+    StoredMessage,
     StoredProgram,
     Suspension,
     UnitOfWork,
-    Wakeups,
 )
+from holdfast.processor.engine.wakeups import Mail, Wakeups
 from holdfast.processor.language.transaction import Transaction
 from holdfast.processor.store import heartbeats, hosts, inbox, locks, outbox, subflows, wakeups
 from holdfast.processor.store.commit import GroupWriter
@@ -135,6 +136,9 @@ class PostgresProvider:
 
     async def wakeups(self, host_id: UUID, instance_ids: Sequence[UUID]) -> Sequence[Wakeups]:
         return await self._shared.run(lambda c: wakeups.wakeups(c, host_id, instance_ids))
+
+    async def find_mail(self, mails: Sequence[Mail]) -> Sequence[Sequence[StoredMessage]]:
+        return await self._shared.run(lambda c: wakeups.find_mail(c, self._app, mails))
 
     async def runnable(self, host_id: UUID, start_types: Sequence[str], limit: int) -> Sequence[Runnable]:
         return await self._shared.run(lambda c: self._sweep.runnable(c, host_id, start_types, limit))

@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
-from holdfast.processor.engine.provider import Runnable, StoredMessage, Wakeups
+from holdfast.processor.engine.provider import Runnable, StoredMessage
+from holdfast.processor.engine.wakeups import Mail, Wakeups
 from holdfast.processor.store.connections import Connection, one
 from holdfast.processor.store.inbox import reject_late, reject_left_over, stored_message
 from holdfast.schemas.activity_messages import ActivityResult
@@ -47,6 +48,29 @@ async def wakeups(connection: Connection, host_id: UUID, instance_ids: Sequence[
         Wakeups(now=now, messages=sorted(waiting, key=lambda m: m.sequence), due=tuple(timers))
         for now, waiting, timers in zip(moments, messages, due, strict=True)
     ]
+
+
+async def find_mail(connection: Connection, app: str, mails: Sequence[Mail]) -> list[list[StoredMessage]]:
+    """Return the oldest message of each address that an instance waits for and has not taken."""
+    waits = [(ordinal, *address) for ordinal, mail in enumerate(mails) for address in mail.waits]
+    taken = [(ordinal, message_id) for ordinal, mail in enumerate(mails) for message_id in mail.taken]
+    cursor = await connection.execute(
+        _SQL["find_mail"],
+        {
+            "app": app,
+            "ordinals": [ordinal for ordinal, _, _ in waits],
+            "types": [message_type for _, message_type, _ in waits],
+            "keys": [key for _, _, key in waits],
+            "instance_ids": [mails[ordinal].instance_id for ordinal, _, _ in waits],
+            "taken_by": [ordinal for ordinal, _ in taken],
+            "taken": [message_id for _, message_id in taken],
+        },
+        binary=True,
+    )
+    found: list[list[StoredMessage]] = [[] for _ in mails]
+    for ordinal, *message in await cursor.fetchall():
+        found[ordinal].append(stored_message(message))
+    return found
 
 
 async def next_timer(connection: Connection, app: str, host_id: UUID) -> float | None:

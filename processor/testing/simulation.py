@@ -321,5 +321,6 @@ class Simulation:
         """Do what hosts do when time has passed: come to rest, and unload what has been idle for long."""
         await self.rest()
         for host in list(self.hosts):
-            await self._as_host(host.engine.unload_idle(host.runtime.settings.time_to_unload))
+            await self._as_host(host.engine.unload_idle())
+            host.engine.look_after_unpersisted()
         await self._come_to_rest()

@@ -101,3 +101,19 @@ def test_the_heartbeat_is_a_third_of_the_lease_within_bounds(lease: float, heart
 def test_a_setting_that_is_needed_and_missing_is_named_with_its_meaning() -> None:
     with pytest.raises(SettingsError, match=r"HOLDFAST_AMQP_URL is not set: amqp:// URL of RabbitMQ"):
         Settings(amqp_url="", database_url="x").require("database_url", "amqp_url")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"on_idle": "none", "time_to_persist": 1}, "HOLDFAST_TIME_TO_PERSIST is of no use with HOLDFAST_ON_IDLE=none"),
+        ({"on_idle": "unload", "time_to_persist": 1}, "HOLDFAST_TIME_TO_PERSIST is of no use"),
+        ({"time_to_persist": 2, "time_to_unload": 1}, "HOLDFAST_TIME_TO_PERSIST is longer than"),
+        ({"on_idle": "sleep"}, "HOLDFAST_ON_IDLE: "),
+        ({"time_to_unload": -1}, "HOLDFAST_TIME_TO_UNLOAD: "),
+    ],
+)
+def test_an_idle_policy_that_makes_no_sense_is_refused(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(said)) as caught:
+        Settings.load(**settings)
+    assert "\n" not in str(caught.value)

@@ -48,6 +48,31 @@ left join lateral (
 ) x on true
 order by w.ordinal;
 
+-- name: find_mail
+-- For instances whose bookmarks are in memory only, without what they have taken and not persisted.
+select w.ordinal, m.sequence, m.kind, m.message_id, m.type, m.correlation_key, m.body, m.traceparent, m.reply_to,
+    m.received_at, m.instance_id
+from unnest(
+    %(ordinals)b::int[], %(types)b::text[], %(keys)b::text[], %(instance_ids)b::uuid[]
+) as w (ordinal, type, key, instance_id)
+cross join lateral (
+    select *
+    from holdfast.inbox i
+    where i.app = %(app)b
+        and i.correlation_key = w.key
+        and i.type = w.type
+        and i.verdict = 'buffered'
+        and i.kind = 'message'
+        and coalesce(i.instance_id = w.instance_id, true)
+        and not exists (
+            select from unnest(%(taken_by)b::int[], %(taken)b::text[]) as t (ordinal, message_id)
+            where t.ordinal = w.ordinal and t.message_id = i.message_id
+        )
+    order by i.sequence
+    limit 1
+) m
+order by w.ordinal, m.sequence;
+
 -- name: foreign_partitions
 -- Those that other living hosts consume and this one does not. What it does not hold of them is theirs to wake, so that a
 -- key's instance stays with the host that gets the key's messages. Nobody's are anybody's.

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 from holdfast.events.types import InstanceSuspended
 from holdfast.processor.engine.provider import Loaded, Runnable, Suspension
+from holdfast.processor.engine.wakeups import Mail
 from holdfast.processor.testing.conformance.harness import Case, Store, fresh, message
 from holdfast.processor.testing.conformance.laws import law
 
@@ -32,6 +33,27 @@ async def an_instance_is_woken_by_the_oldest_message_of_each_bookmark(store: Sto
     assert [m.envelope for m in woken.messages] == [first, third]
     assert [m.kind for m in woken.messages] == ["message", "message"]
     assert (list(asleep.messages), list(asleep.due)) == ([], [])
+
+
+@law
+async def mail_is_found_for_bookmarks_that_the_store_does_not_know(store: Store) -> None:
+    host = await store.host()
+    first, second, third, taken, unheard = (message(t, "k") for t in ("Paid", "Paid", "Note", "Note", "Unheard"))
+    await store.buffer(taken)
+    await store.buffer(first)
+    await store.buffer(third)
+    await store.buffer(second, unheard)
+    case = await store.register(host, "k")
+    other = await store.register(host, "l")
+    found, nothing, none = await store.provider.find_mail(
+        [
+            Mail(instance_id=case.instance_id, waits=[("Note", "k"), ("Paid", "k")], taken=[taken.message_id]),
+            Mail(instance_id=other.instance_id, waits=[("Paid", "l")]),
+            Mail(instance_id=other.instance_id, waits=[]),
+        ]
+    )
+    assert [m.envelope for m in found] == [first, third]
+    assert (list(nothing), list(none)) == ([], [])
 
 
 @law("locking")
