@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from holdfast.events.recorded import RecordedEvent
     from holdfast.processor.client import Client
     from holdfast.processor.engine.activities import ActivityContext, activity_context
+    from holdfast.processor.hold import HeldInstance
     from holdfast.processor.language.activity import Retry
     from holdfast.processor.language.app import App
     from holdfast.processor.language.awaitables import (
@@ -103,6 +104,7 @@ __all__ = [
     "CompileError",
     "ContinuedAsNew",
     "DeadLetterNotFound",
+    "HeldInstance",
     "HoldfastError",
     "InstanceCompleted",
     "InstanceError",
@@ -188,6 +190,7 @@ _HOMES = {
     "CompileError": "holdfast.schemas.errors",
     "ContinuedAsNew": "holdfast.schemas.errors",
     "DeadLetterNotFound": "holdfast.schemas.errors",
+    "HeldInstance": "holdfast.processor.hold",
     "HoldfastError": "holdfast.schemas.errors",
     "InstanceCompleted": "holdfast.schemas.errors",
     "InstanceError": "holdfast.schemas.errors",

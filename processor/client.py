@@ -23,8 +23,9 @@ from psycopg import errors
 
 from holdfast.events.types import Outcome
 from holdfast.processor import commanding
-from holdfast.processor.engine.environment import RealEnvironment
+from holdfast.processor.engine.environment import Environment, RealEnvironment
 from holdfast.processor.following import Projections
+from holdfast.processor.hold import HeldInstance, OnLocked, hold
 from holdfast.processor.language.program import Program
 from holdfast.processor.store import hosts, inbox, removal
 from holdfast.processor.store.connections import Connection, Connections, failure
@@ -78,7 +79,14 @@ class Client:
     ``BrokerError`` when a server refuses or cannot be reached; one client may serve many tasks at once.
     """
 
-    def __init__(self, database_url: str = "", amqp_url: str = "", app: str | None = None) -> None:
+    def __init__(
+        self,
+        database_url: str = "",
+        amqp_url: str = "",
+        app: str | None = None,
+        *,
+        environment: Environment | None = None,
+    ) -> None:
         try:
             self._connections = Connections(database_url, limit=_CONNECTIONS)
         except psycopg.Error:
@@ -89,9 +97,9 @@ class Client:
         self.app = app
         self._database_url = database_url
         self._amqp_url = amqp_url
-        environment = RealEnvironment()
-        self.projections = Projections(self._run, app, environment)
-        self._new_id = environment.new_id
+        self._environment = environment or RealEnvironment()
+        self.projections = Projections(self._run, app, self._environment)
+        self._new_id = self._environment.new_id
         self._publisher: AppPublisher | None = None
 
     async def __aenter__(self) -> Self:
@@ -294,6 +302,20 @@ class Client:
         async with self._connection() as connection:
             async for checked in verify.verify(connection, app=self.app, instance_id=instance_id):
                 yield checked
+
+    @asynccontextmanager
+    async def hold(self, instance_id: UUID, *, on_locked: OnLocked = "basic_retry") -> AsyncIterator[HeldInstance]:
+        """Lock and load an instance: nothing moves it until the ``async with`` block ends.
+
+        Messages for it are kept meanwhile, and handled as soon as it is given back. ``on_locked`` says how often to try
+        if somebody else holds it: ``no_retry``, ``basic_retry`` at equal intervals or ``aggressive_retry`` at ones
+        that double, both for about 30 seconds. Raises ``InstanceLocked`` with owner, machine and expiration,
+        ``InstanceNotFound``, ``InstanceCompleted``, ``InstanceUnreadable``, and at the end ``InstanceLockLost`` if the
+        lease lapsed within the block, for example because the machine slept.
+        """
+        found, _ = await self.instance(instance_id)
+        async with hold(self._connections, self._environment, found.app, instance_id, on_locked) as held:
+            yield held
 
     # Commands. Each method returns the id under which the inbox keeps the command, and its verdict once a worker has
     # taken it up; ``by`` and ``why`` go into the instance's history. Each raises ``InstanceNotFound``,

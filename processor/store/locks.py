@@ -93,6 +93,11 @@ async def release(connection: Connection, host_id: UUID, instance_ids: Sequence[
     await connection.execute(_SQL["release"], {"host_id": host_id, "instance_ids": list(instance_ids)})
 
 
+async def leave_to_be_found(connection: Connection, instance_id: UUID) -> None:
+    """Have an instance that nobody holds taken up soon, if a message waits in the inbox that it waits for."""
+    await connection.execute(_SQL["leave_to_be_found"], {"instance_id": instance_id})
+
+
 async def suspend(connection: Connection, suspensions: Sequence[Suspension]) -> None:
     """Suspend non-persisted instances, each in a transaction; raises ``InstanceLockLost`` at the first that is lost."""
     for suspension in suspensions:

@@ -150,6 +150,32 @@ from (
 ) held
 where r.instance_id = held.instance_id;
 
+-- name: leave_to_be_found
+-- To the nil owner, who never lives: what is his is found however much lies in the inbox.
+update holdfast.instance_rows r
+set lock_owner = '00000000-0000-0000-0000-000000000000'
+where r.instance_id = %(instance_id)s
+    and r.lock_owner is null
+    and not r.is_completed
+    and not r.is_suspended
+    and case
+        when r.is_initialized then exists (
+            select from holdfast.bookmarks b
+            join holdfast.inbox m
+                on m.app = r.app
+                and m.correlation_key = b.correlation_key
+                and m.type = b.message_type
+                and m.verdict = 'buffered'
+                and m.kind = 'message'
+                and coalesce(m.instance_id = b.instance_id, true)
+            where b.instance_id = r.instance_id and b.kind <> 'timer'
+        )
+        else exists (
+            select from holdfast.inbox m
+            where m.app = r.app and m.message_id = r.start_message_id and m.verdict = 'buffered'
+        )
+    end;
+
 -- name: suspend
 with suspended as (
     update holdfast.instance_rows r

@@ -123,8 +123,8 @@ order by m.sequence
 limit %(limit)b::int;
 
 -- name: lapsed_instances
--- In the middle of a burst when their host ended or let go of them (the nil owner); and children that nobody has begun
--- yet, whose start message waits in the inbox.
+-- In the middle of a burst when their host ended; what was left to the nil owner to be found; and children that nobody has
+-- begun yet, whose start message waits in the inbox.
 select r.instance_id, r.last_updated_time
 from (
     select h.host_id
@@ -136,12 +136,14 @@ from (
 join holdfast.instance_rows r on r.lock_owner = ended.host_id
 where r.app = %(app)b
     and r.partition <> all(%(foreign)b::int[])
-    and r.execution_status = 'executing'
+    and (r.execution_status = 'executing' or r.lock_owner = '00000000-0000-0000-0000-000000000000')
+    and not r.is_completed
     and not r.is_suspended
     and (r.last_updated_time, r.instance_id) > (%(after)b::timestamptz, %(after_id)b::uuid)
     and (
         r.is_initialized
-        or r.subflow is not null and exists (
+        or (r.subflow is not null or r.lock_owner = '00000000-0000-0000-0000-000000000000')
+        and exists (
             select from holdfast.inbox m
             where m.app = r.app and m.message_id = r.start_message_id and m.verdict = 'buffered'
         )
