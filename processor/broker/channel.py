@@ -12,8 +12,8 @@ from aiormq.exceptions import AMQPError
 from holdfast.processor.broker.tap import Listener, Tap
 from holdfast.schemas.errors import BrokerError
 
-FAILURES = (AMQPError, OSError, RuntimeError, EOFError)
-"""What the AMQP library raises when the broker refuses, breaks off, or is gone."""
+FAILURES = (AMQPError, OSError, RuntimeError, EOFError, StopAsyncIteration)
+"""What the AMQP library raises when the broker refuses, breaks off (the last: before its first word), or is gone."""
 
 
 class Channel(Listener):

@@ -165,13 +165,15 @@ class Misbehaving:
             raise asyncio.CancelledError
         if self.how == "fails in a way of its own":
             raise KeyError("channel")
+        if self.how == "breaks off":
+            raise StopAsyncIteration
         while not self.let_go.is_set():
             with suppress(asyncio.CancelledError):
                 await self.let_go.wait()
         return bool(await self.really(library))
 
 
-@pytest.mark.parametrize("how", ["cancels itself", "fails in a way of its own", "never ends"])
+@pytest.mark.parametrize("how", ["cancels itself", "breaks off", "fails in a way of its own", "never ends"])
 async def test_an_attempt_to_connect_that_goes_wrong_in_whatever_way_is_followed_by_another(
     how: str, amqp_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
