@@ -1,0 +1,77 @@
+"""A worker whose clock is an hour off takes nothing over and fires no timer too early: the database's clock decides."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+
+from tests.faults.orders import Placed
+from tests.support.rabbitmq import Raw, publish, remove_app
+from tests.support.workers import Workers, environment, eventually
+
+APP = "faulty-orders"
+MODULE = "tests.faults.orders:app"
+HOUR = 3600
+
+
+@pytest.fixture
+def workers(database_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Workers]:
+    remove_app(amqp_url, APP)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("create table records (order_id text not null, step text not null)")
+    env = environment(database_url, amqp_url, lease=3, runnable_detection=0.5)
+    with Workers(MODULE, env, tmp_path) as workers:
+        yield workers
+    remove_app(amqp_url, APP)
+
+
+def rows(database_url: str, query: LiteralString) -> list[Any]:
+    with psycopg.connect(database_url) as connection:
+        return connection.execute(query).fetchall()
+
+
+def place(amqp_url: str, key: str, patience: str) -> None:
+    body = json.dumps({"order_id": key, "patience": patience}).encode()
+    publish(amqp_url, APP, [Raw(body=body, type=Placed.__name__, message_id=f"{key}/placed", key=key)])
+
+
+@pytest.mark.parametrize("seconds", [HOUR, -HOUR], ids=["fast", "slow"])
+def test_the_clock_of_the_database_decides(
+    seconds: int, database_url: str, amqp_url: str, workers: Workers
+) -> None:
+    healthy = workers.start()
+    eventually("the healthy worker has started", lambda: '"started"' in healthy.output)
+    place(amqp_url, "long", "PT30M")
+    waits: LiteralString = "select execution_status, lock_owner from holdfast.instances where correlation_key = 'long'"
+    eventually("the order waits", lambda: [status for status, _ in rows(database_url, waits)] == ["idle"])
+    ((_, owner),) = rows(database_url, waits)
+
+    skewed = workers.run(sys.executable, "-m", "tests.faults.skewed_worker", str(seconds), MODULE)
+    eventually("the other worker has started", lambda: '"started"' in skewed.output)
+    # What it writes into its own lease is the database's time too.
+    leases: LiteralString = "select lease_expiration - now() < '4 s' from holdfast.hosts where lease_expiration > now()"
+    assert rows(database_url, leases) == [(True,), (True,)]
+    renewed: LiteralString = "select host_id from holdfast.hosts where lease_expiration > started_at + interval '4 s'"
+    eventually("both have renewed their leases", lambda: len(rows(database_url, renewed)) == 2)
+    assert rows(database_url, waits) == [("idle", owner)]
+
+    healthy.kill()
+    place(amqp_url, "short", "PT1S")
+    late: LiteralString = "select outcome from holdfast.instances where correlation_key = 'short'"
+    eventually("the short timer has fired", lambda: rows(database_url, late) == [("completed",)])
+    fired: LiteralString = """
+        select i.correlation_key, f.recorded_at >= o.recorded_at + interval '1 s'
+        from holdfast.events f
+        join holdfast.instances i using (instance_id)
+        join holdfast.events o
+            on o.instance_id = f.instance_id and o.type = 'BookmarkOpened' and o.data ->> 'kind' = 'timer'
+        where f.type = 'TimerFired'
+    """
+    assert rows(database_url, fired) == [("short", True)]
+    ((status, _),) = rows(database_url, waits)
+    assert status == "idle"
+    assert skewed.is_running
