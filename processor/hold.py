@@ -22,7 +22,8 @@ from uuid import UUID
 
 from holdfast.events.types import Json
 from holdfast.processor.engine.environment import Environment
-from holdfast.processor.engine.provider import Host, Loaded
+from holdfast.processor.engine.peers import Host
+from holdfast.processor.engine.provider import Loaded
 from holdfast.processor.store import hosts, inbox, locks
 from holdfast.processor.store.connections import Connection, Connections
 from holdfast.projections.instance import InstanceState
@@ -159,6 +160,6 @@ async def _lives(connections: Connections, host: Host) -> bool:
 
 async def _give_back(connection: Connection, host: Host, instance_id: UUID) -> None:
     """Free the lock, and only then look for what came meanwhile: whoever brought it found a lock."""
-    await hosts.close_host(connection, host.host_id)
+    await hosts.close_host(connection, host.app, host.host_id)
     await locks.leave_to_be_found(connection, instance_id)
     await connection.execute(_SQL["notify"], {"channel": inbox.CHANNEL, "app": host.app})

@@ -10,7 +10,10 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """One worker process: it lives by a lease of ``lease_seconds``."""
+    """One worker process: it lives by a lease of ``lease_seconds``.
+
+    One that brings no ``programs`` along is a client that holds an instance; it consumes nothing.
+    """
 
     host_id: UUID
     app: str

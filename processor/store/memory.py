@@ -107,7 +107,7 @@ class MemoryProvider:
                 shared_at=each.shared_at,
             )
             for name, each in self.tables.hosts.items()
-            if each.expiration > now
+            if each.expiration > now and each.host.programs
         ]
 
     async def known_types(self) -> frozenset[str]:

@@ -23,7 +23,7 @@ async def prepare(key: str) -> str:
 async def work(key: str) -> int:
     with (FOLDER / "worked").open("a") as log:
         log.write(f"{os.getpid()} {key}\n")
-    while (FOLDER / f"{key}-takes-long").exists():
+    while (FOLDER / f"{key}-takes-long").exists():  # noqa: ASYNC110  Who removes the file is in another process.
         await asyncio.sleep(0.02)
     return os.getpid()
 

@@ -16,6 +16,7 @@ from tests.support.workers import Workers, environment, eventually
 APP = "faulty-orders"
 MODULE = "tests.faults.orders:app"
 HOUR = 3600
+LONG = 10
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def workers(database_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Worker
     remove_app(amqp_url, APP)
     with psycopg.connect(database_url) as connection:
         connection.execute("create table records (order_id text not null, step text not null)")
-    env = environment(database_url, amqp_url, lease=3, runnable_detection=0.5)
+    env = environment(database_url, amqp_url, partitions=2, lease=3, runnable_detection=0.5)
     with Workers(MODULE, env, tmp_path) as workers:
         yield workers
     remove_app(amqp_url, APP)
@@ -40,15 +41,15 @@ def place(amqp_url: str, key: str, patience: str) -> None:
 
 
 @pytest.mark.parametrize("seconds", [HOUR, -HOUR], ids=["fast", "slow"])
-def test_the_clock_of_the_database_decides(
-    seconds: int, database_url: str, amqp_url: str, workers: Workers
-) -> None:
+def test_the_clock_of_the_database_decides(seconds: int, database_url: str, amqp_url: str, workers: Workers) -> None:
     healthy = workers.start()
     eventually("the healthy worker has started", lambda: '"started"' in healthy.output)
-    place(amqp_url, "long", "PT30M")
-    waits: LiteralString = "select execution_status, lock_owner from holdfast.instances where correlation_key = 'long'"
-    eventually("the order waits", lambda: [status for status, _ in rows(database_url, waits)] == ["idle"])
-    ((_, owner),) = rows(database_url, waits)
+    for number in range(LONG):
+        place(amqp_url, f"long-{number}", "PT30M")
+    waits: LiteralString = """
+        select execution_status, count(*) from holdfast.instances where correlation_key like 'long%' group by 1
+    """
+    eventually("the orders wait", lambda: rows(database_url, waits) == [("idle", LONG)])
 
     skewed = workers.run(sys.executable, "-m", "tests.faults.skewed_worker", str(seconds), MODULE)
     eventually("the other worker has started", lambda: '"started"' in skewed.output)
@@ -57,7 +58,13 @@ def test_the_clock_of_the_database_decides(
     assert rows(database_url, leases) == [(True,), (True,)]
     renewed: LiteralString = "select host_id from holdfast.hosts where lease_expiration > started_at + interval '4 s'"
     eventually("both have renewed their leases", lambda: len(rows(database_url, renewed)) == 2)
-    assert rows(database_url, waits) == [("idle", owner)]
+    shared: LiteralString = "select partitions from holdfast.hosts order by 1"
+    eventually("each has a partition", lambda: rows(database_url, shared) == [([0],), ([1],)])
+    taken: LiteralString = """
+        select count(*) filter (where i.partition <> all(h.partitions)), count(*) > 0
+        from holdfast.instances i join holdfast.hosts h on h.host_id = i.lock_owner
+    """
+    assert rows(database_url, taken) == [(0, True)]
 
     healthy.kill()
     place(amqp_url, "short", "PT1S")
@@ -72,6 +79,5 @@ def test_the_clock_of_the_database_decides(
         where f.type = 'TimerFired'
     """
     assert rows(database_url, fired) == [("short", True)]
-    ((status, _),) = rows(database_url, waits)
-    assert status == "idle"
+    assert rows(database_url, waits) == [("idle", LONG)]
     assert skewed.is_running

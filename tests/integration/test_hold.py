@@ -157,8 +157,9 @@ async def test_timers_and_commands_wait_until_the_instance_is_given_back(host: H
     late, asked = await host.deliver(Opened(key="late")), await host.deliver(Opened(key="asked"))
     await host.engine.unload_idle(0)
     async with client.hold(late), client.hold(asked):
-        await host.ask("update holdfast.bookmarks set due = now() where instance_id = %s and kind = 'timer'"
-                       " returning 1", late)
+        await host.ask(
+            "update holdfast.bookmarks set due = now() where instance_id = %s and kind = 'timer' returning 1", late
+        )
         await client.cancel(asked, by="tester")
         await host.look()
         assert [(await client.instance(each))[0].outcome for each in (late, asked)] == [None, None]
@@ -258,8 +259,10 @@ async def test_the_lease_is_renewed_while_the_instance_is_held(host: Host, clien
     await host.engine.unload_idle(0)
     async with client.hold(instance_id) as held:
         left = "select extract(epoch from lease_expiration - now()) from holdfast.hosts where host_id = %s"
-        await host.ask("update holdfast.hosts set lease_expiration = now() + interval '10 s' where host_id = %s"
-                       " returning 1", held.host_id)
+        await host.ask(
+            "update holdfast.hosts set lease_expiration = now() + interval '10 s' where host_id = %s returning 1",
+            held.host_id,
+        )
         patience.renew.set()
         seconds = 0
         while seconds < 11:

@@ -50,10 +50,11 @@ where h.host_id = b.host_id
 returning h.partitions <> b.partitions;
 
 -- name: living_hosts
+-- Who brings no programs along is a client that holds an instance, and consumes nothing.
 select
     host_id, extract(epoch from lease_expiration - clock_timestamp())::float8, partitions, shared_at
 from holdfast.hosts
-where app = %(app)s and lease_expiration > clock_timestamp();
+where app = %(app)s and lease_expiration > clock_timestamp() and programs <> '{}';
 
 -- name: known_types
 select distinct unnest(message_types)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from holdfast.processor.engine.peers import Peer
-from holdfast.processor.testing.conformance.harness import Case, Store, message
+from holdfast.processor.engine.peers import Host, Peer
+from holdfast.processor.testing.conformance.harness import APP, Case, Store, message
 from holdfast.processor.testing.conformance.laws import law
 from holdfast.processor.testing.conformance.wakeups import runnable
 
@@ -38,6 +38,13 @@ async def hosts_see_who_lives_and_what_each_consumes(store: Store) -> None:
     assert (await share(store, here, 2))[here].partitions == {2}
     await store.behind.lapse(there)
     assert (await share(store, here, 2)).keys() == {here}
+
+
+@law("locking")
+async def who_brings_no_programs_along_has_no_part_in_the_sharing(store: Store) -> None:
+    here, client = await store.host(), uuid4()
+    await store.provider.open_host(Host(host_id=client, app=APP, machine="here", process_id=2, lease_seconds=60))
+    assert (await share(store, here, 0)).keys() == {here}
 
 
 @law("locking")
