@@ -69,7 +69,7 @@ class Where:
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceStarted:
-    """The instance began, with the message that started it.
+    """The instance began, with the message that started it, and that message's trace context if it had one.
 
     ``parent`` is the instance that asked for it. ``awaited_as`` is the id under which another instance waits for
     its end: its own, or that of the one in whose place it goes on.
@@ -85,6 +85,7 @@ class InstanceStarted:
     parent: str | None = None
     subflow: SubflowMode | None = None
     awaited_as: str | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

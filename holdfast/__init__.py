@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from holdfast.processor.language.scopes import compensable, no_persist, transacted_receive, transaction
     from holdfast.processor.language.subflows import continue_as_new, run, spawn, start
     from holdfast.processor.language.transaction import Transaction
+    from holdfast.processor.log_context import log_context
     from holdfast.projections.definition import Projection
     from holdfast.schemas.errors import (
         ActivityInDoubt,
@@ -159,6 +160,7 @@ __all__ = [
     "delay",
     "first_of",
     "gather",
+    "log_context",
     "no_persist",
     "receive",
     "reply",
@@ -245,6 +247,7 @@ _HOMES = {
     "delay": "holdfast.processor.language.awaitables",
     "first_of": "holdfast.processor.language.awaitables",
     "gather": "holdfast.processor.language.gather",
+    "log_context": "holdfast.processor.log_context",
     "no_persist": "holdfast.processor.language.scopes",
     "receive": "holdfast.processor.language.awaitables",
     "reply": "holdfast.processor.language.awaitables",

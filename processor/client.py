@@ -121,9 +121,9 @@ class Client:
     async def publish(self, message: Message, message_id: str | None = None, *, reply_to: str | None = None) -> str:
         """Publish a message to the app, confirmed by the broker, and return its id.
 
-        ``reply_to`` is the queue in which an answer is waited for. Workers take in one message of an id: who may have
-        to publish again gives the same ``message_id``. Raises ``InvalidMessage`` if the message has no correlation key
-        or a bad id, ``BrokerError`` if it was not taken.
+        It carries the trace context that is current. ``reply_to`` is the queue in which an answer is waited for.
+        Workers take in one message of an id: who may have to publish again gives the same ``message_id``. Raises
+        ``InvalidMessage`` if the message has no correlation key or a bad id, ``BrokerError`` if it was not taken.
         """
         envelope = message.envelope(str(self._new_id()) if message_id is None else message_id, reply_to=reply_to)
         await self.publish_all([envelope])

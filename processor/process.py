@@ -14,6 +14,8 @@ import structlog
 import uvloop
 from structlog.typing import Processor
 
+from holdfast.processor.log_context import log_context
+
 
 class Serve(Protocol):
     """What is served; it ends in order once ``stop`` is set."""
@@ -42,20 +44,27 @@ def _stop_or_die(stop: asyncio.Event) -> None:
 
 
 def configure_logging() -> None:
-    """Log to standard error: coloured lines on a terminal, one JSON object a line elsewhere; libraries too."""
+    """Log to standard error: coloured lines on a terminal, one JSON object a line elsewhere; libraries too.
+
+    An app that has configured structlog or ``logging`` itself keeps what it has.
+    """
     renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        log_context,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, renderer],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    if not structlog.is_configured():
+        structlog.configure(
+            processors=[*shared, structlog.processors.format_exc_info, renderer],
+            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+            cache_logger_on_first_use=True,
+        )
     # What the AMQP library meets is said again, in our words, by the connection that used it.
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)
+    if logging.getLogger().handlers:
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from contextlib import AsyncExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
 from random import SystemRandom
 
+from holdfast.processor import tracing
 from holdfast.processor.broker.connection import Connection
 from holdfast.processor.broker.publisher import Fate, Publisher
 from holdfast.processor.broker.topology import Topology
@@ -40,7 +42,29 @@ class AppPublisher:
         Raises ``BrokerError`` that names the first message which was not taken; later ones may have been.
         """
         publisher = await self._open()
-        waiting = list(envelopes)
+        with self._sending(envelopes) as waiting:
+            await self._publish(publisher, waiting)
+
+    @contextmanager
+    def _sending(self, envelopes: Iterable[Envelope]) -> Iterator[list[Envelope]]:
+        """Give each message the trace context that it is to carry, unless it has one, and tell of its sending."""
+        tracer = tracing.tracer()
+        if tracer is None:
+            traceparent = tracing.current()
+            yield [replace(e, traceparent=e.traceparent or traceparent) for e in envelopes]
+            return
+        spans = [(each, tracing.send(tracer, each, self._exchange, "")) for each in envelopes]
+        problem = None
+        try:
+            yield [replace(e, traceparent=e.traceparent or tracing.traceparent_of(span)) for e, span in spans]
+        except BrokerError as error:
+            problem = str(error)
+            raise
+        finally:
+            for _, span in spans:
+                tracing.sent(span, problem, BrokerError.__name__)
+
+    async def _publish(self, publisher: Publisher, waiting: list[Envelope]) -> None:
         for attempt in range(1, _TRIES + 1):
             sent = [await publisher.send(self._exchange, "", envelope) for envelope in waiting]
             failed = []

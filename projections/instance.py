@@ -100,8 +100,9 @@ class InstanceState:
     """All that is known of an instance after ``version`` events.
 
     ``calls`` are by idempotency key, ``subflows`` by instance id. ``awaited_as`` is the id under which another
-    instance waits for the end of this one. ``reply_to`` is where the sender of the last message waits for an answer,
-    ``reply_key`` that message's correlation key. ``values`` and ``promoted`` are the participants'.
+    instance waits for the end of this one, ``traceparent`` the trace context that the start message carried.
+    ``reply_to`` is where the sender of the last message waits for an answer, ``reply_key`` that message's correlation
+    key. ``values`` and ``promoted`` are the participants'.
     """
 
     version: int = 0
@@ -122,6 +123,7 @@ class InstanceState:
     parent: str | None = None
     subflow: SubflowMode | None = None
     awaited_as: str | None = None
+    traceparent: str | None = None
     reply_to: str | None = None
     reply_key: str = ""
     calls: Mapping[str, Call] = field(default_factory=dict)
@@ -172,6 +174,7 @@ class _Draft:
     parent: str | None
     subflow: SubflowMode | None
     awaited_as: str | None
+    traceparent: str | None
     reply_to: str | None
     reply_key: str
     calls: Mapping[str, Call]
@@ -240,6 +243,7 @@ def _apply(draft: _Draft, event: Event) -> None:
             draft.parent = event.parent
             draft.subflow = event.subflow
             draft.awaited_as = event.awaited_as
+            draft.traceparent = event.traceparent
             draft.reply_to, draft.reply_key = event.reply_to, event.correlation_key if event.reply_to else ""
         case InstanceSuspended():
             draft.is_suspended = True

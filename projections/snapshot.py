@@ -24,6 +24,7 @@ _LEFT_OUT = {
         "parent",
         "subflow",
         "awaited_as",
+        "traceparent",
         "reply_to",
         "reply_key",
         "calls",

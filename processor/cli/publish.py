@@ -54,7 +54,8 @@ def publish(
         holdfast publish orders PaymentReceived --key 7 '{"order_id": "7", "reference": "x"}'
         holdfast publish examples.orders.app:app OrderPlaced - < orders.jsonl
 
-    It returns when RabbitMQ has the messages safe. Workers take in only one message of an id.
+    It returns when RabbitMQ has the messages safe. Workers take in only one message of an id. They carry the
+    trace context that the environment variable TRACEPARENT has, if there is one.
 
     With --json one line for each message: message_id, type, key.
     """
@@ -66,14 +67,16 @@ def publish(
 
     async def work() -> None:
         from holdfast.processor.client import Client
+        from holdfast.processor.tracing import from_process_environment
 
         settings = load_settings(amqp_url=amqp_url).require("amqp_url")
         _be_quiet()
-        async with Client(amqp_url=settings.amqp_url, app=name) as client:
-            if body == "-":
-                await _publish_lines(client, make, as_json=as_json)
-            else:
-                await _publish(client, [make(body.encode(), message_id or _new_id())], as_json=as_json)
+        with from_process_environment():
+            async with Client(amqp_url=settings.amqp_url, app=name) as client:
+                if body == "-":
+                    await _publish_lines(client, make, as_json=as_json)
+                else:
+                    await _publish(client, [make(body.encode(), message_id or _new_id())], as_json=as_json)
 
     run(work())
 

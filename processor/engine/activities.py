@@ -16,6 +16,9 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 from uuid import UUID
 
+from opentelemetry.trace import Tracer
+
+from holdfast.processor import tracing
 from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.engine.deadline import OutOfTime, within
 from holdfast.processor.engine.environment import Environment
@@ -36,13 +39,23 @@ class ActivityContext:
     """What a running activity may know of its call.
 
     ``idempotency_key`` is the same on every attempt, also after a crash; ``attempt`` counts from 1. Attempts since the
-    last persistence point are counted anew after a crash. ``participants`` are the instance's, by class.
+    last persistence point are counted anew after a crash. ``participants`` are the instance's, by class. ``carried`` is
+    the trace context of the message that the instance, or an activity worker, is busy with.
     """
 
     instance_id: UUID
     idempotency_key: str
     attempt: int
     participants: Mapping[type[Participant], Participant] = field(default_factory=dict, repr=False)
+    carried: str | None = field(default=None, repr=False)
+
+    @property
+    def traceparent(self) -> str | None:
+        """The trace context to give on to whom the activity calls, in the form of W3C Trace Context; None if none is.
+
+        That of the activity's span where an OpenTelemetry SDK is set up, else what came with the message.
+        """
+        return tracing.current() or self.carried
 
     def participant(self, kind: type[K]) -> K:
         """Return the instance's participant of a class; ``ParticipantError`` if it has none."""
@@ -61,6 +74,11 @@ _current: ContextVar[ActivityContext] = ContextVar("holdfast_activity")
 def activity_context() -> ActivityContext:
     """Return the context of the running activity; ``LookupError`` outside of one."""
     return _current.get()
+
+
+def running_activity() -> ActivityContext | None:
+    """Return the context of the running activity; None outside of one."""
+    return _current.get(None)
 
 
 def attempts_in(context: Context) -> int:
@@ -91,6 +109,8 @@ async def run(
     attempt: int,
     participants: Mapping[type[Participant], Participant] = MappingProxyType({}),
     may_postpone: Callable[[], bool] = lambda: True,
+    carried: str | None = None,
+    tracer: Tracer | None = None,
 ) -> Result:
     """Run one activity call to its end, or to a failure after which a long wait is due, if that ``may_postpone`` it.
 
@@ -104,9 +124,10 @@ async def run(
             idempotency_key=idempotency_key,
             attempt=attempt,
             participants=participants,
+            carried=carried,
         )
         _current.set(context)
-        trying = try_once(activity, call, context, unit=unit, environment=environment)
+        trying = try_once(activity, call, context, unit=unit, environment=environment, tracer=tracer)
         if activity.timeout is not None:
             trying = _within(activity, activity.timeout, trying, environment)
         try:
@@ -150,9 +171,20 @@ async def try_once(
     *,
     unit: UnitOfWork | None = None,
     environment: Environment,
+    tracer: Tracer | None = None,
 ) -> object:
     """Call an activity's function once and return what it returns; it can ask for ``context``."""
     _current.set(context)
+    if tracer is None:
+        return await _call(activity, call, unit, environment)
+    about = {"instance_id": str(context.instance_id), "idempotency_key": context.idempotency_key}
+    with tracing.activity(tracer, activity.name, **about, attempt=context.attempt):
+        return await _call(activity, call, unit, environment)
+
+
+async def _call(
+    activity: Activity[Any, Any], call: ActivityCall[Any], unit: UnitOfWork | None, environment: Environment
+) -> object:
     if unit is not None:
         async with unit.savepoint() as transaction:
             return await activity.function(transaction, *call.args, **call.kwargs)

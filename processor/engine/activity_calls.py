@@ -163,6 +163,8 @@ class ActivityCalls:
             environment=self._runtime.environment,
             attempt=self.retries.attempts(call),
             participants=self._writer.participants.objects,
+            carried=self._writer.traceparent,
+            tracer=self._runtime.tracer,
             may_postpone=partial(self._scopes.may_idle, call),
         )
 

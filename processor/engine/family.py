@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, cast
 from uuid import UUID
 
@@ -37,12 +38,14 @@ def commanded(instance_id: UUID, version: int, child: str, name: Name) -> Deposi
     return Deposit(envelope=command.envelope(f"{child}:{name}:{version}"), kind="control", instance_id=UUID(child))
 
 
-def at_close(instance_id: UUID, before: InstanceState, state: InstanceState, events: Sequence[Event]) -> list[Deposit]:
+def at_close(
+    instance_id: UUID, before: InstanceState, state: InstanceState, events: Sequence[Event], traceparent: str | None
+) -> list[Deposit]:
     """Return what a closing instance leaves: its end for who waits for that, the news for those it waited for."""
     name: Name = "terminate" if state.outcome == "terminated" else "cancel"
     deposits = [commanded(instance_id, before.version, child, name) for child in awaited(before, events)]
     if state.awaited_as is not None and not any(isinstance(event, InstanceContinued) for event in events):
-        deposits.append(Deposit(envelope=_result(state.awaited_as, state)))
+        deposits.append(Deposit(envelope=replace(_result(state.awaited_as, state), traceparent=traceparent)))
     return deposits
 
 

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from holdfast.events.types import Reason
+from holdfast.processor import tracing
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.commands import Commands
 from holdfast.processor.engine.failures import STORAGE_PAUSE, Failures
 from holdfast.processor.engine.live_instance import LiveInstance
 from holdfast.processor.engine.mailbox import Mailbox
 from holdfast.processor.engine.wakeups import Mail
+from holdfast.processor.log_context import at_work
 from holdfast.schemas.errors import InstanceError, InvalidMessage, ProgramUnknown, StorageError
 from holdfast.schemas.message import Message
 
@@ -44,7 +46,7 @@ class Holding:
         self.instance = instance
         self.task: asyncio.Task[None] | None = None
         self.policy = self.runtime.idle_policies[instance.workflow.name]
-        self.idle_since = self.busy_since = self.runtime.environment.monotonic()
+        self.held_since = self.idle_since = self.busy_since = self.runtime.environment.monotonic()
         self.is_taken_over = instance.loaded.is_taken_over
         self.is_leaving = False
         self.mailbox = Mailbox(engine.runtime, engine.backlog, is_stale=instance.loaded.is_initialized)
@@ -58,6 +60,16 @@ class Holding:
     def busy(self) -> bool:
         """Whether the instance has something to do."""
         return self.task is not None
+
+    def ids(self) -> dict[str, str]:
+        """Return what log lines say of the instance and of what woke it."""
+        instance = self.instance
+        ids = {"instance_id": str(instance.instance_id), "workflow": instance.workflow.name}
+        if instance.cause is not None:
+            ids["message_id"] = instance.cause.message_id
+        if instance.traceparent is not None:
+            ids["trace_id"] = tracing.trace_id(instance.traceparent)
+        return ids
 
     def takes(self, arrival: Arrival) -> bool:
         """Whether the message can be left here: it is waited for, or may be once the burst ends."""
@@ -107,6 +119,7 @@ class Holding:
 
     async def _work(self) -> None:
         going = True
+        at_work.set(self.ids)
         try:
             while going and not self.engine.stopping:
                 try:
@@ -189,11 +202,11 @@ class Holding:
     async def run(self, wanted: Reason | None = None) -> None:
         """Run one burst; raises as ``LiveInstance.run``. ``wanted`` is why it is to end at a persistence point."""
         self.silence()
-        instance = self.instance
+        instance, is_woken = self.instance, wanted is None
         if wanted is None and not self._may_idle_unpersisted():
             wanted = "idle" if self.policy.time_to_unload else "unload"
         self.runtime.counts.bursts += 1
-        await instance.run(wanted)
+        await instance.run(wanted, is_woken=is_woken)
         self.conflicts = 0
         if not instance.is_unpersisted:
             self.is_prompt = False

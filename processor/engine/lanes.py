@@ -17,6 +17,7 @@ from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.failures import STORAGE_PAUSE
 from holdfast.processor.engine.holding import Holding
 from holdfast.processor.engine.provider import AlreadyConsumed, InboxVerdict, Intake, Route, RouteKind
+from holdfast.processor.log_context import ids_of
 from holdfast.schemas.activity_messages import ActivityHeartbeat, ActivityRequest, ActivityResult, lost
 from holdfast.schemas.errors import InstanceLockLost, InvalidMessage, KeyInUse, StorageError
 from holdfast.schemas.results import SubflowResult
@@ -92,7 +93,7 @@ class Lanes:
             except _Overtaken:
                 continue
             except StorageError as error:
-                log.warning("store unreachable", error=str(error), message_id=arrival.envelope.message_id)
+                log.warning("store unreachable", error=str(error), **ids_of(arrival.envelope))
                 await self._runtime.environment.sleep(STORAGE_PAUSE)
                 continue
             except InstanceLockLost:
@@ -101,7 +102,7 @@ class Lanes:
                 continue
             except Exception:
                 # Counted like one that takes its host down, so that it ends as a dead letter at last.
-                log.exception("message not handled", message_id=arrival.envelope.message_id)
+                log.exception("message not handled", **ids_of(arrival.envelope))
                 await self._runtime.environment.sleep(STORAGE_PAUSE)
                 arrival.redelivered, arrival.is_counted = True, False
                 continue
@@ -254,7 +255,7 @@ class Lanes:
 
     async def _dead_letter(self, arrival: Arrival, reason: str, detail: str) -> None:
         envelope = arrival.envelope
-        log.warning("dead letter", reason=reason, detail=detail, message_id=envelope.message_id)
+        log.warning("dead letter", reason=reason, detail=detail, **ids_of(envelope))
         if envelope.type == ActivityRequest.message_type and envelope.key:
             # Its instance waits for an answer, and nobody else is going to give one.
             answer = Intake(

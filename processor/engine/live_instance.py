@@ -7,10 +7,12 @@ holds the instance (``engine/holding.py``) decides what becomes of it and of the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 
 import orjson
+from opentelemetry.trace import Tracer
 
 from holdfast.events.types import (
     CancelRequested,
@@ -25,6 +27,7 @@ from holdfast.events.types import (
     TimerFired,
     Where,
 )
+from holdfast.processor import tracing
 from holdfast.processor.core import bookmarks
 from holdfast.processor.core.machine import Machine
 from holdfast.processor.engine.arrival import Arrival
@@ -44,7 +47,7 @@ from holdfast.projections.instance import Bookmark, InstanceState
 from holdfast.schemas.activity_messages import ActivityResult
 from holdfast.schemas.control import Command
 from holdfast.schemas.errors import ProgramUnresolvable
-from holdfast.schemas.message import Message
+from holdfast.schemas.message import Envelope, Message
 from holdfast.schemas.results import SubflowResult
 
 
@@ -116,6 +119,16 @@ class LiveInstance:
         return self._writer.unwritten
 
     @property
+    def cause(self) -> Envelope | None:
+        """The message that woke the burst, if one did."""
+        return self._writer.cause
+
+    @property
+    def traceparent(self) -> str | None:
+        """The trace context that the burst was given."""
+        return self._writer.traceparent
+
+    @property
     def sql(self) -> UserSql:
         """The transaction for user SQL."""
         return self._writer.sql
@@ -143,6 +156,7 @@ class LiveInstance:
                 parent=None if loaded.parent_id is None else str(loaded.parent_id),
                 subflow=loaded.subflow,
                 awaited_as=None if loaded.awaited_as is None else str(loaded.awaited_as),
+                traceparent=envelope.traceparent,
             )
         )
         arguments = {self.workflow.parameter: message}
@@ -177,6 +191,7 @@ class LiveInstance:
 
     async def fire(self, bookmark: str) -> None:
         """Resume a bookmark whose timer is due."""
+        self._writer.cause = None
         ask = self._asks.at(bookmark)
         if isinstance(ask, Call):
             retry_due = self._activities.retries.due(ask)
@@ -268,14 +283,28 @@ class LiveInstance:
             or bool(self._asks.abandoned())
         )
 
-    async def run(self, idle: Reason | None = "idle") -> None:
+    async def run(self, idle: Reason | None = "idle", *, is_woken: bool = True) -> None:
         """Run until the instance is idle, suspended or closed, with a persistence point at the end.
 
-        ``idle`` is its reason if the instance is idle then; None if it need not be taken.
+        ``idle`` is its reason if the instance is idle then; None if it need not be taken. ``is_woken`` says that
+        something came, rather than that the persistence point alone is wanted.
         Raises ``UnhandledError``, ``NotPersistable`` and whatever a commit answers; nothing since the
         last persistence point is durable then, and the instance must be dropped or suspended.
         """
-        await self._burst.run(idle)
+        tracer = self.runtime.tracer
+        if tracer is None:
+            await self._burst.run(idle)
+            return
+        with self._span(tracer, self.cause if is_woken else None):
+            await self._burst.run(idle)
+
+    def _span(self, tracer: Tracer, cause: Envelope | None) -> AbstractContextManager[None]:
+        """Return the span of a burst: in the trace of what woke it, linked with that of what started the instance."""
+        started = self.state.traceparent
+        about = {"instance_id": str(self.instance_id), "workflow": self.workflow.name, "app": self.runtime.app.name}
+        if cause is None:
+            return tracing.burst(tracer, self.workflow.name, links=[started], **about)
+        return tracing.process(tracer, cause, self.runtime.app_exchange, links=[started], **about)
 
     # What others ask for.
 

@@ -37,5 +37,7 @@ def _run(writer: Writer, call: Call, unit: UnitOfWork) -> Coroutine[Any, Any, ac
         environment=writer.runtime.environment,
         attempt=0,
         participants=writer.participants.objects,
+        carried=writer.traceparent,
+        tracer=writer.runtime.tracer,
         may_postpone=lambda: False,
     )

@@ -62,7 +62,7 @@ class QueuedCalls:
         self._writer.record(
             ActivityRequested(**about, attempt=request.attempt, queue=activity.queue or "", message_id=request.request)
         )
-        self._writer.unwritten.outgoing.append(
+        self._writer.post(
             Outgoing(
                 message_id=request.request,
                 exchange=self._runtime.activity_exchange,

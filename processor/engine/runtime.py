@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
+from holdfast.processor import tracing
 from holdfast.processor.core.compensation import BY_HASH
 from holdfast.processor.engine.batcher import Batcher
 from holdfast.processor.engine.counts import Counts
@@ -63,7 +64,7 @@ class Runtime:
 
     ``publish``, ``timer_opened`` and ``wake`` are told after commits; a worker sets them to its relay and detection,
     and its engine takes the last. ``committed_at`` is when the latest group was committed and ``renewed_at`` when the
-    lease was renewed, on the monotonic clock.
+    lease was renewed, on the monotonic clock. ``tracer`` is None where nobody wants spans.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Runtime:
         self.wake: Callable[[UUID], None] = _wake_nobody
         self.lease_in_doubt = asyncio.Event()
         self.counts = Counts()
+        self.tracer = tracing.tracer()
         self.committed_at = self.renewed_at = environment.monotonic()
         self._be(environment.new_id())
         self.app_exchange = f"holdfast.{app.name}"

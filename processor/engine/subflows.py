@@ -201,7 +201,7 @@ class Subflows:
             raise AppError(f"this app has no workflow {name!r}")
         if not isinstance(given, workflow.start):
             raise TypeError(f"workflow {name} starts with a {workflow.start.__name__}, not with {given!r}")
-        start = given.envelope(start_message_id(instance_id), reply_to=reply_to)
+        start = given.envelope(start_message_id(instance_id), self._writer.trace, reply_to)
         return workflow, start, workflow.start.parse(start)
 
     def _add(

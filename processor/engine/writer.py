@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 import orjson
@@ -22,6 +22,7 @@ from holdfast.events.types import (
     TimerFired,
     Where,
 )
+from holdfast.processor import tracing
 from holdfast.processor.core.machine import Machine
 from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.engine import family
@@ -37,6 +38,7 @@ from holdfast.processor.engine.unhandled import UnhandledError
 from holdfast.processor.engine.user_sql import UserSql
 from holdfast.projections.instance import Bookmark, fold, initial
 from holdfast.schemas.errors import CommitRefused, KeyInUse
+from holdfast.schemas.message import Envelope
 
 Mark = tuple[int, int, int]
 """How many events, children and messages a batch has."""
@@ -94,7 +96,7 @@ class Writer:
     """Collects what one instance decides, and commits it.
 
     ``state`` is as of the last persistence point; ``name`` is the instance's id as text. ``is_released`` says that the
-    last commit gave the lock back.
+    last commit gave the lock back. ``cause`` is the message that woke the burst, if one did.
     """
 
     def __init__(self, runtime: Runtime, loaded: Loaded, line: int) -> None:
@@ -105,6 +107,7 @@ class Writer:
         self.state = loaded.state or initial
         self.is_released = False
         self.unwritten = Unwritten(self.state.bookmarks)
+        self.cause: Envelope | None = None
         self.inner = InnerStreams(loaded.instance_id)
         self.sql = UserSql(runtime)
         self.participants = Participants(runtime, loaded)
@@ -143,10 +146,11 @@ class Writer:
     def take(self, arrival: Arrival) -> None:
         """Consume a message or command with the batch."""
         self.unwritten.taken.append(arrival)
+        self.cause = arrival.envelope
 
     def send(self, where: Where, message: Outgoing) -> None:
         """Publish a message once the batch has committed."""
-        self.unwritten.outgoing.append(message)
+        self.post(message)
         self.record(
             MessageSent(
                 where=where,
@@ -156,6 +160,26 @@ class Writer:
                 body=orjson.loads(message.body),
             )
         )
+
+    def post(self, message: Outgoing) -> None:
+        """Publish a message once the batch has committed, without an event that says so."""
+        tracer = self.runtime.tracer
+        if tracer is not None:
+            traceparent: str | None = tracing.create(tracer, message, message.exchange, message.routing_key)
+        else:
+            traceparent = self.traceparent
+        self.unwritten.outgoing.append(message if traceparent is None else replace(message, traceparent=traceparent))
+
+    @property
+    def traceparent(self) -> str | None:
+        """The trace context that the burst was given: by what woke it, or else by what started the instance."""
+        cause = self.cause
+        return (cause and cause.traceparent) or self.state.traceparent
+
+    @property
+    def trace(self) -> str | None:
+        """The trace context that the burst gives on."""
+        return self.traceparent if self.runtime.tracer is None else tracing.current()
 
     async def persist(self, reason: Reason, machine: Machine, *events: Event, idle: bool = False) -> None:
         """Commit everything since the previous persistence point, and ``events``, then tell whom it concerns.
@@ -200,7 +224,9 @@ class Writer:
     async def _commit(self, events: list[Event], *, release: bool, save: Reason | None = None) -> None:
         """Commit; ``save`` is the reason for which participants are to write too."""
         runtime, unwritten, before = self.runtime, self.unwritten, self.state
-        metadata = runtime.metadata
+        metadata, trace = runtime.metadata, self.trace
+        if trace is not None:
+            metadata = {**metadata, "traceparent": trace}
         inner: list[InnerBatch] = []
         if self.inner:
             events, inner = self.inner.split(events, before, metadata)
@@ -212,7 +238,7 @@ class Writer:
         is_closed = state.execution_status == "closed"
         deposits = unwritten.deposits
         if is_closed:
-            deposits = [*deposits, *family.at_close(self.instance_id, before, state, events)]
+            deposits = [*deposits, *family.at_close(self.instance_id, before, state, events, trace)]
         batch = Batch(
             instance_id=self.instance_id,
             host_id=runtime.host_id,

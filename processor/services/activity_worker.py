@@ -12,15 +12,16 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from random import Random
-from typing import Self
+from typing import Any, Self
 
 import structlog
 
+from holdfast.processor import tracing
 from holdfast.processor.broker.connection import Connection
 from holdfast.processor.broker.consumer import Consumer
 from holdfast.processor.broker.delivery import Delivery, check_size
@@ -131,15 +132,18 @@ class ActivityWorker:
         random: Random,
     ) -> None:
         self._app = app
+        topology = Topology(app.name)
         self._publisher = publisher
         self._environment = environment
+        self._exchange = topology.activity_exchange
+        self._tracer = tracing.tracer()
         self._max_body_bytes = settings.max_body_bytes
         self.queue = queue
         self.counts: Counter[tuple[str, str, str]] = Counter()
         self._jobs: dict[str, _Job] = {}
         self._consumer = Consumer(
             connection,
-            Topology(app.name).activity_queue(queue),
+            topology.activity_queue(queue),
             self._take,
             random=random,
             prefetch=settings.activity_prefetch,
@@ -179,7 +183,7 @@ class ActivityWorker:
 
     def _take(self, delivery: Delivery) -> None:
         try:
-            request = _read(delivery)
+            request, envelope = _read(delivery)
         except InvalidMessage as error:
             log.warning("no request", reason=error.reason, detail=error.detail, queue=self._consumer.queue)
             self._consumer.reject(delivery)
@@ -188,23 +192,36 @@ class ActivityWorker:
         if job is not None:
             job.delivery = delivery
             return
-        self._jobs[request.request] = _Job(
-            delivery, asyncio.create_task(self._serve(request)), self._environment.monotonic()
-        )
+        task = asyncio.create_task(self._serve(request, envelope))
+        self._jobs[request.request] = _Job(delivery, task, self._environment.monotonic())
 
-    async def _serve(self, request: ActivityRequest) -> None:
+    async def _serve(self, request: ActivityRequest, asked: Envelope) -> None:
         try:
-            async with self._beating(request):
-                tell = partial(_log_failure, request)
-                result = await perform(self._app, request, environment=self._environment, now=_now, tell=tell)
-            await self._answer(request, self._fitting(result))
+            with self._span(request, asked):
+                async with self._beating(request):
+                    result = await perform(
+                        self._app,
+                        request,
+                        environment=self._environment,
+                        now=_now,
+                        tell=partial(_log_failure, request),
+                        carried=asked.traceparent,
+                        tracer=self._tracer,
+                    )
+                await self._answer(request, self._fitting(result), asked.traceparent)
             self._consumer.settle(self._jobs[request.request].delivery)
             self.counts[self.queue, request.activity, result.outcome] += 1
         except Exception:
             # It stays unacked, so the broker gives it to another worker once this one is gone.
-            log.exception("not served", activity=request.activity, call=request.call)
+            log.exception("not served", **_about(request))
         finally:
             del self._jobs[request.request]
+
+    def _span(self, request: ActivityRequest, asked: Envelope) -> AbstractContextManager[None]:
+        if self._tracer is None:
+            return nullcontext()
+        about = {"instance_id": str(request.instance_id), "workflow": request.workflow, "app": self._app.name}
+        return tracing.process(self._tracer, asked, self._exchange, self.queue, **about)
 
     def _fitting(self, result: ActivityResult) -> Envelope:
         """Return a result as a message that the app takes in."""
@@ -216,12 +233,16 @@ class ActivityWorker:
             return self._envelope(failed(result.request, error, self._app.types))
         return envelope
 
-    async def _answer(self, request: ActivityRequest, envelope: Envelope) -> None:
+    async def _answer(self, request: ActivityRequest, result: Envelope, carried: str | None) -> None:
+        span = None if self._tracer is None else tracing.send(self._tracer, result, request.reply_to, "")
+        result = replace(result, traceparent=carried if span is None else tracing.traceparent_of(span))
         while True:
-            receipt = await self._publisher.publish(request.reply_to, "", envelope)
+            receipt = await self._publisher.publish(request.reply_to, "", result)
             if receipt.fate is Fate.CONFIRMED:
+                if span is not None:
+                    tracing.sent(span)
                 return
-            log.warning("result not taken", request=request.request, reason=receipt.reason)
+            log.warning("result not taken", reason=receipt.reason, **_about(request))
             await self._environment.sleep(PAUSE)
 
     @asynccontextmanager
@@ -248,16 +269,26 @@ class ActivityWorker:
 
 
 def _log_failure(request: ActivityRequest, error: BaseException) -> None:
-    log.warning("failed", activity=request.activity, call=request.call, attempt=request.attempt, exc_info=error)
+    log.warning("failed", exc_info=error, **_about(request))
+
+
+def _about(request: ActivityRequest) -> dict[str, Any]:
+    """Return what log lines say of a request."""
+    return {
+        "activity": request.activity,
+        "instance_id": str(request.instance_id),
+        "idempotency_key": request.call,
+        "attempt": request.attempt,
+    }
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _read(delivery: Delivery) -> ActivityRequest:
+def _read(delivery: Delivery) -> tuple[ActivityRequest, Envelope]:
     if delivery.envelope is None:
         raise delivery.problem or InvalidMessage("invalid_body", "there is no message")
     if delivery.envelope.type != ActivityRequest.message_type:
         raise InvalidMessage("unknown_type", f"a queue of activities takes no {delivery.envelope.type!r}")
-    return ActivityRequest.parse(delivery.envelope)
+    return ActivityRequest.parse(delivery.envelope), delivery.envelope

@@ -15,11 +15,14 @@ from functools import partial
 from uuid import UUID
 
 import structlog
+from opentelemetry.trace import Span
 
+from holdfast.processor import tracing
 from holdfast.processor.broker.publisher import Fate, Publisher, Receipt
 from holdfast.processor.engine.batcher import Batcher
 from holdfast.processor.engine.provider import Outgoing
 from holdfast.processor.engine.runtime import Runtime
+from holdfast.processor.log_context import ids_of
 from holdfast.processor.services.first_of import first_of
 from holdfast.schemas.errors import StorageError
 
@@ -93,6 +96,7 @@ class Relay:
         self._filled.set()
 
     async def _publish(self) -> None:
+        tracer = self.runtime.tracer
         while True:
             await self._filled.wait()
             while self._queue:
@@ -100,7 +104,12 @@ class Relay:
                 if _instance(message) in self._failed:
                     self._in_flight.discard(message.message_id)
                     continue
+                sending = None
+                if tracer is not None:
+                    sending = tracing.send(tracer, message, message.exchange, message.routing_key)
                 receipt = await self.publisher.send(message.exchange, message.routing_key, message)
+                if sending is not None:
+                    receipt.add_done_callback(partial(_end, sending))
                 receipt.add_done_callback(partial(self._received, message))
             self._filled.clear()
 
@@ -119,16 +128,16 @@ class Relay:
                 await self._confirmed.put(message.message_id)
                 self._gone.add(message.message_id)
             elif receipt.fate is Fate.UNROUTABLE:
-                log.warning("unroutable", message_id=message.message_id, reason=receipt.reason)
+                log.warning("unroutable", **ids_of(message), reason=receipt.reason)
                 await self.runtime.provider.unroutable(message.message_id, receipt.reason)
                 self._gone.add(message.message_id)
             else:
-                log.warning("not published", message_id=message.message_id, reason=receipt.reason)
+                log.warning("not published", **ids_of(message), reason=receipt.reason)
                 self._failed.add(_instance(message))
                 self._leave_to_sweep(_instance(message))
         except StorageError as error:
             # The row is still there, so the sweep publishes the message again.
-            log.warning("outbox row kept", message_id=message.message_id, error=str(error))
+            log.warning("outbox row kept", **ids_of(message), error=str(error))
         finally:
             self._in_flight.discard(message.message_id)
 
@@ -167,6 +176,16 @@ class Relay:
     async def _delete(self, message_ids: Sequence[str]) -> Sequence[None]:
         await self.runtime.provider.published(message_ids)
         return [None] * len(message_ids)
+
+
+def _end(span: Span, receipt: asyncio.Future[Receipt]) -> None:
+    """End the span of a message that was sent."""
+    if receipt.cancelled():
+        tracing.sent(span, "cut off", "cancelled")
+    elif receipt.result().fate is Fate.CONFIRMED:
+        tracing.sent(span)
+    else:
+        tracing.sent(span, receipt.result().reason, receipt.result().fate.value)
 
 
 def _instance(message: Outgoing) -> str:

@@ -102,7 +102,7 @@ def _held(families: Families, tenure: Tenure | None) -> None:
     gauge("lease_age_seconds", "Since the lease was renewed.", age)
     gauge("lease_seconds", "How long a lease lasts.", engine.runtime.settings.lease if engine else None)
     risk = _at_risk(engine) if engine else _AtRisk()
-    gauge("at_risk_instances", "Instances in a burst.", risk.instances)
+    gauge("at_risk_instances", "Instances in a burst, or idle without a persistence point.", risk.instances)
     gauge("at_risk_events", "Their events since the last persistence points.", risk.events)
     gauge("at_risk_activities", "Activity calls that ended since then.", risk.activities)
     gauge("at_risk_seconds", "Since the oldest of these persistence points, or the begin of the burst.", risk.seconds)
@@ -111,12 +111,15 @@ def _held(families: Families, tenure: Tenure | None) -> None:
 def _at_risk(engine: Engine) -> _AtRisk:
     now, risk = engine.runtime.environment.monotonic(), _AtRisk()
     for holding in engine.held.values():
-        if holding.busy:
-            events = holding.instance.unwritten.events
-            risk.instances += 1
-            risk.events += len(events)
-            risk.activities += sum(isinstance(event, (ActivityCompleted, ActivityFailed)) for event in events)
-            risk.seconds = max(risk.seconds, now - max(holding.busy_since, holding.instance.sql.committed_at))
+        instance = holding.instance
+        if not holding.busy and not instance.is_unpersisted:
+            continue
+        risk.instances += 1
+        risk.events += len(instance.unwritten.events)
+        risk.activities += sum(isinstance(e, (ActivityCompleted, ActivityFailed)) for e in instance.unwritten.events)
+        since = instance.sql.committed_at
+        since = (since or holding.held_since) if instance.is_unpersisted else max(since, holding.busy_since)
+        risk.seconds = max(risk.seconds, now - since)
     return risk
 
 

@@ -228,6 +228,15 @@ THIRD_RELEASE: tuple[Event, ...] = (
         by="ops",
         why="enough",
     ),
+    InstanceStarted(
+        workflow="order",
+        program_hash="6a09e667",
+        correlation_key="order-1",
+        message_id="m-1",
+        message_type="OrderPlaced",
+        body={},
+        traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    ),
 )
 """The types and fields that the third release added."""
 

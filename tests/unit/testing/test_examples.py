@@ -14,7 +14,7 @@ from holdfast.testing import Simulation, crash_prover
 from tests.architecture.house import ROOT
 
 FOLDER = ROOT / "examples" / "workflows"
-INSIDE_ACTIVITIES = {"activity_context", "heartbeat"}
+NOT_AWAITED = {"activity_context", "heartbeat", "log_context"}
 NAMED = re.compile(r"(\w+)=")
 EXAMPLES = sorted(file.stem for file in FOLDER.glob("*.py") if file.name != "__init__.py")
 
@@ -43,7 +43,7 @@ def test_between_them_they_use_everything_that_may_be_awaited() -> None:
     }
     decorators = {"routine"} if any("@routine" in text for text in texts) else set()
     public = {name for name in holdfast.__all__ if name.islower()}
-    assert public - called - decorators <= INSIDE_ACTIVITIES
+    assert public - called - decorators <= NOT_AWAITED
     assert {"undo", "confirm", "cancel"} <= called
 
 
