@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiormq.abc import AbstractChannel
 from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed, ConnectionCommandInvalid
@@ -48,8 +48,28 @@ _UNLIMITED_QUEUE: FieldTable = {
 
 
 @dataclass(frozen=True, slots=True)
+class Exchange:
+    """A durable exchange as it is declared; ``source`` is the exchange that it is bound to."""
+
+    name: str
+    kind: str
+    arguments: FieldTable = field(default_factory=dict)
+    source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A durable queue as it is declared; ``source`` is the exchange that it is bound to, None for the default one."""
+
+    name: str
+    arguments: FieldTable
+    source: str | None = None
+    routing_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Topology:
-    """The names of an app's exchanges and queues; ``AppError`` if it is to have no or over 100 partitions.
+    """An app's exchanges and queues; ``AppError`` if it is to have no or over 100 partitions.
 
     ``activities`` are the names by which the app's activities call their queues.
     """
@@ -110,6 +130,77 @@ class Topology:
         """Return the full name of a queue of activities."""
         return f"{self.exchange}.activity.{name}"
 
+    # How they are declared.
+
+    @property
+    def plain_exchanges(self) -> tuple[Exchange, ...]:
+        """The exchanges that every app has."""
+        return (
+            Exchange(self.exchange, "fanout"),
+            Exchange(self.dead, "fanout"),
+            Exchange(self.out, "topic"),
+            self.feed,
+        )
+
+    @property
+    def feed(self) -> Exchange:
+        """The exchange of committed events."""
+        return Exchange(self.events, "topic")
+
+    @property
+    def ring(self) -> Exchange | None:
+        """The exchange with the ring; None with one partition, which needs none."""
+        if self.partitions == 1:
+            return None
+        return Exchange(self.hash_exchange, "x-consistent-hash", {"hash-property": "correlation_id"}, self.exchange)
+
+    def partition_queue(self, number: int) -> Queue:
+        """Return a partition."""
+        arguments: FieldTable = {
+            "x-queue-type": "quorum",
+            "x-single-active-consumer": True,
+            "x-delivery-limit": DELIVERY_LIMIT,
+            "x-dead-letter-exchange": self.dead,
+            # At-least-once dead-lettering takes an overflow that rejects, though the queue has no limit.
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+            # The dead-letter exchange ignores it; here it makes the number of partitions part of the declaration.
+            "x-dead-letter-routing-key": f"{number:02d} of {self.partitions:02d}",
+        }
+        if self.ring is None:
+            return Queue(self.queue(number), arguments, self.exchange)
+        return Queue(self.queue(number), arguments, self.ring.name, WEIGHT)
+
+    @property
+    def dead_queue(self) -> Queue:
+        """The queue of messages that the broker gave up on."""
+        return Queue(self.dead, _UNLIMITED_QUEUE, self.dead)
+
+    @property
+    def control_queue(self) -> Queue:
+        """The queue of control commands."""
+        return Queue(self.control, _UNLIMITED_QUEUE | {"x-single-active-consumer": True})
+
+    @property
+    def requests(self) -> Exchange | None:
+        """The exchange of requests to run activities; None where no activity is on a queue."""
+        return Exchange(self.activity_exchange, "direct") if self.activities else None
+
+    @property
+    def request_queues(self) -> tuple[Queue, ...]:
+        """The queues of activities."""
+        arguments: FieldTable = {
+            "x-queue-type": "quorum",
+            "x-delivery-limit": ACTIVITY_DELIVERY_LIMIT,
+            "x-consumer-timeout": ACTIVITY_TIME_LIMIT * 1000,
+            "x-dead-letter-exchange": self.dead,
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        }
+        return tuple(
+            Queue(self.activity_queue(name), arguments, self.activity_exchange, name) for name in self.activities
+        )
+
 
 async def declare(connection: Connection, topology: Topology) -> None:
     """Bring an app's exchanges and queues into being; what is there already stays as it is.
@@ -129,55 +220,33 @@ async def declare(connection: Connection, topology: Topology) -> None:
 
 async def declare_activities(connection: Connection, topology: Topology) -> None:
     """Bring the queues of an app's activities into being; raises as ``declare``."""
-    if not topology.activities:
+    if topology.requests is None:
         return
     async with _channel(connection, f"cannot declare the activity queues of {topology.app}") as channel:
-        await channel.exchange_declare(topology.activity_exchange, exchange_type="direct", durable=True)
-        for name in topology.activities:
-            queue = topology.activity_queue(name)
-            await channel.queue_declare(queue, durable=True, arguments=_activity_arguments(topology))
-            await channel.queue_bind(queue, topology.activity_exchange, routing_key=name)
+        await _declare_exchange(channel, topology.requests)
+        for queue in topology.request_queues:
+            await _declare_queue(channel, queue)
+            await _bind_queue(channel, queue)
 
 
 async def declare_events(connection: Connection, topology: Topology) -> None:
     """Bring the exchange of committed events into being; raises as ``declare``."""
     async with _channel(connection, f"cannot declare {topology.events}") as channel:
-        await channel.exchange_declare(topology.events, exchange_type="topic", durable=True)
-
-
-def _activity_arguments(topology: Topology) -> FieldTable:
-    return {
-        "x-queue-type": "quorum",
-        "x-delivery-limit": ACTIVITY_DELIVERY_LIMIT,
-        "x-consumer-timeout": ACTIVITY_TIME_LIMIT * 1000,
-        "x-dead-letter-exchange": topology.dead,
-        "x-dead-letter-strategy": "at-least-once",
-        "x-overflow": "reject-publish",
-    }
+        await _declare_exchange(channel, topology.feed)
 
 
 async def _declare_exchanges(connection: Connection, topology: Topology) -> None:
     async with _channel(connection, f"cannot declare the exchanges of {topology.app}") as channel:
-        for name, kind in (
-            (topology.exchange, "fanout"),
-            (topology.dead, "fanout"),
-            (topology.out, "topic"),
-        ):
-            await channel.exchange_declare(name, exchange_type=kind, durable=True)
-    await declare_events(connection, topology)
-    if topology.partitions > 1:
-        await _declare_hash_exchange(connection, topology)
+        for exchange in topology.plain_exchanges:
+            await _declare_exchange(channel, exchange)
+    if topology.ring is not None:
+        await _declare_ring(connection, topology, topology.ring)
 
 
-async def _declare_hash_exchange(connection: Connection, topology: Topology) -> None:
+async def _declare_ring(connection: Connection, topology: Topology, ring: Exchange) -> None:
     try:
-        async with _channel(connection, f"cannot declare {topology.hash_exchange}") as channel:
-            await channel.exchange_declare(
-                topology.hash_exchange,
-                exchange_type="x-consistent-hash",
-                durable=True,
-                arguments={"hash-property": "correlation_id"},
-            )
+        async with _channel(connection, f"cannot declare {ring.name}") as channel:
+            await _declare_exchange(channel, ring)
     except BrokerError as error:
         # Depending on its version, the broker closes the connection or the channel over a type it does not know.
         if isinstance(error.__cause__, ConnectionCommandInvalid | ChannelPreconditionFailed):
@@ -193,9 +262,7 @@ async def _declare_partitions(connection: Connection, topology: Topology, count:
     try:
         async with _channel(connection, f"cannot declare the partitions of {topology.app}") as channel:
             for number in range(count):
-                await channel.queue_declare(
-                    topology.queue(number), durable=True, arguments=_partition_arguments(topology, number)
-                )
+                await _declare_queue(channel, topology.partition_queue(number))
     except BrokerError as error:
         if isinstance(error.__cause__, ChannelPreconditionFailed):
             existing = 0
@@ -221,34 +288,31 @@ async def count_consumers(connection: Connection, topology: Topology, partitions
         }
 
 
-def _partition_arguments(topology: Topology, number: int) -> FieldTable:
-    return {
-        "x-queue-type": "quorum",
-        "x-single-active-consumer": True,
-        "x-delivery-limit": DELIVERY_LIMIT,
-        "x-dead-letter-exchange": topology.dead,
-        # At-least-once dead-lettering takes an overflow that rejects, though the queue has no limit.
-        "x-dead-letter-strategy": "at-least-once",
-        "x-overflow": "reject-publish",
-        # The dead-letter exchange ignores it; here it makes the number of partitions part of the declaration.
-        "x-dead-letter-routing-key": f"{number:02d} of {topology.partitions:02d}",
-    }
-
-
 async def _bind(connection: Connection, topology: Topology) -> None:
     async with _channel(connection, f"cannot bind the queues of {topology.app}") as channel:
-        await channel.queue_declare(topology.dead, durable=True, arguments=_UNLIMITED_QUEUE)
-        await channel.queue_bind(topology.dead, topology.dead)
-        await channel.queue_declare(
-            topology.control, durable=True, arguments=_UNLIMITED_QUEUE | {"x-single-active-consumer": True}
-        )
-        if topology.partitions == 1:
-            await channel.queue_bind(topology.queue(0), topology.exchange)
-            return
-        for queue in topology.queues:
-            await channel.queue_bind(queue, topology.hash_exchange, routing_key=WEIGHT)
+        await _declare_queue(channel, topology.dead_queue)
+        await _bind_queue(channel, topology.dead_queue)
+        await _declare_queue(channel, topology.control_queue)
+        for number in range(topology.partitions):
+            await _bind_queue(channel, topology.partition_queue(number))
         # Last, so that no message meets a ring that lacks partitions.
-        await channel.exchange_bind(topology.hash_exchange, topology.exchange)
+        if topology.ring is not None and topology.ring.source is not None:
+            await channel.exchange_bind(topology.ring.name, topology.ring.source)
+
+
+async def _declare_exchange(channel: AbstractChannel, exchange: Exchange) -> None:
+    await channel.exchange_declare(
+        exchange.name, exchange_type=exchange.kind, durable=True, arguments=exchange.arguments or None
+    )
+
+
+async def _declare_queue(channel: AbstractChannel, queue: Queue) -> None:
+    await channel.queue_declare(queue.name, durable=True, arguments=queue.arguments)
+
+
+async def _bind_queue(channel: AbstractChannel, queue: Queue) -> None:
+    if queue.source is not None:
+        await channel.queue_bind(queue.name, queue.source, routing_key=queue.routing_key)
 
 
 async def _exists(connection: Connection, queue: str) -> bool:

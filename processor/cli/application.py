@@ -31,6 +31,7 @@ from holdfast.processor.cli import (
     project,
     projections,
     publish,
+    schemas,
     show,
     state,
     timers,
@@ -148,6 +149,9 @@ _add(
     },
 )
 app.add_typer(dead, name="dead-letters")
+exporting = typer.Typer(help=_flowing(schemas.__doc__ or ""))
+_add(exporting, {"export": schemas.export})
+app.add_typer(exporting, name="schemas")
 timing = typer.Typer(help=_flowing(timers.__doc__ or ""))
 _add(timing, {"list": timers.list_})
 app.add_typer(timing, name="timers")
