@@ -36,6 +36,10 @@ class Settings(BaseSettings):
     on_idle: OnIdle = Field(default="persist", description="what becomes of an idle instance: persist, unload or none")
     time_to_persist: float = Field(default=0.0, ge=0, description="seconds that an instance is idle before it persists")
     time_to_unload: float = Field(default=60.0, ge=0, description="seconds that an idle instance stays loaded")
+    ack_deadline: float = Field(
+        default=300.0, gt=0, description="seconds that a message stays unacked in memory before it is stored"
+    )
+    max_mailbox: int = Field(default=10_000, ge=1, description="messages of one key that wait in the inbox")
     transaction_timeout: float = Field(
         default=60.0, gt=0, description="seconds that a transaction with user SQL may stay open"
     )

@@ -12,7 +12,7 @@ from holdfast.schemas.errors import InvalidMessage
 from holdfast.schemas.message import Envelope, Message
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """Do nothing: what settling a message from the inbox amounts to."""
 
 
@@ -37,7 +37,7 @@ class Arrival:
     not_before: float = 0.0
     waits: bool = False
     stored: StoredMessage | None = None
-    settle: Callable[[], None] = _nothing
+    settle: Callable[[], None] = nothing
     problem: InvalidMessage | None = None
     message: Message | None = None
 

@@ -176,6 +176,10 @@ class Engine:
 
     # Instances in hand.
 
+    def is_crowded(self, partition: int | None) -> bool:
+        """Whether more messages of a partition wait behind bursts than half of the prefetch."""
+        return self.backlog[partition] > self.runtime.settings.prefetch // 2
+
     def hand_over(self, arrival: Arrival) -> bool:
         """Give the message to an instance of its key that is loaded here and takes its type."""
         for holding in self._by_key.get(arrival.envelope.key, ()):
@@ -313,11 +317,12 @@ class Engine:
         self._to_wake.discard(instance_id)
         await self.wake(instance_id)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something beside the instances until it ends or the host does."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -14,6 +14,7 @@ import structlog
 
 from holdfast.events.types import Reason
 from holdfast.processor import tracing
+from holdfast.processor.engine.ack_deadline import spill
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.commands import Commands
 from holdfast.processor.engine.failures import STORAGE_PAUSE, Failures
@@ -81,6 +82,8 @@ class Holding:
     def offer(self, arrival: Arrival) -> None:
         """Leave a message here."""
         self.mailbox.add(arrival, waits=self.busy)
+        if self.busy and self.engine.is_crowded(arrival.partition):
+            spill(self)
         self._go()
 
     def poke(self) -> None:
@@ -144,6 +147,8 @@ class Holding:
     async def _step(self) -> bool:
         """Take up one input; False once there is none and nothing is left in memory."""
         instance = self.instance
+        if self.mailbox.spilling is not None:
+            await self.mailbox.spilled()
         if instance.is_released:
             if not self.is_leaving and (self._wanted == "unload" or not self.policy.time_to_unload):
                 self.engine.spawn(self._look_back(instance))
@@ -330,9 +335,13 @@ class Holding:
 
     async def keep(self, arrival: Arrival, reason: str | None = None, detail: str | None = None) -> None:
         """Store a message, as a dead letter if there is a reason, and have it in memory no longer."""
-        await self.engine.lanes.keep(
-            arrival, "buffered" if reason is None else "dead_lettered", reason=reason, detail=detail
-        )
+        self.mailbox.leaving = arrival
+        try:
+            await self.engine.lanes.keep(
+                arrival, "buffered" if reason is None else "dead_lettered", reason=reason, detail=detail
+            )
+        finally:
+            self.mailbox.leaving = None
         self.mailbox.leave(arrival)
 
     async def load_again(self, pause: float = 0) -> bool:
@@ -351,6 +360,7 @@ class Holding:
 
     async def let_go(self, *, release: bool, pause: float = 0) -> bool:
         """Forget the instance and send what is left in memory on its way, after ``pause`` seconds; always False."""
+        await self.mailbox.spilled()
         arrivals = self.mailbox.empty()
         self.engine.forget(self)
         self.engine.lanes.retry(arrivals, pause)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.failures import STORAGE_PAUSE
 from holdfast.processor.engine.holding import Holding
 from holdfast.processor.engine.provider import AlreadyConsumed, InboxVerdict, Intake, Route, RouteKind
+from holdfast.processor.engine.runtime import READ_GROUP
 from holdfast.processor.log_context import ids_of
 from holdfast.schemas.activity_messages import ActivityHeartbeat, ActivityRequest, ActivityResult, lost
 from holdfast.schemas.errors import InstanceLockLost, InvalidMessage, KeyInUse, StorageError
@@ -266,15 +268,45 @@ class Lanes:
 
     async def keep(self, arrival: Arrival, verdict: InboxVerdict, **about: Any) -> None:
         """Store a message with a verdict and settle it; wakes who waits for it. ``about`` is as in ``Intake``."""
+        intake = self._intake(arrival, verdict, **about)
+        await self._kept(arrival, intake, await self._runtime.take_in.put(intake))
+
+    async def keep_in_order(self, arrivals: deque[Arrival]) -> None:
+        """Store messages as buffered, in one go, and take them out of ``arrivals`` as they are settled.
+
+        At most ``READ_GROUP`` at a time; raises ``StorageError`` with nothing of them stored.
+        """
+        group = [(arrival, self._intake(arrival, "buffered")) for arrival in islice(arrivals, READ_GROUP)]
+        routes = await self._runtime.provider.take_in([intake for _, intake in group])
+        for (arrival, intake), route in zip(group, routes, strict=True):
+            await self._kept(arrival, intake, route)
+            arrivals.popleft()
+
+    def _intake(self, arrival: Arrival, verdict: InboxVerdict, **about: Any) -> Intake:
         kind = "message" if arrival.stored is None else arrival.stored.kind
-        route = await self._runtime.take_in.put(Intake(envelope=arrival.envelope, verdict=verdict, kind=kind, **about))
+        is_mail = verdict == "buffered" and kind == "message"
+        return Intake(
+            envelope=arrival.envelope,
+            verdict=verdict,
+            kind=kind,
+            received_at=arrival.received_at,
+            room=self._runtime.settings.max_mailbox if is_mail else None,
+            **about,
+        )
+
+    async def _kept(self, arrival: Arrival, intake: Intake, route: Route) -> None:
+        """Settle a message that was stored with a verdict, and wake who waits for it."""
+        verdict, reason = intake.verdict, intake.reason
+        if route.kind is RouteKind.FULL:
+            verdict, reason = "dead_lettered", "mailbox_full"
+            log.warning("dead letter", reason=reason, message_id=arrival.envelope.message_id)
         if route.kind is RouteKind.REUSED and verdict != "dead_lettered":
             await self._dead_letter(arrival, "message_id_reused", "the message id came before with another body")
             return
         if route.kind is RouteKind.DUPLICATE:
             self._runtime.counts.duplicates += 1
         else:
-            self._runtime.counts.verdicts[verdict, about.get("reason") or ""] += 1
+            self._runtime.counts.verdicts[verdict, reason or ""] += 1
         if (
             verdict == "buffered"
             and route.kind is RouteKind.NONE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.live_instance import LiveInstance
@@ -18,8 +18,8 @@ class Mailbox:
 
     ``arrived`` are messages that only this host has, in the order of their delivery. What the store holds is as of
     the last look; ``is_stale`` says that it has to look again. ``spilling`` is at work while messages are on their way
-    from memory into the store. ``backlog`` counts, for the whole host and by partition, the messages that wait behind
-    a burst.
+    from memory into the store; ``leaving`` is one that goes there by itself. ``backlog`` counts, for the whole host and
+    by partition, the messages that wait behind a burst.
     """
 
     def __init__(self, runtime: Runtime, backlog: Counter[int | None], *, is_stale: bool) -> None:
@@ -28,6 +28,7 @@ class Mailbox:
         self.arrived: deque[Arrival] = deque()
         self.is_stale = is_stale
         self.spilling: asyncio.Task[None] | None = None
+        self.leaving: Arrival | None = None
         self._stored: deque[Arrival] = deque()
         self._due: list[str] = []
 
@@ -65,10 +66,10 @@ class Mailbox:
                 self._uncount(arrival)
                 return
 
-    def empty(self) -> list[Arrival]:
-        """Give away all that is in memory, in order."""
-        arrivals = list(self.arrived)
-        self.arrived.clear()
+    def empty(self, keeping: Collection[Arrival] = ()) -> list[Arrival]:
+        """Give away what is in memory, in order, but for what is to be kept."""
+        arrivals = [arrival for arrival in self.arrived if arrival not in keeping]
+        self.arrived = deque(arrival for arrival in self.arrived if arrival in keeping)
         for arrival in arrivals:
             self._uncount(arrival)
         return arrivals

@@ -58,6 +58,8 @@ class RouteKind(StrEnum):
     """An instance waits for it."""
     LIVING = "living"
     """An instance with that key lives and its program receives the type, but does not wait for it now."""
+    FULL = "full"
+    """As much waits under its key as may: it is a dead letter."""
     FINISHED = "finished"
     """The instance with that key is closed and its program starts with or receives the type."""
     NONE = "none"
@@ -130,7 +132,8 @@ class Intake:
     """A message to be stored with a verdict but without a batch.
 
     ``instance_id`` addresses it to one instance (control commands, messages kept for a suspended instance), or names
-    the one that it came too late for. ``reason`` and ``detail`` explain a rejection or a dead letter.
+    the one that it came too late for. ``reason`` and ``detail`` explain a rejection or a dead letter. ``received_at``
+    is when it came, if that was earlier. If ``room`` messages are buffered under its key, it becomes a dead letter.
     """
 
     envelope: Envelope
@@ -139,6 +142,8 @@ class Intake:
     reason: str | None = None
     detail: str | None = None
     instance_id: UUID | None = None
+    received_at: datetime | None = None
+    room: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -410,7 +415,7 @@ class PersistenceProvider(Protocol):
         Otherwise ``BOOKMARK`` with the instance for a buffered message that an open bookmark waits for,
         looked up after the commit so that no wake-up is lost; ``NON_PERSISTED`` with an instance that may come
         to wait for it and was never persisted, if its start message is there; ``FINISHED`` for a message that
-        turned out to come too late and was rejected; else ``NONE``.
+        turned out to come too late and was rejected, ``FULL`` for one without room; else ``NONE``.
         """
         ...
 

@@ -6,6 +6,7 @@ import asyncio
 
 import structlog
 
+from holdfast.processor.engine.ack_deadline import look_after_unacked
 from holdfast.processor.engine.engine import Engine
 from holdfast.processor.services.first_of import first_of
 from holdfast.schemas.errors import StorageError
@@ -65,6 +66,7 @@ class Detection:
         runtime = self.engine.runtime
         await self.engine.unload_idle()
         self.engine.look_after_unpersisted()
+        look_after_unacked(self.engine)
         if runtime.environment.monotonic() >= self._expiry_due:
             expired = await runtime.provider.expire(runtime.settings.message_ttl, LIMIT)
             runtime.counts.verdicts["expired", ""] += expired

@@ -49,13 +49,14 @@ async def take_in(connection: Connection, app: str, intakes: Sequence[Intake]) -
     takers = await _find_takers(
         connection,
         app,
-        [name for name in stored if first[name].verdict == "buffered" and first[name].kind == "message"],
+        [name for name, verdict in stored.items() if verdict == "buffered" and first[name].kind == "message"],
     )
     routes = []
     for intake in intakes:
         message_id = intake.envelope.message_id
         if message_id in stored and intake is first[message_id]:
-            routes.append(takers.get(message_id, Route(RouteKind.NONE)))
+            is_full = stored[message_id] != intake.verdict
+            routes.append(takers.get(message_id, Route(RouteKind.FULL if is_full else RouteKind.NONE)))
         else:
             before = known.get(message_id) or _digest(first[message_id].envelope)
             same = before == _digest(intake.envelope)
@@ -195,7 +196,9 @@ def _digest(envelope: Envelope) -> bytes:
     return digest(envelope.type, envelope.key, envelope.body)
 
 
-async def _store(connection: Connection, app: str, intakes: Sequence[Intake]) -> set[str]:
+async def _store(connection: Connection, app: str, intakes: Sequence[Intake]) -> dict[str, str]:
+    """Store what is not known, and return the verdict of each that was."""
+    rooms = [i.room for i in intakes if i.room is not None]
     cursor = await connection.execute(
         _SQL["take_in"],
         {
@@ -207,10 +210,13 @@ async def _store(connection: Connection, app: str, intakes: Sequence[Intake]) ->
             "reasons": [i.reason and storable(i.reason) for i in intakes],
             "details": [i.detail and storable(i.detail) for i in intakes],
             "instance_ids": [i.instance_id for i in intakes],
+            "received_ats": [i.received_at for i in intakes],
+            "are_bounded": [i.room is not None for i in intakes],
+            "room": min(rooms, default=0),
         },
         binary=True,
     )
-    return {message_id for (message_id,) in await cursor.fetchall()}
+    return dict(await cursor.fetchall())
 
 
 async def _digests(connection: Connection, app: str, message_ids: list[str]) -> dict[str, bytes]:

@@ -23,11 +23,13 @@ def take_in(tables: Tables, intake: Intake) -> Route:
             return Route(RouteKind.REUSED)
         if known.verdict != "buffered" or intake.verdict == "buffered":
             return Route(RouteKind.DUPLICATE)
-    row = known or tables.insert(envelope, intake.kind, intake.instance_id)
+    if known is None and intake.room is not None and _waiting(tables, envelope.key) >= intake.room:
+        intake = replace(intake, verdict="dead_lettered", reason="mailbox_full")
+    row = known or tables.insert(envelope, intake.kind, intake.instance_id, intake.received_at)
     row.verdict, row.reason, row.detail = intake.verdict, intake.reason, intake.detail
     if intake.verdict != "buffered":
         tables.attempts.pop(envelope.message_id, None)
-        return Route(RouteKind.NONE)
+        return Route(RouteKind.FULL if intake.reason == "mailbox_full" else RouteKind.NONE)
     if intake.kind == "control":
         return Route(RouteKind.NONE)
     waiting = tables.waiting(envelope, intake.instance_id)
@@ -40,6 +42,11 @@ def take_in(tables: Tables, intake: Intake) -> Route:
     if found.instance_id is not None and tables.can_start(found.instance_id):
         return Route(RouteKind.NON_PERSISTED, found.instance_id)
     return Route(RouteKind.NONE)
+
+
+def _waiting(tables: Tables, key: str) -> int:
+    """Count the messages that are buffered under a key."""
+    return sum(row.message.kind == "message" and row.message.envelope.key == key for row in tables.buffered())
 
 
 def beat(tables: Tables, heartbeat: ActivityHeartbeat) -> None:

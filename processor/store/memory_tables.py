@@ -204,7 +204,11 @@ class Tables:
         return Route(RouteKind.FINISHED if found[1].is_completed else RouteKind.LIVING, found[0])
 
     def insert(
-        self, envelope: Envelope, kind: Literal["message", "control"], instance_id: UUID | None = None
+        self,
+        envelope: Envelope,
+        kind: Literal["message", "control"],
+        instance_id: UUID | None = None,
+        received_at: datetime | None = None,
     ) -> InboxRow:
         """Add a message, buffered."""
         self.sequence += 1
@@ -212,7 +216,7 @@ class Tables:
             sequence=self.sequence,
             kind=kind,
             envelope=envelope,
-            received_at=self.now(),
+            received_at=received_at or self.now(),
             instance_id=instance_id,
         )
         row = InboxRow(message, digest_of(envelope), "buffered", instance_id=instance_id)

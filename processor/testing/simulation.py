@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from holdfast.events.recorded import RecordedEvent
+from holdfast.processor.engine.ack_deadline import look_after_unacked
 from holdfast.processor.engine.provider import Intake, Outgoing, PersistenceProvider
 from holdfast.processor.language.app import App
 from holdfast.processor.store.memory import MemoryProvider, UserSql
@@ -323,4 +324,5 @@ class Simulation:
         for host in list(self.hosts):
             await self._as_host(host.engine.unload_idle())
             host.engine.look_after_unpersisted()
+            look_after_unacked(host.engine)
         await self._come_to_rest()

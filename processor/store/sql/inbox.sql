@@ -49,9 +49,10 @@ left join lateral (
 order by m.ordinal;
 
 -- name: take_in
--- What is known already stays as it is, except that a buffered message may still be given up.
+-- What is known already stays as it is, except that a buffered message may still be given up. Messages of one key are
+-- stored in the order in which they are given, and those that find no room there are given up.
 with given as materialized (
-    select *
+    select *, row_number() over (partition by g.key order by g.ordinal) as place
     from unnest(
         %(message_ids)b::text[],
         %(kinds)b::text[],
@@ -64,17 +65,44 @@ with given as materialized (
         %(verdicts)b::text[],
         %(reasons)b::text[],
         %(details)b::text[],
-        %(instance_ids)b::uuid[]
-    ) as g (message_id, kind, type, key, body, digest, traceparent, reply_to, verdict, reason, detail, instance_id)
+        %(instance_ids)b::uuid[],
+        %(received_ats)b::timestamptz[],
+        %(are_bounded)b::bool[]
+    ) with ordinality as g (
+        message_id, kind, type, key, body, digest, traceparent, reply_to, verdict, reason, detail, instance_id,
+        received_at, is_bounded, ordinal
+    )
+), waiting as materialized (
+    select b.key, w.messages
+    from (select distinct g.key from given g where g.is_bounded) b
+    cross join lateral (
+        select count(*) as messages
+        from (
+            select from holdfast.inbox x
+            where x.app = %(app)b and x.correlation_key = b.key and x.verdict = 'buffered'
+            limit %(room)b::bigint
+        ) l
+    ) w
+), crowded as (
+    select g.message_id
+    from given g
+    join waiting w on w.key = g.key
+    where g.is_bounded
+        and w.messages + g.place > %(room)b::bigint
+        and not exists (select from holdfast.inbox k where k.app = %(app)b and k.message_id = g.message_id)
 ), stored as (
     insert into holdfast.inbox (
         app, message_id, kind, type, correlation_key, body, digest, traceparent, reply_to, verdict, reason, detail,
-        instance_id
+        instance_id, received_at
     )
     select
-        %(app)b, message_id, kind, type, key, body, digest, traceparent, reply_to, verdict, reason, detail, instance_id
-    from given
-    order by message_id
+        %(app)b, g.message_id, g.kind, g.type, g.key, g.body, g.digest, g.traceparent, g.reply_to,
+        case when c.message_id is not null then 'dead_lettered' else g.verdict end,
+        case when c.message_id is not null then 'mailbox_full' else g.reason end,
+        g.detail, g.instance_id, coalesce(g.received_at, now())
+    from given g
+    left join crowded c on c.message_id = g.message_id
+    order by g.key, g.ordinal
     on conflict (app, message_id) do update
     set verdict = excluded.verdict,
         reason = excluded.reason,
@@ -87,7 +115,7 @@ with given as materialized (
     using stored s
     where a.app = %(app)b and a.message_id = s.message_id and s.verdict <> 'buffered'
 )
-select message_id from stored;
+select message_id, verdict from stored;
 
 -- name: find_takers
 -- After the commit that buffered the messages: who waits for them by now? A message that nobody waits for revives

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 from holdfast.processor.engine.provider import Intake, Route, RouteKind, Suspension
 from holdfast.processor.testing.conformance.harness import AUDIT, Store, message
@@ -197,3 +198,49 @@ async def a_dead_letter_is_kept_whatever_characters_its_detail_has(store: Store)
     )
     assert await store.verdict(given_up) == "dead_lettered: why"
     assert await store.verdict(innocent) == "buffered"
+
+
+@law
+async def messages_taken_in_together_keep_their_order(store: Store) -> None:
+    host = await store.host()
+    case = await store.waiting(host, "k", "Paid")
+    paid = [message("Paid", "k") for _ in range(3)]
+    await store.buffer(*reversed(paid))
+    for expected in reversed(paid):
+        (woken,) = await store.provider.wakeups(host, [case.instance_id])
+        assert [m.envelope for m in woken.messages] == [expected]
+        await store.provider.take_in([Intake(envelope=expected, verdict="rejected")])
+
+
+@law
+async def a_message_counts_from_when_it_came(store: Store) -> None:
+    host = await store.host()
+    case = await store.waiting(host, "k", "Paid")
+    came = await store.provider.now() - timedelta(hours=1)
+    await store.provider.take_in([Intake(envelope=message("Paid", "k"), verdict="buffered", received_at=came)])
+    (woken,) = await store.provider.wakeups(host, [case.instance_id])
+    assert [m.received_at for m in woken.messages] == [came]
+
+
+@law
+async def what_finds_no_room_under_its_key_is_a_dead_letter(store: Store) -> None:
+    await store.host()
+    first, second, third, fourth = (message("Unheard", "k") for _ in range(4))
+    boundless = Intake(envelope=message("Unheard", "k"), verdict="buffered")
+    (route,) = await store.provider.take_in([Intake(envelope=first, verdict="buffered", room=2)])
+    assert route.kind is RouteKind.NONE
+    routes = await store.provider.take_in(
+        [
+            Intake(envelope=second, verdict="buffered", room=2),
+            Intake(envelope=third, verdict="buffered", room=2),
+            Intake(envelope=message("Unheard", "l"), verdict="buffered", room=2),
+        ]
+    )
+    assert [route.kind for route in routes] == [RouteKind.NONE, RouteKind.FULL, RouteKind.NONE]
+    assert await store.verdict(third) == "dead_lettered: mailbox_full"
+    routes = await store.provider.take_in([Intake(envelope=first, verdict="buffered", room=2), boundless])
+    assert [route.kind for route in routes] == [RouteKind.DUPLICATE, RouteKind.NONE]
+    assert await store.verdict(first) == "buffered"
+    await store.provider.take_in([Intake(envelope=m, verdict="rejected") for m in (first, second)])
+    (route,) = await store.provider.take_in([Intake(envelope=fourth, verdict="buffered", room=2)])
+    assert route.kind is RouteKind.NONE
