@@ -66,6 +66,11 @@ def current() -> str | None:
     return _traceparent(context) if context.is_valid else None
 
 
+def leave() -> None:
+    """Have no span be current any more, in the task that calls it."""
+    attach(Context())
+
+
 def trace_id(traceparent: str) -> str:
     """Return the id of the trace that a ``traceparent`` belongs to, 32 hexadecimal digits if it is well-formed."""
     return traceparent[3:35]

@@ -79,16 +79,14 @@ async def serve(app: App, settings: Settings, *, stop: asyncio.Event, environmen
     topology = Topology(app.name, settings.partitions, app.activity_queues)
     random = Random()  # noqa: S311  It spreads reconnections over time, nothing else.
     name = f"holdfast {app.name} {os.getpid()}"
+    incoming, outgoing = _connection(settings, f"{name} in", random), _connection(settings, f"{name} out", random)
+    monitor = WorkerMonitor(runtime, {"rabbitmq_in": incoming, "rabbitmq_out": outgoing})
     try:
-        async with (
-            _connection(settings, f"{name} in", random) as incoming,
-            _connection(settings, f"{name} out", random) as outgoing,
-        ):
-            monitor = WorkerMonitor(runtime, {"rabbitmq_in": incoming, "rabbitmq_out": outgoing})
-            async with aclosing(monitor), monitoring_port(monitor, settings):
-                await declare(incoming, topology)
-                while not stop.is_set():
-                    await _tenure(monitor, runtime, topology, incoming, Publisher(outgoing), random=random, stop=stop)
+        # The port is there first: a worker that waits for RabbitMQ is alive.
+        async with aclosing(monitor), monitoring_port(monitor, settings), incoming, outgoing:
+            await declare(incoming, topology)
+            while not stop.is_set():
+                await _tenure(monitor, runtime, topology, incoming, Publisher(outgoing), random=random, stop=stop)
     finally:
         await provider.close()
     log.info("stopped", app=app.name)

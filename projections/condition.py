@@ -5,7 +5,7 @@ The caller owns the connection and its transaction; nothing here writes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -13,6 +13,7 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
+from holdfast.projections.lag import Lag, lags
 from holdfast.projections.queries import Class
 from holdfast.schemas.postgres.statements import load
 
@@ -27,6 +28,7 @@ class Condition:
     inbox, ``dead_inbox`` and ``dead_outbox`` the dead letters. ``timer_lag`` is how long the oldest timer is due that
     has not fired, of an instance that is not suspended. ``horizon_lag`` is the age of the oldest event that readers of
     the whole log may not read yet, ``horizon_transactions`` how many transaction ids lie beyond the safe horizon.
+    ``projections`` are the builds of subscriptions.
     """
 
     hosts: int
@@ -41,6 +43,7 @@ class Condition:
     horizon_lag: float
     horizon_transactions: int
     non_persisted: Mapping[Class, int]
+    projections: Sequence[Lag]
 
 
 async def condition(connection: AsyncConnection[Any], app: str, host_id: UUID) -> Condition:
@@ -49,7 +52,7 @@ async def condition(connection: AsyncConnection[Any], app: str, host_id: UUID) -
         await cursor.execute(_SQL["condition"], {"app": app, "host_id": host_id})
         row = await cursor.fetchone() or {}
     counts = await connection.execute(_SQL["non_persisted_by_class"], {"app": app})
-    return Condition(**row, non_persisted=dict(await counts.fetchall()))
+    return Condition(**row, non_persisted=dict(await counts.fetchall()), projections=await lags(connection, app))
 
 
 async def lease_lives(connection: AsyncConnection[Any], host_id: UUID) -> bool:

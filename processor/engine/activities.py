@@ -164,7 +164,7 @@ async def _within(
         raise TimeoutError(f"activity {activity.name} took longer than {timeout}") from None
 
 
-async def try_once(
+def try_once(
     activity: Activity[Any, Any],
     call: ActivityCall[Any],
     context: ActivityContext,
@@ -172,19 +172,28 @@ async def try_once(
     unit: UnitOfWork | None = None,
     environment: Environment,
     tracer: Tracer | None = None,
+) -> Coroutine[Any, Any, object]:
+    """Return the call of an activity's function, to be awaited once for what it returns; it can ask for ``context``."""
+    trying = _call(activity, call, context, unit, environment)
+    return trying if tracer is None else _traced(tracer, activity, context, trying)
+
+
+async def _traced(
+    tracer: Tracer, activity: Activity[Any, Any], context: ActivityContext, trying: Coroutine[Any, Any, object]
 ) -> object:
-    """Call an activity's function once and return what it returns; it can ask for ``context``."""
-    _current.set(context)
-    if tracer is None:
-        return await _call(activity, call, unit, environment)
     about = {"instance_id": str(context.instance_id), "idempotency_key": context.idempotency_key}
     with tracing.activity(tracer, activity.name, **about, attempt=context.attempt):
-        return await _call(activity, call, unit, environment)
+        return await trying
 
 
 async def _call(
-    activity: Activity[Any, Any], call: ActivityCall[Any], unit: UnitOfWork | None, environment: Environment
+    activity: Activity[Any, Any],
+    call: ActivityCall[Any],
+    context: ActivityContext,
+    unit: UnitOfWork | None,
+    environment: Environment,
 ) -> object:
+    _current.set(context)
     if unit is not None:
         async with unit.savepoint() as transaction:
             return await activity.function(transaction, *call.args, **call.kwargs)

@@ -123,6 +123,9 @@ class Holding:
     async def _work(self) -> None:
         going = True
         at_work.set(self.ids)
+        if self.runtime.tracer is not None:
+            # The burst that this task was begun in may have been another instance's.
+            tracing.leave()
         try:
             while going and not self.engine.stopping:
                 try:

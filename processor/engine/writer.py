@@ -179,7 +179,9 @@ class Writer:
     @property
     def trace(self) -> str | None:
         """The trace context that the burst gives on."""
-        return self.traceparent if self.runtime.tracer is None else tracing.current()
+        if self.runtime.tracer is None:
+            return self.traceparent
+        return tracing.current() or self.traceparent
 
     async def persist(self, reason: Reason, machine: Machine, *events: Event, idle: bool = False) -> None:
         """Commit everything since the previous persistence point, and ``events``, then tell whom it concerns.

@@ -67,15 +67,14 @@ async def serve(
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(len(queues) * settings.activity_prefetch))
     name = f"holdfast activities {app.name} {os.getpid()}"
     connect = partial(Connection, settings.amqp_url, heartbeat=settings.heartbeat, random=random, patience=None)
-    async with AsyncExitStack() as stack:
-        incoming = await stack.enter_async_context(connect(name=f"{name} in"))
-        outgoing = await stack.enter_async_context(connect(name=f"{name} out"))
-        publisher = Publisher(outgoing)
+    incoming, outgoing = connect(name=f"{name} in"), connect(name=f"{name} out")
+    publisher = Publisher(outgoing)
+    worker_of = partial(ActivityWorker, environment=environment, settings=settings, random=random)
+    workers = [worker_of(app, queue, incoming, publisher) for queue in queues]
+    monitor = ActivityMonitor(app.name, workers, {"rabbitmq_in": incoming, "rabbitmq_out": outgoing}, environment)
+    # The port is there first: a worker that waits for RabbitMQ is alive.
+    async with monitoring_port(monitor, settings), incoming, outgoing, AsyncExitStack() as stack:
         await declare_activities(incoming, Topology(app.name, activities=tuple(queues)))
-        worker_of = partial(ActivityWorker, environment=environment, settings=settings, random=random)
-        workers = [worker_of(app, queue, incoming, publisher) for queue in queues]
-        monitor = ActivityMonitor(app.name, workers, {"rabbitmq_in": incoming, "rabbitmq_out": outgoing}, environment)
-        await stack.enter_async_context(monitoring_port(monitor, settings))
         for worker in workers:
             await stack.enter_async_context(worker)
         log.info("started", app=app.name, queues=queues)

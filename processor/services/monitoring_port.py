@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager
 from socketserver import ThreadingMixIn
 from threading import Thread
@@ -108,7 +109,7 @@ class _Asked(Collector):
                         )
                     return _answer(start_response, "200 OK", {"status": "ready"})
             return _answer(start_response, "404 Not Found", {"status": "there are /metrics, /healthz and /readyz"})
-        except TimeoutError:
+        except (TimeoutError, CancelledError):
             status = f"the event loop gave no answer within {PATIENCE:g} s"
             return _answer(start_response, "503 Service Unavailable", {"status": status})
 

@@ -180,12 +180,19 @@ def test_a_worker_without_its_database_is_alive_but_not_ready(
         eventually("it is ready again", lambda: port.get("/readyz")[0] == 200)
 
 
-def test_a_worker_without_its_broker_is_not_ready(
+def test_a_worker_without_its_broker_is_alive_but_not_ready(
     own_services: Services, own_database_url: str, tmp_path: Path
 ) -> None:
     assert own_services.rabbitmq is not None
     with watched(own_database_url, own_services.amqp_url, tmp_path) as workers:
-        port = ready(workers)
+        own_services.rabbitmq.stop()
+        try:
+            port = Port(workers.start())
+            assert port.get("/healthz")[0] == 200
+            assert {"rabbitmq_in", "rabbitmq_out", "worker"} <= {*port.problems()}
+        finally:
+            own_services.rabbitmq.start()
+        eventually("it is ready", lambda: port.get("/readyz")[0] == 200)
         own_services.rabbitmq.stop()
         try:
             wanted = {"rabbitmq_in", "rabbitmq_out", "consumers"}
