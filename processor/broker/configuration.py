@@ -6,6 +6,8 @@ to be raised before they connect; both are written here, from what the workers g
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from holdfast.processor.broker.topology import PLUGIN
 from holdfast.schemas.settings import Settings
 
@@ -13,19 +15,24 @@ CONSUMER_TIMEOUT = 1800.0
 """Seconds that a delivery may stay unacked at least: what RabbitMQ grants if nothing is configured."""
 
 
-def enabled_plugins(further: tuple[str, ...] = ()) -> str:
+def enabled_plugins(further: Sequence[str] = ()) -> str:
     """Return the file ``enabled_plugins``: the exchange that partitions take, and ``further`` ones."""
     return f"[{','.join((PLUGIN, *further))}].\n"
 
 
-def node_settings(settings: Settings) -> str:
-    """Return the file ``rabbitmq.conf``."""
-    return "".join(
-        f"{name} = {value}\n"
-        for name, value in {
-            # A worker asks for its own; this holds for whoever asks for none.
-            "heartbeat": settings.heartbeat,
-            # In milliseconds. No delivery to a worker is to outlive it.
-            "consumer_timeout": int(1000 * CONSUMER_TIMEOUT),
-        }.items()
-    )
+def node_settings(settings: Settings, nodes: Sequence[str] = ()) -> str:
+    """Return the file ``rabbitmq.conf``, of each of these ``nodes`` if they are to form a cluster."""
+    values: dict[str, object] = {
+        # A worker asks for its own; this holds for whoever asks for none.
+        "heartbeat": settings.heartbeat,
+        # In milliseconds. No delivery to a worker is to outlive it.
+        "consumer_timeout": int(1000 * max(CONSUMER_TIMEOUT, 2 * settings.ack_deadline)),
+    }
+    if nodes:
+        values["cluster_formation.peer_discovery_backend"] = "classic_config"
+        values |= {f"cluster_formation.classic_config.nodes.{n}": node for n, node in enumerate(nodes, start=1)}
+        # Nodes that are cut off from most others stop, rather than go on by themselves.
+        values["cluster_partition_handling"] = "pause_minority"
+        # Partitions are led by all nodes, not by the one that the first worker was connected to.
+        values["queue_leader_locator"] = "balanced"
+    return "".join(f"{name} = {value}\n" for name, value in values.items())

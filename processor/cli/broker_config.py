@@ -17,6 +17,9 @@ def broker_config(
     plugin: Annotated[
         list[str] | None, typer.Option(help="A further plugin to enable; may be given again.", metavar="NAME")
     ] = None,
+    node: Annotated[
+        list[str] | None, typer.Option(help="A node of the cluster to form; given for each of them.", metavar="NAME")
+    ] = None,
     as_json: JsonDocument = False,
 ) -> None:
     """Write the configuration that RabbitMQ needs to serve Holdfast's workers.
@@ -26,6 +29,7 @@ def broker_config(
     RABBITMQ_CONFIG_FILE, or copy them into /etc/rabbitmq.
 
         holdfast broker-config /etc/rabbitmq --plugin rabbitmq_management
+        holdfast broker-config ./config --node rabbit@one --node rabbit@two --node rabbit@three
 
     With --json one document: "written" lists the files.
     """
@@ -33,8 +37,8 @@ def broker_config(
 
     directory.mkdir(parents=True, exist_ok=True)
     files = {
-        directory / "enabled_plugins": enabled_plugins(tuple(plugin or ())),
-        directory / "rabbitmq.conf": node_settings(load_settings()),
+        directory / "enabled_plugins": enabled_plugins(plugin or ()),
+        directory / "rabbitmq.conf": node_settings(load_settings(), node or ()),
     }
     for file, text in files.items():
         file.write_text(text)
