@@ -24,6 +24,7 @@ HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 FILE = re.compile(r"`((?:[\w.-]+/)+[\w-]+\.(?:py|sql|md|json|toml))`")
 COMMAND = re.compile(r"\bholdfast ([a-z]+(?:-[a-z]+)?)(?: (list|show|requeue|drop|remove)\b)?")
 Load = Callable[[str, str], ModuleType]
+COMPOSE = sorted((ROOT / "compose").glob("*.yml"))
 SETTING = re.compile(r"\bHOLDFAST_([A-Z_]+)\b")
 
 
@@ -146,7 +147,8 @@ def code_of(page: Path) -> Iterator[str]:
 @every_page
 def test_settings_that_are_named_exist(page: Path) -> None:
     named = {name.lower() for name in SETTING.findall(page.read_text())}
-    assert named <= {*Settings.model_fields, "env_file", "permits_csv"}
+    composed = {name.lower() for file in COMPOSE for name in SETTING.findall(file.read_text())}
+    assert named <= {*Settings.model_fields, "env_file", "permits_csv", *composed}
 
 
 def test_every_reason_of_a_dead_letter_has_its_mend() -> None:
