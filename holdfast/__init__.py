@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from holdfast.processor.language.transaction import Transaction
     from holdfast.processor.log_context import log_context
     from holdfast.projections.definition import Projection
+    from holdfast.schemas.control import Command
     from holdfast.schemas.errors import (
         ActivityInDoubt,
         ActivityLost,
@@ -96,6 +97,7 @@ __all__ = [
     "BrokerError",
     "Cancelled",
     "Client",
+    "Command",
     "CommandRefused",
     "CommitOutcomeUnknown",
     "CommitRefused",
@@ -183,6 +185,7 @@ _HOMES = {
     "BrokerError": "holdfast.schemas.errors",
     "Cancelled": "holdfast.schemas.errors",
     "Client": "holdfast.processor.client",
+    "Command": "holdfast.schemas.control",
     "CommandRefused": "holdfast.schemas.errors",
     "CommitOutcomeUnknown": "holdfast.schemas.errors",
     "CommitRefused": "holdfast.schemas.errors",

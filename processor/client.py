@@ -15,14 +15,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 from uuid import UUID
 
 import psycopg
 from psycopg import errors
 
-from holdfast.events.types import Outcome
-from holdfast.processor import commanding
+from holdfast.processor.control import Control
 from holdfast.processor.engine.environment import Environment, RealEnvironment
 from holdfast.processor.following import Projections
 from holdfast.processor.hold import HeldInstance, OnLocked, hold
@@ -36,7 +35,7 @@ from holdfast.projections.explanation import Explanation
 from holdfast.projections.history import Entry
 from holdfast.projections.hosts import HostStatus, host_statuses
 from holdfast.projections.inbox import Criteria, InboxMessage, VerdictTally
-from holdfast.projections.instance import ExecutionStatus, InstanceState
+from holdfast.projections.instance import InstanceState
 from holdfast.projections.queries import (
     Class,
     DeadLetter,
@@ -50,7 +49,6 @@ from holdfast.projections.queries import (
 from holdfast.projections.timers import Timer
 from holdfast.projections.transactions import Commit
 from holdfast.projections.verify import Checked
-from holdfast.schemas.control import Command, Decision
 from holdfast.schemas.errors import (
     DeadLetterNotFound,
     NotMigrated,
@@ -71,7 +69,7 @@ _NO_SCHEMA = (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFun
 T = TypeVar("T")
 
 
-class Client:
+class Client(Control):
     """An app's instances, messages, history and ``projections``; to be used as an async context manager.
 
     ``database_url`` is needed by everything but ``publish``, ``amqp_url`` and ``app`` by ``publish`` alone. Where
@@ -159,31 +157,15 @@ class Client:
     # Instances.
 
     async def instances(
-        self,
-        *,
-        workflow: str | None = None,
-        correlation_key: str | None = None,
-        execution_status: ExecutionStatus | None = None,
-        outcome: Outcome | None = None,
-        is_suspended: bool | None = None,
-        is_initialized: bool | None = None,
-        after: UUID | None = None,
-        limit: int = 100,
+        self, *, after: UUID | None = None, limit: int = 100, **criteria: Unpack[queries.Criteria]
     ) -> list[Instance]:
-        """Return a page of the instances that fit all that is given, newest first, from behind ``after``."""
+        """Return a page of the instances that fit all that is given, newest first, from behind ``after``.
+
+        Criteria are ``workflow``, ``correlation_key``, ``execution_status``, ``outcome``, ``is_suspended``,
+        ``is_initialized``, ``is_completed``, ``older_than``, and values of ``promoted``.
+        """
         return await self._run(
-            lambda connection: queries.instances(
-                connection,
-                app=self.app,
-                workflow=workflow,
-                correlation_key=correlation_key,
-                execution_status=execution_status,
-                outcome=outcome,
-                is_suspended=is_suspended,
-                is_initialized=is_initialized,
-                after=after,
-                limit=limit,
-            )
+            lambda connection: queries.instances(connection, app=self.app, after=after, limit=limit, **criteria)
         )
 
     async def tally(self) -> list[Tally]:
@@ -317,55 +299,6 @@ class Client:
         async with hold(self._connections, self._environment, found.app, instance_id, on_locked) as held:
             yield held
 
-    # Commands. Each method returns the id under which the inbox keeps the command, and its verdict once a worker has
-    # taken it up; ``by`` and ``why`` go into the instance's history. Each raises ``InstanceNotFound``,
-    # ``InstanceCompleted``, and ``CommandRefused`` for what makes no sense as the instance is now.
-
-    async def suspend(self, instance_id: UUID, *, by: str, why: str | None = None) -> str:
-        """Have an instance stand still once it is idle, until it is resumed."""
-        return await self._command(instance_id, Command(command="suspend", by=by, why=why))
-
-    async def resume(self, instance_id: UUID, *, by: str, why: str | None = None) -> str:
-        """Let a suspended instance go on; ``NotSuspended`` if it is not."""
-        return await self._command(instance_id, Command(command="resume", by=by, why=why))
-
-    async def cancel(self, instance_id: UUID, *, by: str, why: str | None = None) -> str:
-        """Have an instance unwind from where it waits: ``finally`` clauses run, then compensations."""
-        return await self._command(instance_id, Command(command="cancel", by=by, why=why))
-
-    async def terminate(self, instance_id: UUID, *, by: str, why: str | None = None) -> str:
-        """End an instance at once, without unwinding."""
-        return await self._command(instance_id, Command(command="terminate", by=by, why=why))
-
-    async def resolve(
-        self,
-        instance_id: UUID,
-        decision: Decision,
-        *,
-        by: str,
-        why: str | None = None,
-        call: str | None = None,
-        result: Any = None,
-    ) -> str:
-        """Say what became of an activity in doubt: it was ``done``, it is to run again (``retry``), or it failed.
-
-        ``call`` is the call's idempotency key; it may be left out if only one is in doubt, else ``NotInDoubt``.
-        ``result`` is what a call that was done returned, as a JSON value.
-        """
-        return await self._command(
-            instance_id, Command(command="resolve", by=by, why=why, call=call, decision=decision, result=result)
-        )
-
-    async def _command(self, instance_id: UUID, command: Command) -> str:
-        command_id = str(self._new_id())
-
-        async def work(connection: Connection) -> str:
-            async with connection.transaction():
-                await commanding.give(connection, instance_id, command, command_id)
-            return command_id
-
-        return await self._run(work)
-
     # Dead letters.
 
     async def dead_letters(self, *, after: DeadLetter | None = None, limit: int = 100) -> list[DeadLetter]:
@@ -381,7 +314,7 @@ class Client:
     async def requeue(self, message_id: str) -> None:
         """Give a dead letter another chance: workers take it in, or publish it, once more.
 
-        Raises ``DeadLetterNotFound``; so does a message of which no body was kept.
+        Raises ``DeadLetterNotFound``, also for a message of which no body was kept, and for one to the control queue.
         """
         await self._settle("requeue", message_id)
 

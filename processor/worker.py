@@ -26,6 +26,7 @@ from holdfast.processor.engine.provider import PersistenceProvider
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.language.app import App
 from holdfast.processor.process import run_until_signalled
+from holdfast.processor.services.control_intake import ControlIntake
 from holdfast.processor.services.detection import Detection
 from holdfast.processor.services.feed import feed
 from holdfast.processor.services.intake import Intake
@@ -132,7 +133,7 @@ async def _tenure(
     lease = asyncio.create_task(keep_lease(runtime))
     stopping = asyncio.create_task(stop.wait())
     try:
-        async with intake:
+        async with intake, ControlIntake(runtime, incoming, topology, random=random):
             monitor.tenure = Tenure(engine, relay, intake)
             keeping = asyncio.create_task(sharing.run())
             await asyncio.wait([lease, stopping, keeping, *loops], return_when=asyncio.FIRST_COMPLETED)

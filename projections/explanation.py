@@ -71,6 +71,17 @@ class NearMiss(InboxMessage):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedTimer:
+    """A timer of what the instance waits for now that somebody gave another time, ``due``, or closed: None."""
+
+    bookmark: str
+    due: str | None
+    by: str
+    why: str | None
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Circumstances:
     """Who could run an instance: workers of its app, and how many of them have its program compiled themselves.
 
@@ -97,8 +108,9 @@ class Explanation:
     """Why an instance stands where it stands.
 
     ``non_persisted`` says of which class it is, None once it is persisted. ``detail`` says more of its suspension;
-    ``in_doubt`` are the idempotency keys of its calls in doubt. ``mailbox`` holds the oldest of what is buffered for
-    it, commands too, ``near_misses`` begins with keys that look alike, then the newest; both are cut at ``LIMIT``.
+    ``in_doubt`` are the idempotency keys of its calls in doubt. ``changed_timers`` are the newest first. ``mailbox``
+    holds the oldest of what is buffered for it, commands too, ``near_misses`` begins with keys that look alike, then
+    the newest; each is cut at ``LIMIT``.
     """
 
     instance: Instance
@@ -107,6 +119,7 @@ class Explanation:
     detail: str | None
     in_doubt: Sequence[str]
     waits: Sequence[Wait]
+    changed_timers: Sequence[ChangedTimer]
     mailbox: Sequence[InboxMessage]
     near_misses: Sequence[NearMiss]
 
@@ -134,6 +147,7 @@ async def explain(connection: AsyncConnection[Any], instance_id: UUID) -> Explan
         detail=detail,
         in_doubt=in_doubt,
         waits=await _all(connection, Wait, "waits", instance_id=instance_id),
+        changed_timers=await _all(connection, ChangedTimer, "changed_timers", instance_id=instance_id, limit=LIMIT),
         mailbox=await _all(connection, InboxMessage, "mailbox", instance_id=instance_id, limit=LIMIT),
         near_misses=await _all(
             connection, NearMiss, "near_misses", instance_id=instance_id, limit=LIMIT, window=WINDOW

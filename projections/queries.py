@@ -6,12 +6,13 @@ caller owns the connection and its transaction; nothing here writes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar, Unpack
 from uuid import UUID
 
+import orjson
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
@@ -156,43 +157,46 @@ class OpenedDeadLetter(DeadLetter):
     traceparent: str | None
 
 
+class Criteria(TypedDict, total=False):
+    """Which instances are meant: those that fit all that is given.
+
+    ``is_completed`` asks whether an instance has ended, whatever its outcome. ``older_than`` goes by when it was
+    registered. ``promoted`` are values that the instance shows for queries, by name.
+    """
+
+    workflow: str | None
+    correlation_key: str | None
+    execution_status: ExecutionStatus | None
+    outcome: Outcome | None
+    is_suspended: bool | None
+    is_initialized: bool | None
+    is_completed: bool | None
+    older_than: timedelta | None
+    promoted: Mapping[str, Any] | None
+
+
+_ALL = dict.fromkeys(("instance_id", "app", "after", *Criteria.__annotations__))
+
+
 async def instances(
     connection: AsyncConnection[Any],
     *,
     app: str | None = None,
-    workflow: str | None = None,
-    correlation_key: str | None = None,
-    execution_status: ExecutionStatus | None = None,
-    outcome: Outcome | None = None,
-    is_suspended: bool | None = None,
-    is_initialized: bool | None = None,
     after: UUID | None = None,
     limit: int = 100,
+    **criteria: Unpack[Criteria],
 ) -> list[Instance]:
     """Return a page of the instances that fit all that is given, newest first."""
+    promoted = criteria.get("promoted")
+    wanted = {**criteria, "promoted": None if promoted is None else orjson.dumps(promoted).decode()}
     return await _all(
-        connection,
-        Instance,
-        "instances",
-        instance_id=None,
-        app=app,
-        workflow=workflow,
-        correlation_key=correlation_key,
-        execution_status=execution_status,
-        outcome=outcome,
-        is_suspended=is_suspended,
-        is_initialized=is_initialized,
-        after=after,
-        limit=limit,
+        connection, Instance, "instances", **{**_ALL, **wanted, "app": app, "after": after, "limit": limit}
     )
 
 
 async def instance(connection: AsyncConnection[Any], instance_id: UUID) -> tuple[Instance, list[OpenBookmark]]:
     """Return one instance and where it waits, or raise ``InstanceNotFound``."""
-    criteria = dict.fromkeys(
-        ("app", "workflow", "correlation_key", "execution_status", "outcome", "is_suspended", "is_initialized", "after")
-    )
-    found = await _all(connection, Instance, "instances", instance_id=instance_id, limit=1, **criteria)
+    found = await _all(connection, Instance, "instances", **{**_ALL, "instance_id": instance_id, "limit": 1})
     if not found:
         raise InstanceNotFound(instance_id)
     return found[0], await _all(connection, OpenBookmark, "bookmarks", instance_id=instance_id)

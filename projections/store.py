@@ -9,7 +9,7 @@ The caller owns the transaction and appends the events in the same one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
@@ -88,6 +88,19 @@ async def advance(connection: AsyncConnection[Any], advances: Sequence[Advance])
         binary=True,
     )
     return dict(await cursor.fetchall())
+
+
+async def move_timers(connection: AsyncConnection[Any], timers: Mapping[tuple[UUID, str], InstanceState]) -> None:
+    """Have open timers be due when the states of their instances say, which ``advance`` has written."""
+    await connection.execute(
+        _SQL["move_timers"],
+        {
+            "instance_ids": [instance_id for instance_id, _ in timers],
+            "names": [name for _, name in timers],
+            "dues": [_moment(state.bookmarks[name].due) for (_, name), state in timers.items()],
+        },
+        binary=True,
+    )
 
 
 def promoted(state: InstanceState) -> str | None:

@@ -128,11 +128,8 @@ _add(
         "transactions": transactions.transactions,
         "compensation": compensation.compensation,
         "state": state.state,
-        "suspend": control.suspend,
-        "resume": control.resume,
+        **{name: control.command(name) for name in control.COMMANDS},
         "resolve": control.resolve,
-        "cancel": control.cancel,
-        "terminate": control.terminate,
         "messages": messages.messages,
         "verify": verify.verify,
         "broker-config": broker_config.broker_config,
@@ -153,7 +150,10 @@ exporting = typer.Typer(help=_flowing(schemas.__doc__ or ""))
 _add(exporting, {"export": schemas.export})
 app.add_typer(exporting, name="schemas")
 timing = typer.Typer(help=_flowing(timers.__doc__ or ""))
-_add(timing, {"list": timers.list_})
+_add(
+    timing,
+    {"list": timers.list_, "reschedule": timers.reschedule, "fire": timers.fire, "cancel": timers.cancel},
+)
 app.add_typer(timing, name="timers")
 non_persisted = typer.Typer(cls=options.ListByDefault, help=_flowing(nonpersisted.__doc__ or ""))
 _add(non_persisted, {"list": nonpersisted.list_, "remove": nonpersisted.remove})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from holdfast.processor.cli.options import DatabaseUrl, InstanceId, JsonDocument, open_client, run
@@ -22,7 +23,7 @@ def explain(instance_id: InstanceId, *, database_url: DatabaseUrl = None, as_jso
         holdfast explain 0199c1a2-…
 
     With --json one document: "instance" with the columns of the view holdfast.instances, "circumstances",
-    "non_persisted" (its class, if it is), "ways", "waits", "mailbox" and "near_misses".
+    "non_persisted" (its class, if it is), "ways", "waits", "changed_timers", "mailbox" and "near_misses".
     """
 
     async def work() -> None:
@@ -61,6 +62,12 @@ def _print(found: Explanation, source: Source) -> None:
         for each in found.waits:
             place = source.of_bookmark(each.name).place(each.line)
             say(f"  {each.name}: {wait(each)}, since {local(each.opened_at)}, {place}")
+    if found.changed_timers:
+        say("\nchanged by hand", style="bold")
+        for change in found.changed_timers:
+            became = "will not fire" if change.due is None else f"due {local(datetime.fromisoformat(change.due))}"
+            why = f": {change.why}" if change.why else ""
+            say(f"  {change.bookmark}: {became}, by {change.by}{why}, {local(change.recorded_at)}")
     say("\nwhat would move it", style="bold")
     for way in found.ways:
         say(f"  {way.text}")

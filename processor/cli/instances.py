@@ -23,13 +23,14 @@ class Status(StrEnum):
     nonpersisted = "nonpersisted"
 
 
-_CRITERIA: dict[Status, dict[str, Any]] = {
+CRITERIA: dict[Status, dict[str, Any]] = {
     Status.executing: {"execution_status": "executing", "is_suspended": False, "is_initialized": True},
     Status.idle: {"execution_status": "idle", "is_suspended": False},
     Status.suspended: {"is_suspended": True},
     Status.completed: {"outcome": "completed"},
     Status.nonpersisted: {"is_initialized": False},
 }
+"""What each status means for a query."""
 
 
 def instances(
@@ -59,7 +60,7 @@ def instances(
     """
     from holdfast.processor.cli.output import tell_of_more
 
-    criteria = {"workflow": workflow, "correlation_key": key, **(_CRITERIA[status] if status else {})}
+    criteria = {"workflow": workflow, "correlation_key": key, **(CRITERIA[status] if status else {})}
 
     async def work() -> None:
         async with open_client(database_url, app) as client:

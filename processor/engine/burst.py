@@ -25,11 +25,11 @@ from holdfast.processor.core.outcomes import Raised, Returned
 from holdfast.processor.engine.activity_calls import ActivityCalls
 from holdfast.processor.engine.asks import Asks
 from holdfast.processor.engine.call import Call
+from holdfast.processor.engine.demands import Demands
 from holdfast.processor.engine.doubt import Doubt
 from holdfast.processor.engine.persistence_point import encode_result, encode_value
 from holdfast.processor.engine.provider import Loaded
 from holdfast.processor.engine.queued import QueuedCalls
-from holdfast.processor.engine.requests import Requests
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.scopes import Scopes
 from holdfast.processor.engine.sending import Sending
@@ -75,7 +75,7 @@ class Burst:
         self.sending = Sending(runtime, self.asks, self.writer)
         self.subflows = Subflows(runtime, self.asks, self.writer, workflow)
         self._waiting = Waiting(self.asks, self.writer, self.subflows, self.queued)
-        self.requests = Requests(runtime, self.writer, self.scopes)
+        self.demands = Demands(runtime, self.writer, self.scopes)
         self._task: asyncio.Task[Any] | None = None
         self._is_cut = False
         self._was_cancelled = False
@@ -124,7 +124,7 @@ class Burst:
             if self._was_cancelled and self._task is not None:
                 self._task.uncancel()
             self._task = None
-            self.requests.clear()
+            self.demands.clear()
             await self.activities.stop()
 
     async def advance(self) -> None:
@@ -146,7 +146,7 @@ class Burst:
         outcome = self.asks.machine.outcome
         if outcome is not None:
             return await self._end(outcome)
-        if self.requests and await self.requests.heed(self.asks.machine, may_unload=not self.activities.must_end):
+        if self.demands and await self.demands.heed(self.asks.machine, may_unload=not self.activities.must_end):
             return True
         asks = self.scopes.served(self.asks)
         refused = self.scopes.objections(asks)

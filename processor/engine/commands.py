@@ -2,7 +2,7 @@
 
 Each ends in an event that says who gave it and why, committed together with the command's verdict. One that
 makes no sense where the instance stands is rejected, and the verdict says so. Most wait until the burst that runs has
-ended; some cut it short, and a persistence point is taken in the middle of it (``engine/requests.py``).
+ended; some cut it short, and a persistence point is taken in the middle of it (``engine/demands.py``).
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from holdfast.events.types import InstanceSuspended
+from holdfast.processor.core import timers
 from holdfast.processor.engine.arrival import Arrival
+from holdfast.processor.engine.demands import Demands
 from holdfast.processor.engine.doubt import Unfit
 from holdfast.processor.engine.failures import Failures
-from holdfast.processor.engine.requests import Requests
 from holdfast.schemas.control import Command
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 CUTTING = frozenset(("terminate", "abandon"))
 """The commands that do not wait for the burst that runs: whoever gives them wants its end."""
 
-REQUESTS = frozenset(("persist", "unload"))
+DEMANDS = frozenset(("persist", "unload"))
 """The commands that are followed in the middle of a burst."""
 
 NOT_LOADED = "not_loaded"
@@ -41,16 +42,16 @@ class Commands:
         instance, engine = self._holding.instance, self._holding.engine
         wakeups = await self._holding.runtime.look.put(instance.instance_id)
         for arrival in map(Arrival.of, wakeups.messages):
-            requests, command = instance.requests, arrival.command
-            if command is None or requests is None:
+            demands, command = instance.demands, arrival.command
+            if command is None or demands is None:
                 continue
             if command.command in CUTTING:
                 instance.cut_short()
-            elif command.command in REQUESTS and requests.add(arrival, command):
-                engine.spawn(self._give_up_if_overdue(requests, arrival))
+            elif command.command in DEMANDS and demands.add(arrival, command):
+                engine.spawn(self._give_up_if_overdue(demands, arrival))
 
-    async def _give_up_if_overdue(self, requests: Requests, arrival: Arrival) -> None:
-        detail = await requests.overdue(arrival)
+    async def _give_up_if_overdue(self, demands: Demands, arrival: Arrival) -> None:
+        detail = await demands.overdue(arrival)
         if detail is not None:
             await self._holding.engine.lanes.keep(arrival, "rejected", reason="in_scope", detail=detail)
 
@@ -69,16 +70,20 @@ class Commands:
                 return await self._end(arrival, command)
             case "cancel" if instance.state.version == 0:
                 return await self._end(arrival, command)
-            case "cancel" if instance.unresolvable is None:
-                return await self._cancel(arrival, command)
-            case "cancel":
+            case "cancel" | "fire_timer" if instance.unresolvable is not None:
                 return await self._refuse(arrival, f"it can only be terminated: {instance.unresolvable}")
+            case "cancel":
+                return await self._cancel(arrival, command)
             case "persist" | "unload" | "abandon" if is_suspended:
                 return await self._nothing_to_do(arrival)
             case "persist" | "unload":
                 return await self._persist(arrival, command)
             case "abandon":
                 return await self._abandon(arrival, command)
+            case "reschedule_timer" | "cancel_timer":
+                return await self._change_timer(arrival, command)
+            case "fire_timer":
+                return await self._fire_timer(arrival, command)
             case "suspend" if not is_suspended:
                 return await self._suspend(arrival, command)
             case "resume" if instance.state.suspension_reason == "in_doubt":
@@ -163,6 +168,38 @@ class Commands:
             return await holding.let_go(release=True)
         await holding.instance.abandon(arrival, command)
         return True
+
+    async def _change_timer(self, arrival: Arrival, command: Command) -> bool:
+        instance, due = self._holding.instance, timers.moment(command.due)
+        against = self._against(command)
+        if against is None and command.command == "reschedule_timer" and due is None:
+            against = f"cannot have a timer due at {command.due!r}"
+        if against is not None:
+            return await self._refuse(arrival, f"it {against}")
+        if instance.unresolvable is None and not self._holding.is_suspended:
+            instance.restore()
+        await instance.change_timer(arrival, command, due)
+        return True
+
+    async def _fire_timer(self, arrival: Arrival, command: Command) -> bool:
+        holding, timer = self._holding, command.timer or ""
+        against = self._against(command)
+        if against is None and holding.is_suspended:
+            against = "is suspended: what is due fires once it is resumed"
+        chosen = None if against is not None else holding.mailbox.next_message(holding.instance)
+        if chosen is not None and timers.is_same_wait(chosen[1], timer):
+            against = f"has the message already that {timer} would have come before"
+        if against is not None:
+            return await self._refuse(arrival, f"it {against}")
+        holding.instance.restore()
+        await holding.instance.fire(timer, (arrival, command))
+        await holding.run()
+        return True
+
+    def _against(self, command: Command) -> str | None:
+        bookmarks = self._holding.instance.state.bookmarks
+        kinds = {name: bookmark.kind for name, bookmark in bookmarks.items()}
+        return timers.objection(command.timer or "", command.command, kinds)
 
     async def _nothing_to_do(self, arrival: Arrival) -> bool:
         await self._holding.engine.lanes.keep(arrival, "applied", reason=NOT_LOADED)

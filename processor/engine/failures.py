@@ -74,7 +74,8 @@ class Failures:
             case TransactionConflict():
                 return await self._try_again(error)
             case CutShort():
-                return await self.go_back()
+                await self.go_back()
+                return await self._holding.load_again()
         if isinstance(error, LOST):
             return await self._reload(error)
         raise error
@@ -180,12 +181,10 @@ class Failures:
         await self.go_back()
         return await holding.load_again(_pause(holding.conflicts))
 
-    async def go_back(self) -> bool:
+    async def go_back(self) -> None:
         """Drop all since the last persistence point, but for what is known of calls that must not run twice."""
         await self._drop()
         await self._holding.instance.keep_known()
-        self._holding.mailbox.is_stale = True
-        return True
 
     async def _drop(self) -> list[Arrival]:
         """Drop all since the last persistence point; what it had taken from RabbitMQ is in the mailbox again."""

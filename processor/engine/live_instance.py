@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 import orjson
 from opentelemetry.trace import Tracer
 
 from holdfast.events.types import (
     CancelRequested,
+    Event,
     InstanceAbandoned,
     InstanceCancelled,
     InstanceResumed,
@@ -24,7 +25,9 @@ from holdfast.events.types import (
     InstanceTerminated,
     MessageReceived,
     Reason,
+    TimerCancelled,
     TimerFired,
+    TimerRescheduled,
     Where,
 )
 from holdfast.processor import tracing
@@ -33,9 +36,9 @@ from holdfast.processor.core.machine import Machine
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.burst import Burst
 from holdfast.processor.engine.call import Call
+from holdfast.processor.engine.demands import Demands, requested
 from holdfast.processor.engine.persistence_point import images_of
 from holdfast.processor.engine.provider import Loaded
-from holdfast.processor.engine.requests import Requests, requested
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.subflows import States
 from holdfast.processor.engine.user_sql import UserSql
@@ -189,14 +192,19 @@ class LiveInstance:
             await self._scopes.receive(ask, arrival)
         self._asks.answer(ask, bookmarks.by_message(ask, bookmark, message))
 
-    async def fire(self, bookmark: str) -> None:
-        """Resume a bookmark whose timer is due."""
+    async def fire(self, bookmark: str, commanded: tuple[Arrival, Command] | None = None) -> None:
+        """Resume a bookmark whose timer is due, or is to fire as though it were."""
         self._writer.cause = None
         ask = self._asks.at(bookmark)
+        by = why = None
+        if commanded is not None:
+            arrival, command = commanded
+            by, why = command.by, command.why
+            self._writer.take(arrival)
         if isinstance(ask, Call):
             retry_due = self._activities.retries.due(ask)
             if retry_due is not None:
-                self._activities.retries.fire(ask, retry_due)
+                self._activities.retries.fire(ask, retry_due, by=by, why=why)
                 return
         self._writer.record(
             TimerFired(
@@ -204,6 +212,8 @@ class LiveInstance:
                 bookmark=bookmark,
                 closes=self._asks.bookmarks_of(ask),
                 due=self.bookmarks[bookmark].due or "",
+                by=by,
+                why=why,
             )
         )
         if not isinstance(ask, Call):
@@ -314,9 +324,9 @@ class LiveInstance:
         return self._asks.is_live
 
     @property
-    def requests(self) -> Requests | None:
+    def demands(self) -> Demands | None:
         """The persistence points that are asked for in the middle of the burst; None if no burst runs."""
-        return self._burst.requests if self._burst.is_running else None
+        return self._burst.demands if self._burst.is_running else None
 
     def cut_short(self) -> None:
         """Have the burst that runs, if one does, end at once."""
@@ -331,6 +341,21 @@ class LiveInstance:
         await self._writer.persist(
             "unload" if unloads else "requested", self._asks.machine, idle=bool(commands) and not self.must_run
         )
+
+    async def change_timer(self, arrival: Arrival, command: Command, due: datetime | None) -> None:
+        """Have an open timer be due at another time, or never; the instance need not be in memory for that."""
+        where, by, why = self._writer.place_of(command.timer or ""), command.by, command.why
+        event: Event = TimerCancelled(where=where, bookmark=command.timer or "", by=by, why=why)
+        if due is not None:
+            moment = due.astimezone(UTC).isoformat()
+            event = TimerRescheduled(where=where, bookmark=command.timer or "", due=moment, by=by, why=why)
+        self._writer.take(arrival)
+        if not self.is_in_memory:
+            await self._writer.let_go("requested", event)
+            return
+        self._writer.record(event)
+        await self._writer.persist("requested", self._asks.machine, idle=not self.must_run)
+        self._activities.retries.restore()
 
     async def abandon(self, arrival: Arrival, command: Command) -> None:
         """Let go at the last persistence point; what came after it must have been dropped before."""

@@ -231,7 +231,8 @@ class Batch:
     ``release`` gives the lock back with the commit (closed or unloaded instances). The row's ``promoted`` is
     ``state.promoted``. Closing rejects what is left in the mailbox, unless a child goes on in the instance's place
     (``continued``). A bookmark that the batch opened and closed again appears in neither list of the store's bookmarks:
-    the adapter makes the table equal ``state.bookmarks``; ``opened`` and ``closed`` are the difference to before.
+    the adapter makes the table equal ``state.bookmarks``; ``opened`` and ``closed`` are the difference to before, and
+    ``moved`` the timers that stay open and are due at another time.
     """
 
     instance_id: UUID
@@ -243,6 +244,7 @@ class Batch:
     state: InstanceState
     opened: tuple[str, ...] = ()
     closed: tuple[str, ...] = ()
+    moved: tuple[str, ...] = ()
     consumed: Sequence[Consumed] = ()
     outgoing: Sequence[Outgoing] = ()
     children: Sequence[Child] = ()

@@ -86,12 +86,14 @@ class Retries:
         name = _timer(call, attempts)
         self._writer.record(BookmarkOpened(where=call.where, bookmark=name, kind="timer", due=due.isoformat()))
 
-    def fire(self, call: Call, due: datetime) -> None:
-        """Have a call tried again: the timer of its next attempt was due."""
+    def fire(self, call: Call, due: datetime, *, by: str | None = None, why: str | None = None) -> None:
+        """Have a call tried again: the timer of its next attempt was due, or somebody has it fire."""
         attempts = self.attempts(call)
         name = _timer(call, attempts)
         self._tried[call.key] = _Tried(attempts, None)
-        self._writer.record(TimerFired(where=call.where, bookmark=name, closes=(name,), due=due.isoformat()))
+        self._writer.record(
+            TimerFired(where=call.where, bookmark=name, closes=(name,), due=due.isoformat(), by=by, why=why)
+        )
 
     def fire_due(self) -> None:
         """Have the calls tried again whose timers are due by now, in the middle of a burst."""

@@ -132,11 +132,4 @@ class Waiting:
         for event in self._writer.unwritten.events:
             if isinstance(event, BookmarkOpened) and event.bookmark == name:
                 return event.where
-        mark = self._writer.state.bookmarks[name]
-        return Where(mark.frame, self._step_of(mark.frame), mark.line)
-
-    def _step_of(self, path: str) -> int:
-        """Return the step at which a frame stood when it was last persisted, or its caller if it is a branch."""
-        while path not in self._writer.state.frames:
-            path = path.rpartition(".")[0]
-        return self._writer.state.frames[path].step
+        return self._writer.place_of(name)

@@ -19,6 +19,7 @@ from holdfast.events.types import (
     Persisted,
     Reason,
     SubflowEnded,
+    TimerCancelled,
     TimerFired,
     Where,
 )
@@ -70,7 +71,7 @@ class Unwritten:
         self.events.append(event)
         if isinstance(event, BookmarkOpened):
             self.open[event.bookmark] = None
-        elif isinstance(event, BookmarkClosed):
+        elif isinstance(event, BookmarkClosed | TimerCancelled):
             self.open.pop(event.bookmark, None)
         elif isinstance(event, MessageReceived | TimerFired | SubflowEnded):
             for name in event.closes:
@@ -237,6 +238,8 @@ class Writer:
         if save is not None and self.participants.are_there:
             await self.participants.save(self.sql, state, save, self._place())
         opened = tuple([name for name in state.bookmarks if name not in before.bookmarks])
+        # What is as it was is the same object still.
+        moved = tuple([n for n, mark in before.bookmarks.items() if state.bookmarks.get(n, mark) is not mark])
         is_closed = state.execution_status == "closed"
         deposits = unwritten.deposits
         if is_closed:
@@ -251,6 +254,7 @@ class Writer:
             state=state,
             opened=opened,
             closed=tuple([name for name in before.bookmarks if name not in state.bookmarks]),
+            moved=moved,
             consumed=[arrival.consumed() for arrival in unwritten.taken],
             outgoing=unwritten.outgoing,
             children=unwritten.children,
@@ -277,7 +281,7 @@ class Writer:
             arrival.settle()
         if unwritten.outgoing:
             runtime.publish(self.instance_id, unwritten.outgoing, fresh=self.loaded.is_fresh)
-        if opened and any(state.bookmarks[name].kind == "timer" for name in opened):
+        if moved or (opened and any(state.bookmarks[name].kind == "timer" for name in opened)):
             runtime.timer_opened()
         if unwritten.children or deposits:
             self._wake(unwritten.children, deposits)
@@ -291,6 +295,15 @@ class Writer:
                 self.runtime.wake(deposit.instance_id)
             elif self.state.subflow == "start" and self.state.parent is not None:
                 self.runtime.wake(UUID(self.state.parent))
+
+    def place_of(self, bookmark: str) -> Where:
+        """Return where a bookmark stands that was open at the last persistence point."""
+        mark = self.state.bookmarks[bookmark]
+        path = mark.frame
+        while path not in self.state.frames:
+            # A branch stands where the frame does that it is one of.
+            path = path.rpartition(".")[0]
+        return Where(mark.frame, self.state.frames[path].step, mark.line)
 
     def _place(self) -> Where:
         root = self.state.frames.get("0")

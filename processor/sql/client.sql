@@ -5,10 +5,12 @@ select app from holdfast.outbox where message_id = %(message_id)s and dead_reaso
 order by app;
 
 -- name: requeue_inbox
--- Received anew: a time to live that ran out while it was a dead letter must not end it at once.
+-- Received anew: a time to live that ran out while it was a dead letter must not end it at once. What came to the
+-- control queue would wait for nobody.
 update holdfast.inbox
 set verdict = 'buffered', reason = null, detail = null, received_at = clock_timestamp()
-where app = %(app)s and message_id = %(message_id)s and verdict = 'dead_lettered' and body is not null
+where app = %(app)s and message_id = %(message_id)s and verdict = 'dead_lettered' and kind = 'message'
+    and body is not null
 returning message_id;
 
 -- name: requeue_outbox

@@ -37,7 +37,7 @@ def apply(tables: Tables, batch: Batch) -> None:
     tables.burst_attempts.pop(batch.instance_id, None)
     for name in batch.closed:
         row.bookmarks.pop(name, None)
-    row.bookmarks |= {name: state.bookmarks[name] for name in batch.opened}
+    row.bookmarks |= {name: state.bookmarks[name] for name in (*batch.opened, *batch.moved)}
     for consumed in batch.consumed:
         _apply(tables, batch, consumed)
     for message in batch.outgoing:

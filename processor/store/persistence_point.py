@@ -13,7 +13,7 @@ from holdfast.events.recorded import Cursor
 from holdfast.processor.engine.provider import AlreadyConsumed, Batch, Committed
 from holdfast.processor.store import inbox, subflows
 from holdfast.processor.store.connections import Connection
-from holdfast.projections.store import advance
+from holdfast.projections.store import advance, move_timers
 from holdfast.schemas.errors import (
     HoldfastError,
     InstanceLockLost,
@@ -59,6 +59,9 @@ async def write(connection: Connection, app: str, batches: Sequence[Batch]) -> W
         return outcome
     if not members:
         return outcome
+    moved = [b for b in members if b.moved]
+    if moved:
+        await move_timers(connection, {(b.instance_id, name): b.state for b in moved for name in b.moved})
     await _append(connection, members, outcome)
     if outcome.must_roll_back:
         return outcome

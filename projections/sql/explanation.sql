@@ -200,3 +200,24 @@ where why is not null
     )
 order by looks_alike desc, sequence desc
 limit %(limit)s::bigint;
+
+-- name: changed_timers
+-- Since the instance waits as it does, and of the waits that are open: what comes before a branch or a timeout in the
+-- name of a bookmark is the wait.
+with open_waits as (
+    select opened_at, split_part(split_part(name, '/', 1), ':', 1) as wait
+    from holdfast.bookmarks
+    where instance_id = %(instance_id)s::uuid
+)
+select
+    e.data ->> 'bookmark' as bookmark, e.data ->> 'due' as due, e.data ->> 'by' as by, e.data ->> 'why' as why,
+    e.recorded_at
+from holdfast.events e
+where e.instance_id = %(instance_id)s::uuid
+    and e.type in ('TimerRescheduled', 'TimerCancelled')
+    and exists (
+        select from open_waits w
+        where w.wait = split_part(split_part(e.data ->> 'bookmark', '/', 1), ':', 1) and w.opened_at <= e.recorded_at
+    )
+order by e.version desc
+limit %(limit)s::bigint;

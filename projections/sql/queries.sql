@@ -14,6 +14,9 @@ where (%(instance_id)s::uuid is null or instance_id = %(instance_id)s::uuid)
     and (%(outcome)s::text is null or outcome = %(outcome)s::text)
     and (%(is_suspended)s::boolean is null or is_suspended = %(is_suspended)s::boolean)
     and (%(is_initialized)s::boolean is null or is_initialized = %(is_initialized)s::boolean)
+    and (%(is_completed)s::boolean is null or is_completed = %(is_completed)s::boolean)
+    and (%(older_than)s::interval is null or creation_time <= clock_timestamp() - %(older_than)s::interval)
+    and (%(promoted)s::jsonb is null or promoted @> %(promoted)s::jsonb)
     and (%(after)s::uuid is null or instance_id < %(after)s::uuid)
 order by instance_id desc
 limit %(limit)s::bigint;

@@ -99,3 +99,8 @@ select a.instance_id, coalesce(o.count, 0)
 from advanced a
 left join (select instance_id, count(*) from opened group by instance_id) o on o.instance_id = a.instance_id;
 
+-- name: move_timers
+update holdfast.bookmarks b
+set due = m.due
+from unnest(%(instance_ids)b::uuid[], %(names)b::text[], %(dues)b::timestamptz[]) as m (instance_id, name, due)
+where b.instance_id = m.instance_id and b.name = m.name;

@@ -13,6 +13,7 @@ from tests.architecture.house import PARTS, ROOT, python_files
 
 OPEN_A_TRANSACTION = {
     "processor/client.py",
+    "processor/control.py",
     "processor/services/follower.py",
     "processor/services/projector.py",
     "processor/store/commit.py",

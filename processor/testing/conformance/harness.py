@@ -255,6 +255,7 @@ class Case:
             state=state,
             opened=tuple(name for name in state.bookmarks if name not in self.state.bookmarks),
             closed=tuple(name for name in self.state.bookmarks if name not in state.bookmarks),
+            moved=tuple(n for n, mark in self.state.bookmarks.items() if state.bookmarks.get(n, mark) != mark),
             consumed=consumed,
             outgoing=outgoing,
             children=children,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
-from holdfast.events.types import InstanceSuspended
+from holdfast.events.types import InstanceSuspended, TimerRescheduled
 from holdfast.processor.engine.provider import Loaded, Runnable, Suspension
 from holdfast.processor.engine.wakeups import Mail
-from holdfast.processor.testing.conformance.harness import Case, Store, fresh, message
+from holdfast.processor.testing.conformance.harness import HERE, Case, Store, fresh, message
 from holdfast.processor.testing.conformance.laws import law
 
 
@@ -79,6 +79,30 @@ async def due_timers_wake(store: Store) -> None:
     assert not asleep.due
     assert woken.now >= now
     assert await runnable(store, host) == [("timer", due.instance_id)]
+
+
+@law
+async def a_timer_that_is_moved_is_due_at_its_new_time(store: Store) -> None:
+    host = await store.host()
+    now = await store.provider.now()
+    case = await store.waiting(host, "k", "Paid", due=now + timedelta(hours=1))
+    (timer,) = (name for name, bookmark in case.state.bookmarks.items() if bookmark.kind == "timer")
+
+    async def move_to(due: datetime) -> None:
+        rescheduled = TimerRescheduled(where=HERE, bookmark=timer, due=due.astimezone(UTC).isoformat(), by="ops")
+        await store.commit(case.move(rescheduled))
+
+    await move_to(now - timedelta(seconds=1))
+    (woken,) = await store.provider.wakeups(host, [case.instance_id])
+    assert list(woken.due) == [timer]
+    assert await runnable(store, host) == [("timer", case.instance_id)]
+    await move_to(now + timedelta(hours=2))
+    (woken,) = await store.provider.wakeups(host, [case.instance_id])
+    assert not woken.due
+    assert await runnable(store, host) == []
+    seconds = await store.provider.next_timer(host)
+    assert seconds is not None
+    assert seconds > timedelta(hours=1).total_seconds()
 
 
 @law("locking")

@@ -26,20 +26,20 @@ def requested(command: Command) -> Event:
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class _Demand:
     arrival: Arrival
     command: Command
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Requests:
+class Demands:
     """The commands ``persist`` and ``unload`` that wait in the middle of a burst, by message id."""
 
     def __init__(self, runtime: Runtime, writer: Writer, scopes: Scopes) -> None:
         self._runtime = runtime
         self._writer = writer
         self._scopes = scopes
-        self._open: dict[str, _Request] = {}
+        self._open: dict[str, _Demand] = {}
 
     def __bool__(self) -> bool:
         return bool(self._open)
@@ -48,7 +48,7 @@ class Requests:
         """Have a command wait for the next point where it can be followed; False if it waits already."""
         if arrival.envelope.message_id in self._open:
             return False
-        self._open[arrival.envelope.message_id] = _Request(arrival, command)
+        self._open[arrival.envelope.message_id] = _Demand(arrival, command)
         return True
 
     def clear(self) -> None:
@@ -63,14 +63,14 @@ class Requests:
         """
         if self._scopes.around is not None:
             return False
-        ids = [i for i, request in self._open.items() if may_unload or request.command.command != "unload"]
+        ids = [i for i, demand in self._open.items() if may_unload or demand.command.command != "unload"]
         if not ids:
             return False
         heeded = [self._take(message_id) for message_id in ids]
-        for request in heeded:
-            self._writer.take(request.arrival)
-            self._writer.record(requested(request.command))
-        unloads = any(request.command.command == "unload" for request in heeded)
+        for demand in heeded:
+            self._writer.take(demand.arrival)
+            self._writer.record(requested(demand.command))
+        unloads = any(demand.command.command == "unload" for demand in heeded)
         await self._writer.persist("unload" if unloads else "requested", machine)
         return unloads
 
@@ -81,17 +81,17 @@ class Requests:
         """
         limit = self._runtime.settings.persist_patience
         message_id = arrival.envelope.message_id
-        while (request := self._open.get(message_id)) is not None:
+        while (demand := self._open.get(message_id)) is not None:
             try:
-                await within(self._runtime.environment, limit, request.gone.wait())
+                await within(self._runtime.environment, limit, demand.gone.wait())
             except OutOfTime:
                 around = self._scopes.around
-                if around is not None and self._open.get(message_id) is request:
+                if around is not None and self._open.get(message_id) is demand:
                     self._take(message_id)
                     return f"for {limit:g} seconds it was in {around}, where nothing is persisted"
         return None
 
-    def _take(self, message_id: str) -> _Request:
-        request = self._open.pop(message_id)
-        request.gone.set()
-        return request
+    def _take(self, message_id: str) -> _Demand:
+        demand = self._open.pop(message_id)
+        demand.gone.set()
+        return demand
