@@ -12,7 +12,7 @@ from holdfast.processor.client import Client
 from holdfast.schemas.message import Envelope
 from tests.support.rabbitmq import remove_app
 from tests.support.watched import Paid, Placed
-from tests.support.workers import Worker, Workers, await_hosts, environment, eventually
+from tests.support.workers import Worker, Workers, await_hosts, environment, eventually, holdfast
 
 APP = "watched"
 TRACE = "11111111111111111111111111111111"
@@ -105,3 +105,12 @@ def test_what_goes_wrong_is_logged_with_message_and_trace(worker: Worker, amqp_u
 
 def test_lines_outside_of_any_work_have_no_ids(worker: Worker) -> None:
     assert {*line(worker, "started")} == {"event", "level", "timestamp", "app", "host_id", "partitions"}
+
+
+def test_a_message_from_a_shell_goes_on_with_the_trace_of_its_environment(
+    worker: Worker, database_url: str, amqp_url: str
+) -> None:
+    env = environment(database_url, amqp_url) | {"TRACEPARENT": carried(TRACE)}
+    done = holdfast("publish", "tests.support.watched:app", "Placed", '{"key": "k"}', env=env)
+    assert done.returncode == 0, done.stderr
+    assert line(worker, "reserved")["trace_id"] == TRACE

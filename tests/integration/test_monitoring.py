@@ -24,10 +24,11 @@ ORDERS = 20
 
 
 @contextmanager
-def watched(database_url: str, amqp_url: str, folder: Path) -> Iterator[Workers]:
+def watched(database_url: str, amqp_url: str, folder: Path, **settings: object) -> Iterator[Workers]:
     """Give workers of the app to be watched, and remove what it has in the broker."""
     remove_app(amqp_url, APP, ["mail"])
-    env = environment(database_url, amqp_url, metrics_port=0, metrics_address="127.0.0.1", runnable_detection=0.2)
+    settings |= {"metrics_port": 0, "metrics_address": "127.0.0.1", "runnable_detection": 0.2}
+    env = environment(database_url, amqp_url, **settings)
     with Workers("tests.support.watched:app", env, folder) as workers:
         yield workers
     remove_app(amqp_url, APP, ["mail"])
@@ -140,6 +141,18 @@ def test_the_store_is_described_as_it_is(workers: Workers, database_url: str, am
     assert values["timer_lag_seconds",] == 0
     assert values["horizon_lag_seconds",] > 0
     assert values["horizon_lag_transactions",] > 0
+
+
+def test_the_lag_of_what_follows_the_log_is_told(database_url: str, amqp_url: str, tmp_path: Path) -> None:
+    with watched(database_url, amqp_url, tmp_path, event_feed=1) as workers:
+        port = ready(workers)
+        publish(amqp_url, APP, [message("Placed", "idle")])
+        done = "select count(*) from holdfast.projection_lag where handled > 0 and events_behind = 0"
+        eventually("the feed has come to the end", lambda: ask(database_url, done) == 1)
+        values = port.values()
+    assert values["projection_events_behind", "live", "holdfast.feed"] == 0
+    assert values["projection_lag_seconds", "live", "holdfast.feed"] == 0
+    assert values["projection_stopped", "live", "holdfast.feed"] == 0
 
 
 def test_work_at_risk_is_what_would_run_again(workers: Workers, amqp_url: str, tmp_path: Path) -> None:
