@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from holdfast.processor.language.subflows import continue_as_new, run, spawn, start
     from holdfast.processor.language.transaction import Transaction
     from holdfast.processor.log_context import log_context
+    from holdfast.projections.builtin.durations import Durations
+    from holdfast.projections.builtin.overview import Overview
+    from holdfast.projections.builtin.variants import Variants
     from holdfast.projections.definition import Projection
     from holdfast.schemas.control import Command
     from holdfast.schemas.errors import (
@@ -107,6 +110,7 @@ __all__ = [
     "CompileError",
     "ContinuedAsNew",
     "DeadLetterNotFound",
+    "Durations",
     "HeldInstance",
     "HoldfastError",
     "InstanceCompleted",
@@ -126,6 +130,7 @@ __all__ = [
     "NotRemovable",
     "NotSuspended",
     "Outcome",
+    "Overview",
     "Participant",
     "ParticipantError",
     "PersistenceRequired",
@@ -150,6 +155,7 @@ __all__ = [
     "UnreadableEvent",
     "UnreadableValue",
     "Values",
+    "Variants",
     "VersionNotFound",
     "WrongExpectedVersion",
     "activity_context",
@@ -195,6 +201,7 @@ _HOMES = {
     "CompileError": "holdfast.schemas.errors",
     "ContinuedAsNew": "holdfast.schemas.errors",
     "DeadLetterNotFound": "holdfast.schemas.errors",
+    "Durations": "holdfast.projections.builtin.durations",
     "HeldInstance": "holdfast.processor.hold",
     "HoldfastError": "holdfast.schemas.errors",
     "InstanceCompleted": "holdfast.schemas.errors",
@@ -214,6 +221,7 @@ _HOMES = {
     "NotRemovable": "holdfast.schemas.errors",
     "NotSuspended": "holdfast.schemas.errors",
     "Outcome": "holdfast.processor.language.awaitables",
+    "Overview": "holdfast.projections.builtin.overview",
     "Participant": "holdfast.processor.language.participant",
     "ParticipantError": "holdfast.schemas.errors",
     "PersistenceRequired": "holdfast.schemas.errors",
@@ -238,6 +246,7 @@ _HOMES = {
     "UnreadableEvent": "holdfast.schemas.errors",
     "UnreadableValue": "holdfast.schemas.errors",
     "Values": "holdfast.processor.language.participant",
+    "Variants": "holdfast.projections.builtin.variants",
     "VersionNotFound": "holdfast.schemas.errors",
     "WrongExpectedVersion": "holdfast.schemas.errors",
     "activity_context": "holdfast.processor.engine.activities",

@@ -2,7 +2,9 @@
 
 from datetime import datetime
 
-from holdfast import App, Message, first_of, receive
+from holdfast import App, Message, Variants, first_of, receive
+from holdfast.events.types import InstanceStarted, MessageReceived
+from holdfast.projections.builtin.variants import Step
 
 app = App("permits")
 
@@ -30,3 +32,14 @@ async def permit(first: TaskDone) -> list[str]:
         if came.name == "closing":
             return trace
         trace.append(came.value.task)
+
+
+# Which traces the cases took, with counts: a step is a task, whatever message brought it.
+@app.projection
+class Traces(Variants):
+    def label(self, event: Step) -> str | None:
+        match event:
+            case InstanceStarted() | MessageReceived() if event.message_type == TaskDone.message_type:
+                return str(event.body["task"])
+            case _:
+                return None

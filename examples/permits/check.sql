@@ -42,8 +42,16 @@ union all
 select 'cases whose trace equals the file''s',
     (select count(*) from traces join file_traces using (case_id, trace)), (select count(*) from file_traces)
 union all
-select 'distinct traces', (select count(distinct trace) from traces), (select count(distinct trace) from file_traces)
+select 'cases counted under a trace of the file', (
+    select sum(t.instances)
+    from permits_traces.variants t
+    join (select trace, count(*) as cases from file_traces group by trace) f
+        on f.trace = array_to_string(t.path, ' > ') and f.cases = t.instances
+), (select count(*) from file_traces)
+union all
+select 'distinct traces',
+    (select count(*) from permits_traces.variants), (select count(distinct trace) from file_traces)
 union all
 select 'cases with the most frequent trace',
-    (select count(*) from traces group by trace order by 1 desc limit 1),
+    (select max(instances) from permits_traces.variants),
     (select count(*) from file_traces group by trace order by 1 desc limit 1);

@@ -51,6 +51,7 @@ class _Feed:
     async def publish(self, tx: Any, recorded: Sequence[RecordedEvent]) -> None:
         """Publish events and wait until the broker has confirmed them; ``BrokerError`` if it has not."""
         workflows = await _workflows(tx, recorded)
+        await tx.execute(_SQL["let_go_of_the_snapshot"])
         messages = [self._message(it, workflows.get(it.instance_id, UNKNOWN)) for it in recorded]
         sent = [
             await self._publisher.send(message.exchange, message.routing_key, message, mandatory=False)

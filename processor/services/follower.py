@@ -47,6 +47,10 @@ class Follower:
         self._timeout = timeout
         self._careful = 0
 
+    async def is_due(self) -> bool:
+        """Tell whether there is something to do, for whichever process."""
+        return await self._connections.run(lambda connection: subscription.is_due(connection, self.build))
+
     async def step(self) -> Step:
         """Handle a page of events if there are some and nobody else does.
 

@@ -52,8 +52,8 @@ class Projector:
         """
         for subscription in self._subscriptions:
             follower = await self._register(subscription)
-            while (await follower.step()).is_more:
-                pass
+            while (await follower.step()).is_more or await follower.is_due():
+                await self._environment.sleep(0)  # Another process may be at work on the rest.
             if follower.build.stage == "next":
                 await follower.promote()
 

@@ -1,4 +1,9 @@
 -- name: workflows_of
 select instance_id, data ->> 'workflow'
 from holdfast.events
-where instance_id = any(%(instance_ids)s::uuid[]) and version = 1;
+where instance_id = any(%(instance_ids)s::uuid[]) and version = 1 and type = 'InstanceStarted';
+
+-- name: let_go_of_the_snapshot
+-- What a query saw is kept until the next statement. This one sees nothing, so that a transaction which waits after it
+-- holds nobody back.
+set local application_name = 'holdfast feed';

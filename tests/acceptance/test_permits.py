@@ -1,5 +1,6 @@
 """The real event log of a permit process runs through four partitions while its workers are killed and replaced."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 
 from examples.permits.check import facts
+from holdfast import Client
 from tests.support.rabbitmq import remove_app, waiting
 from tests.support.workers import ROOT, Worker, Workers, await_hosts, environment, eventually, holdfast
 
@@ -47,6 +49,7 @@ FACTS = {
     "task messages with the verdict applied": TASKS,
     "messages with another verdict": 0,
     "cases whose trace equals the file's": CASES,
+    "cases counted under a trace of the file": CASES,
     "distinct traces": 116,
     "cases with the most frequent trace": 713,
 }
@@ -97,7 +100,13 @@ def test_the_permit_log_is_followed_exactly_while_the_active_worker_is_killed(
 
 
 def found(database_url: str) -> dict[str, int]:
+    asyncio.run(up_to_date(database_url))
     return {fact.name: fact.found for fact in facts(database_url, EVENT_LOG)}
+
+
+async def up_to_date(database_url: str) -> None:
+    async with Client(database_url, app="permits") as client:
+        await client.projections.wait_until("traces")
 
 
 def by_process_id(workers: list[Worker], process_id: int) -> Worker:

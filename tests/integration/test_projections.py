@@ -10,6 +10,7 @@ from psycopg import AsyncConnection
 
 from holdfast import Client, ProjectionNotFound, ProjectionStopped
 from holdfast.events.types import Event, InstanceResumed
+from holdfast.processor.services.follower import Step
 from holdfast.processor.store.unit_of_work import Handle
 from holdfast.projections import subscription
 from holdfast.projections.subscription import Build
@@ -134,7 +135,8 @@ async def test_two_processes_share_a_projection_and_one_takes_over_when_the_othe
         page = await subscription.advance(holder, live, Handle(holder))
         assert page is not None
         assert len(page.events) == 10
-        await it.catch_up()  # Gives way.
+        follower = await it._register(app.subscriptions[0])
+        assert await follower.step() == Step()  # It gives way.
         assert rows(database_url, WHAT) == []
         await holder.close()  # It dies; what it wrote goes with it.
         await it.catch_up()

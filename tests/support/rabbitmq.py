@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 import aiormq
 from aiormq import Channel
@@ -85,13 +85,13 @@ def waiting(amqp_url: str, app: str) -> int:
     return _with_channel(amqp_url, work)
 
 
-def bind_out(amqp_url: str, app: str, queue: str) -> None:
-    """Make a queue that keeps everything that the workflows of an app send."""
+def bind_out(amqp_url: str, app: str, queue: str, exchange: Literal["out", "events"] = "out") -> None:
+    """Make a queue that keeps everything that the workflows of an app send, or its event feed."""
 
     async def work(channel: Channel) -> None:
-        await channel.exchange_declare(f"holdfast.{app}.out", exchange_type="topic", durable=True)
+        await channel.exchange_declare(f"holdfast.{app}.{exchange}", exchange_type="topic", durable=True)
         await channel.queue_declare(queue, durable=True)
-        await channel.queue_bind(queue, f"holdfast.{app}.out", routing_key="#")
+        await channel.queue_bind(queue, f"holdfast.{app}.{exchange}", routing_key="#")
 
     _with_channel(amqp_url, work)
 
