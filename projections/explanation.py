@@ -37,13 +37,15 @@ _Row = TypeVar("_Row")
 class Wait(OpenBookmark):
     """An open bookmark, and how it is with what would close it.
 
-    ``is_due`` says that a timer's time has come. ``child_…`` is the subflow that is waited for, None if it is not
+    ``is_due`` says that a timer's time has come; while it ``is_held_back``, it waits for the messages that came to its
+    partition before a worker did. ``child_…`` is the subflow that is waited for, None if it is not
     there. ``activity`` with ``queue`` and ``attempt`` is what an activity worker was asked for; the request
     ``is_unpublished`` until the broker has confirmed it, and was given up if there is a ``dead_reason``;
     ``heartbeat_due`` is when its worker is given up, from the first heartbeat on.
     """
 
     is_due: bool
+    is_held_back: bool
     child_id: UUID | None
     child_workflow: str | None
     child_status: ExecutionStatus | None
@@ -234,8 +236,11 @@ def _closing(it: Explanation, wait: Wait) -> Way:
             return Way(by="message", text=text, bookmark=wait.name)
         case "timer":
             due = f"the timer that is due at {_moment(wait.due)}"
-            late = f"{due}: it is, and a worker is about to find it" if wait.is_due else due
-            return Way(by="timer", text=late, bookmark=wait.name)
+            if wait.is_due and wait.is_held_back:
+                due = f"{due}: it is, but its worker first takes in the messages that it found in the partition"
+            elif wait.is_due:
+                due = f"{due}: it is, and a worker is about to find it"
+            return Way(by="timer", text=due, bookmark=wait.name)
         case "child":
             return Way(by="child", text=_child(wait), bookmark=wait.name)
         case "activity":

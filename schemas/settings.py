@@ -33,6 +33,9 @@ class Settings(BaseSettings):
     lease: float = Field(default=60.0, gt=0, description="seconds that a host's locks outlive its last renewal")
     host_lock_renewal: float = Field(default=30.0, gt=0, description="seconds between two renewals of the lease")
     runnable_detection: float = Field(default=5.0, gt=0, description="seconds between two looks for runnable instances")
+    timer_grace: float = Field(
+        default=300.0, ge=0, description="seconds that timers wait for the messages found in a partition, at most"
+    )
     on_idle: OnIdle = Field(default="persist", description="what becomes of an idle instance: persist, unload or none")
     time_to_persist: float = Field(default=0.0, ge=0, description="seconds that an instance is idle before it persists")
     time_to_unload: float = Field(default=60.0, ge=0, description="seconds that an idle instance stays loaded")

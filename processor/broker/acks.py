@@ -35,6 +35,11 @@ class AckTracker:
         return self._floor + len(self._waiting) + len(self._acked)
 
     @property
+    def settled_up_to(self) -> int:
+        """The last delivery before which, with itself, all are settled."""
+        return self._floor
+
+    @property
     def has_waiting(self) -> bool:
         """Whether settled deliveries wait behind a gap."""
         return bool(self._waiting)

@@ -77,6 +77,16 @@ class Consumer:
         return self._channel.unsettled if self._channel else 0
 
     @property
+    def delivered(self) -> int:
+        """How many deliveries the living channel has brought."""
+        return self._channel.last_tag if self._channel else 0
+
+    @property
+    def settled_up_to(self) -> int:
+        """How many deliveries of the living channel came before the first that is not settled."""
+        return self._channel.settled_up_to if self._channel else 0
+
+    @property
     def is_consuming(self) -> bool:
         """Whether the queue is consumed now; the watchdog's answer."""
         return self._consuming.is_set()
@@ -195,18 +205,22 @@ class _Intake(Channel):
         self._generation = generation
         self._max_body_bytes = max_body_bytes
         self._tracker = AckTracker(limit=prefetch // 4)
-        self._last_tag = 0
+        self.last_tag = 0
         self._sending: asyncio.Handle | None = None
         self._lingering: asyncio.TimerHandle | None = None
 
     @property
     def unsettled(self) -> int:
-        return self._last_tag - self._tracker.settled
+        return self.last_tag - self._tracker.settled
+
+    @property
+    def settled_up_to(self) -> int:
+        return self._tracker.settled_up_to
 
     def delivered(self, tag: int, properties: Properties, body: bytes, *, redelivered: bool) -> None:
         if not self.is_open:
             return
-        self._last_tag = tag
+        self.last_tag = tag
         envelope: Envelope | None = None
         problem: InvalidMessage | None = None
         try:

@@ -5,7 +5,7 @@ one confirm; everything else on a connection is rare. These hot frames are coded
 codec takes many times as long over them, and because one must not fail on a header that breaks the
 specification: a publisher's stray byte would then end the connection of every consumer that meets it,
 again on each redelivery. Strings that are no UTF-8 therefore keep their bytes as lone surrogates
-(PEP 383), for the check of the envelope to refuse; timestamps and the like are passed over unread.
+(PEP 383), for the check of the envelope to refuse; dates and the like in them are passed over unread.
 
 Layouts: AMQP 0-9-1, sections 2.3.5 (frames), 2.3.5.2 (content) and 4.2.
 """
@@ -69,7 +69,7 @@ class Publishable(Protocol):
 class Properties(NamedTuple):
     """The properties of a message that the message contract knows; None where one is missing.
 
-    ``table`` is the undecoded table of headers.
+    ``table`` is the undecoded table of headers, ``timestamp`` what the publisher says, in seconds since 1970.
     """
 
     message_id: str | None = None
@@ -77,6 +77,7 @@ class Properties(NamedTuple):
     correlation_id: str | None = None
     table: bytes = b""
     reply_to: str | None = None
+    timestamp: int | None = None
 
     @property
     def headers(self) -> FieldTable:
@@ -158,7 +159,7 @@ def read_header(payload: bytes) -> tuple[int, Properties]:
             continued = int.from_bytes(payload[at : at + 2], "big")
             at += 2
         table = b""
-        correlation_id = reply_to = message_id = type_ = None
+        correlation_id = reply_to = message_id = type_ = timestamp = None
         if flags & 0x8000:  # content type
             at += 1 + payload[at]
         if flags & 0x4000:  # content encoding
@@ -179,13 +180,14 @@ def read_header(payload: bytes) -> tuple[int, Properties]:
             at += 1 + payload[at]
         if flags & 0x0080:
             message_id, at = _short(payload, at)
-        if flags & 0x0040:  # timestamp
+        if flags & 0x0040:
+            timestamp = int.from_bytes(payload[at : at + 8], "big")
             at += 8
         if flags & 0x0020:
             type_, at = _short(payload, at)
     except (struct.error, IndexError) as error:
         raise Damaged(str(error)) from None
-    return size, Properties(message_id, type_, correlation_id, table, reply_to)
+    return size, Properties(message_id, type_, correlation_id, table, reply_to, timestamp)
 
 
 def _short(payload: bytes, at: int) -> tuple[str, int]:

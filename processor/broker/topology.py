@@ -288,6 +288,12 @@ async def count_consumers(connection: Connection, topology: Topology, partitions
         }
 
 
+async def count_messages(connection: Connection, topology: Topology, partition: int) -> int:
+    """Return how many messages of a partition no consumer has; ``BrokerError`` if the broker does not say."""
+    async with _channel(connection, f"cannot look at the partitions of {topology.app}") as channel:
+        return (await channel.queue_declare(topology.queue(partition), passive=True)).message_count or 0
+
+
 async def _bind(connection: Connection, topology: Topology) -> None:
     async with _channel(connection, f"cannot bind the queues of {topology.app}") as channel:
         await _declare_queue(channel, topology.dead_queue)

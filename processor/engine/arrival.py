@@ -24,13 +24,15 @@ class Arrival:
     id to be known already, so only the store can tell what it is. ``not_before`` is when it is to be tried
     again, on the host's monotonic clock. ``waits`` says that it is in memory behind something else. ``settle``
     acknowledges it to the broker and is called once its fate is durable. ``partition`` is None for what came by no
-    partition. ``problem`` is what the consumer found wrong with it; ``message`` is its validated form, once it is
+    partition; one ``from_backlog`` may have waited there before this host came, and ``received_at`` is then when it
+    arrived there. ``problem`` is what the consumer found wrong with it; ``message`` is its validated form, once it is
     known.
     """
 
     envelope: Envelope
     received_at: datetime
     partition: int | None = None
+    from_backlog: bool = False
     redelivered: bool = False
     is_counted: bool = False
     is_double: bool = False
@@ -44,7 +46,7 @@ class Arrival:
     @classmethod
     def of(cls, stored: StoredMessage) -> Arrival:
         """Return the arrival of a message that waits in the inbox."""
-        return cls(envelope=stored.envelope, received_at=stored.received_at, stored=stored)
+        return cls(envelope=stored.envelope, received_at=stored.received_at, partition=stored.partition, stored=stored)
 
     @property
     def command(self) -> Command | None:

@@ -18,13 +18,15 @@ import structlog
 
 from holdfast.processor.core.machine import ROOT, place
 from holdfast.processor.engine.arrival import Arrival
+from holdfast.processor.engine.backlogs import Backlogs
 from holdfast.processor.engine.failures import STORAGE_PAUSE
 from holdfast.processor.engine.holding import Holding
 from holdfast.processor.engine.lanes import ALONE, Lanes
 from holdfast.processor.engine.live_instance import LiveInstance
-from holdfast.processor.engine.provider import Loaded, Registration, Runnable
+from holdfast.processor.engine.provider import Loaded, Registration
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.engine.subflows import inner_states
+from holdfast.processor.engine.wakeups import Runnable
 from holdfast.schemas.errors import (
     InstanceError,
     InstanceLockLost,
@@ -52,6 +54,7 @@ class Engine:
         self.alone = asyncio.Lock()
         self.stopping = False
         self.leaving: set[int] = set()
+        self.backlogs = Backlogs(runtime.environment, runtime.settings.timer_grace)
         self.lanes = Lanes(self)
         runtime.wake = self._wake_soon
 

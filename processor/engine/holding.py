@@ -186,7 +186,8 @@ class Holding:
             await self.run()
             return True
         chosen = self.mailbox.next_message(instance)
-        timer = self.mailbox.next_timer(instance)
+        is_held_back = self.engine.backlogs.holds_back(instance.loaded.partition)
+        timer = None if is_held_back else self.mailbox.next_timer(instance)
         if chosen is not None:
             arrival, bookmark = chosen
             due = instance.due(timer) if timer is not None else None

@@ -289,7 +289,9 @@ class Lanes:
             envelope=arrival.envelope,
             verdict=verdict,
             kind=kind,
-            received_at=arrival.received_at,
+            received_at=None if arrival.from_backlog else arrival.received_at,
+            arrived_at=arrival.received_at if arrival.from_backlog else None,
+            partition=arrival.partition,
             room=self._runtime.settings.max_mailbox if is_mail else None,
             **about,
         )

@@ -23,7 +23,7 @@ from uuid import UUID
 
 from holdfast.events.types import Event, SubflowMode
 from holdfast.processor.engine.peers import Hint, Host, Peer
-from holdfast.processor.engine.wakeups import Mail, Wakeups
+from holdfast.processor.engine.wakeups import Mail, Runnable, Wakeups
 from holdfast.processor.language.transaction import Transaction
 from holdfast.projections.instance import InstanceState
 from holdfast.schemas.activity_messages import ActivityHeartbeat
@@ -118,13 +118,14 @@ InboxVerdict = Literal["applied", "buffered", "rejected", "expired", "dead_lette
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredMessage:
-    """A message or control command that waits in the inbox, in the order of ``sequence``."""
+    """A message or control command in the inbox, in the order of ``sequence``, and when and where it arrived."""
 
     sequence: int
     kind: Literal["message", "control"]
     envelope: Envelope
     received_at: datetime
     instance_id: UUID | None = None
+    partition: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +135,7 @@ class Intake:
     ``instance_id`` addresses it to one instance (control commands, messages kept for a suspended instance), or names
     the one that it came too late for. ``reason`` and ``detail`` explain a rejection or a dead letter. ``received_at``
     is when it came, if that was earlier. If ``room`` messages are buffered under its key, it becomes a dead letter.
+    It came by ``partition``; ``arrived_at`` is when it came there, if it waited for a host.
     """
 
     envelope: Envelope
@@ -144,6 +146,8 @@ class Intake:
     instance_id: UUID | None = None
     received_at: datetime | None = None
     room: int | None = None
+    partition: int | None = None
+    arrived_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,15 +289,6 @@ class Suspension:
     message: Consumed | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Runnable:
-    """Something that a host should take up now: an instance, or a buffered start message."""
-
-    instance_id: UUID | None = None
-    message: StoredMessage | None = None
-    why: Literal["message", "timer", "lapsed", "control", "start"] = "message"
-
-
 class UnitOfWork(Protocol):
     """An open transaction for batches with user SQL, on a connection of its own."""
 
@@ -340,8 +335,10 @@ class PersistenceProvider(Protocol):
         """Free every lock of the host and end its lease."""
         ...
 
-    async def share(self, host_id: UUID, consumed: Mapping[int, datetime]) -> Sequence[Peer]:
-        """Note the partitions that a host consumes, each since when, and return the living hosts, this one too."""
+    async def share(
+        self, host_id: UUID, consumed: Mapping[int, datetime], held_back: Sequence[int] = ()
+    ) -> Sequence[Peer]:
+        """Note what a host consumes, each since when, and whose timers are ``held_back``; return the living hosts."""
         ...
 
     async def known_types(self) -> frozenset[str]:
@@ -437,12 +434,15 @@ class PersistenceProvider(Protocol):
         """Return, for each, the oldest buffered message of each type and key that it waits for, oldest first."""
         ...
 
-    async def runnable(self, host_id: UUID, start_types: Sequence[str], limit: int) -> Sequence[Runnable]:
+    async def runnable(
+        self, host_id: UUID, start_types: Sequence[str], limit: int, held_back: Sequence[int] = ()
+    ) -> Sequence[Runnable]:
         """Return work for this host: what woke instances that it holds or that no living host holds.
 
         Due timers, buffered messages with an open bookmark, control commands, instances of lapsed
         hosts that were running, and buffered messages that start a workflow. What this host does not hold is left to
-        whoever consumes its partition, as long as some other living host does and this one does not.
+        whoever consumes its partition, as long as some other living host does and this one does not. Timers of the
+        partitions ``held_back`` are none of it.
         """
         ...
 
@@ -460,8 +460,8 @@ class PersistenceProvider(Protocol):
         """
         ...
 
-    async def next_timer(self, host_id: UUID) -> float | None:
-        """Return the seconds until the next timer that concerns this host; None if there is none."""
+    async def next_timer(self, host_id: UUID, held_back: Sequence[int] = ()) -> float | None:
+        """Return the seconds until the next timer of this host that is in no partition ``held_back``, or None."""
         ...
 
     async def expire(self, ttl_seconds: float, limit: int) -> int:

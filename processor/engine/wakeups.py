@@ -1,15 +1,24 @@
-"""What wakes one instance, as the store tells it."""
+"""What wakes instances, as the store tells it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 if TYPE_CHECKING:
     from holdfast.processor.engine.provider import StoredMessage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runnable:
+    """Something that a host should take up now: an instance, or a buffered start message."""
+
+    instance_id: UUID | None = None
+    message: StoredMessage | None = None
+    why: Literal["message", "timer", "lapsed", "control", "start"] = "message"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,7 +39,7 @@ class Detection:
             found, pause = 0, runtime.settings.runnable_detection
             try:
                 found = await self.look()
-                timer = await runtime.provider.next_timer(runtime.host_id)
+                timer = await runtime.provider.next_timer(runtime.host_id, self.engine.backlogs.held_back)
                 if timer is not None:
                     pause = min(pause, max(SHORTEST, timer))
                 await self._housekeeping()
@@ -55,7 +55,9 @@ class Detection:
         self._hint.clear()
         if any(activity.heartbeat for activity in runtime.app.activities.values()):
             await runtime.provider.lapse(LIMIT)
-        findings = await runtime.provider.runnable(runtime.host_id, tuple(runtime.app.starts), LIMIT)
+        findings = await runtime.provider.runnable(
+            runtime.host_id, tuple(runtime.app.starts), LIMIT, self.engine.backlogs.held_back
+        )
         results = await asyncio.gather(*(self.engine.take_up(f) for f in findings), return_exceptions=True)
         for finding, result in zip(findings, results, strict=True):
             if isinstance(result, Exception):

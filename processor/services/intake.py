@@ -39,6 +39,8 @@ class Intake:
         )
         self._consumers: dict[int, Consumer] = {}
         self._dead = self._consume(topology.dead, self._bury)
+        for partition in range(topology.partitions):
+            engine.backlogs.open(partition)
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self._dead)
@@ -95,11 +97,21 @@ class Intake:
             self._consumers.pop(partition, None)
             self.changed()
 
+    def delivered(self, partition: int) -> int:
+        """Return how many deliveries of a partition have come since this host consumes it."""
+        return self._consumers[partition].delivered if partition in self._consumers else 0
+
+    def settled_up_to(self, partition: int) -> int:
+        """Return how many of them came before the first that is not settled."""
+        return self._consumers[partition].settled_up_to if partition in self._consumers else 0
+
     def _began(self, partition: int) -> None:
+        self._engine.backlogs.open(partition)
         self.consumed[partition] = self._engine.runtime.now()
         self.changed()
 
     def _ended(self, partition: int) -> None:
+        self._engine.backlogs.open(partition)
         self.consumed.pop(partition, None)
         self.changed()
 
@@ -120,8 +132,11 @@ class Intake:
         counts.redeliveries += delivery.redelivered
         return Arrival(
             envelope=salvage(delivery.properties, delivery.body) if envelope is None else envelope,
-            received_at=self._engine.runtime.now(),
+            received_at=self._engine.backlogs.arrival(
+                delivery.partition, delivery.properties.timestamp, self._engine.runtime.now()
+            ),
             partition=delivery.partition,
+            from_backlog=delivery.partition is not None and self._engine.backlogs.is_open(delivery.partition),
             redelivered=delivery.redelivered,
             settle=partial(consumer.settle, delivery),
             problem=problem,

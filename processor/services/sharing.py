@@ -27,6 +27,7 @@ from holdfast.processor.engine.engine import Engine
 from holdfast.processor.engine.peers import Peer
 from holdfast.processor.services.first_of import first_of
 from holdfast.processor.services.intake import Intake
+from holdfast.processor.services.takeover import Takeovers
 from holdfast.schemas.errors import BrokerError, StorageError
 
 log = structlog.get_logger("holdfast.sharing")
@@ -49,10 +50,12 @@ class Sharing:
 
     def __init__(self, engine: Engine, intake: Intake, connection: Connection, topology: Topology) -> None:
         self._runtime = engine.runtime
+        self._backlogs = engine.backlogs
         self._intake = intake
         self._connection = connection
         self._topology = topology
         self._hint = asyncio.Event()
+        self._takeovers = Takeovers(engine, intake, connection, topology)
         self._handing_over: dict[int, asyncio.Task[None]] = {}
         self._unconsumed: dict[int, float] = {}
         self._hosts: frozenset[UUID] = frozenset()
@@ -82,12 +85,14 @@ class Sharing:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._takeovers.close()
 
     async def look(self) -> float:
         """Do what is to be done now; return the seconds until there may be something else to do."""
         self._hint.clear()
         runtime, intake = self._runtime, self._intake
-        peers = {peer.host_id: peer for peer in await runtime.provider.share(runtime.host_id, intake.consumed)}
+        seen = await runtime.provider.share(runtime.host_id, intake.consumed, self._backlogs.held_back)
+        peers = {peer.host_id: peer for peer in seen}
         if runtime.host_id not in peers:
             # Without a lease there is nothing to share; who keeps the lease is about to see that, too.
             return runtime.settings.lease
@@ -98,6 +103,8 @@ class Sharing:
         for partition in sorted(intake.taken - share.owned - self._handing_over.keys()):
             if self._is_relieved(partition, peers[share.owners[partition]]):
                 self._handing_over[partition] = asyncio.create_task(self._hand_over(partition))
+        elsewhere = {number for peer in peers.values() if peer.host_id != runtime.host_id for number in peer.partitions}
+        self._takeovers.watch(intake.consumed.keys() - elsewhere)
         await self._stand_in(share.deputy - intake.taken)
         others = [peer.lease_left for peer in peers.values() if peer.host_id != runtime.host_id]
         pauses = [*others, *([runtime.settings.lease * SECOND_LOOK] if self._unconsumed else [])]

@@ -49,7 +49,9 @@ async def close_host(connection: Connection, app: str, host_id: UUID) -> None:
     await _tell(connection, app)
 
 
-async def share(connection: Connection, app: str, host_id: UUID, consumed: Mapping[int, datetime]) -> list[Peer]:
+async def share(
+    connection: Connection, app: str, host_id: UUID, consumed: Mapping[int, datetime], held_back: Sequence[int]
+) -> list[Peer]:
     """Note which partitions the host consumes, tell the others if that is news, and return who lives."""
     partitions = sorted(consumed)
     cursor = await connection.execute(
@@ -58,6 +60,7 @@ async def share(connection: Connection, app: str, host_id: UUID, consumed: Mappi
             "host_id": host_id,
             "partitions": partitions,
             "consuming_since": [consumed[partition] for partition in partitions],
+            "held_back": list(held_back),
         },
     )
     row = await cursor.fetchone()

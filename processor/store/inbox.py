@@ -173,8 +173,8 @@ async def reject_late(connection: Connection, app: str, message_ids: Sequence[st
     await connection.execute(_SQL["reject_late"], {"app": app, "message_ids": list(message_ids)})
 
 
-def stored_message(row: Sequence[Any]) -> StoredMessage:
-    """Return the message of a row.
+def stored_message(row: Sequence[Any], partition: int | None = None) -> StoredMessage:
+    """Return the message of a row, which came by a partition if that matters.
 
     Sequence, kind, id, type, key, body, traceparent, reply_to, received_at, instance.
     """
@@ -188,7 +188,12 @@ def stored_message(row: Sequence[Any]) -> StoredMessage:
         reply_to=reply_to,
     )
     return StoredMessage(
-        sequence=sequence, kind=kind, envelope=envelope, received_at=received_at, instance_id=instance_id
+        sequence=sequence,
+        kind=kind,
+        envelope=envelope,
+        received_at=received_at,
+        instance_id=instance_id,
+        partition=partition,
     )
 
 
@@ -213,6 +218,8 @@ async def _store(connection: Connection, app: str, intakes: Sequence[Intake]) ->
             "received_ats": [i.received_at for i in intakes],
             "are_bounded": [i.room is not None for i in intakes],
             "room": min(rooms, default=0),
+            "partitions": [i.partition for i in intakes],
+            "arrived_at": [i.arrived_at for i in intakes],
         },
         binary=True,
     )

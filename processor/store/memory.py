@@ -28,12 +28,11 @@ from holdfast.processor.engine.provider import (
     Registration,
     Route,
     RouteKind,
-    Runnable,
     StoredMessage,
     StoredProgram,
     Suspension,
 )
-from holdfast.processor.engine.wakeups import Mail, Wakeups
+from holdfast.processor.engine.wakeups import Mail, Runnable, Wakeups
 from holdfast.processor.language.transaction import Transaction
 from holdfast.processor.store import memory_commit, memory_locks, memory_messages, memory_subflows, memory_wakeups
 from holdfast.processor.store.memory_tables import (
@@ -91,12 +90,14 @@ class MemoryProvider:
                 row.owner = None
         self._hint("hosts")
 
-    async def share(self, host_id: UUID, consumed: Mapping[int, datetime]) -> Sequence[Peer]:
+    async def share(
+        self, host_id: UUID, consumed: Mapping[int, datetime], held_back: Sequence[int] = ()
+    ) -> Sequence[Peer]:
         now = self._clock()
         row = self.tables.hosts.get(host_id)
         if row is not None:
             is_news = row.partitions.keys() != consumed.keys()
-            row.partitions, row.shared_at = dict(consumed), now
+            row.partitions, row.held_back, row.shared_at = dict(consumed), frozenset(held_back), now
             if is_news:
                 self._hint("hosts")
         return [
@@ -221,8 +222,10 @@ class MemoryProvider:
     async def find_mail(self, mails: Sequence[Mail]) -> Sequence[Sequence[StoredMessage]]:
         return [memory_wakeups.find_mail(self.tables, mail) for mail in mails]
 
-    async def runnable(self, host_id: UUID, start_types: Sequence[str], limit: int) -> Sequence[Runnable]:
-        return memory_wakeups.runnable(self.tables, host_id, start_types, limit)
+    async def runnable(
+        self, host_id: UUID, start_types: Sequence[str], limit: int, held_back: Sequence[int] = ()
+    ) -> Sequence[Runnable]:
+        return memory_wakeups.runnable(self.tables, host_id, start_types, limit, held_back)
 
     async def beat(self, beats: Sequence[ActivityHeartbeat]) -> None:
         for each in beats:
@@ -233,8 +236,8 @@ class MemoryProvider:
         await self.take_in(answers)
         return len(answers)
 
-    async def next_timer(self, host_id: UUID) -> float | None:
-        return memory_wakeups.next_timer(self.tables, host_id)
+    async def next_timer(self, host_id: UUID, held_back: Sequence[int] = ()) -> float | None:
+        return memory_wakeups.next_timer(self.tables, host_id, held_back)
 
     async def listen(self) -> AsyncGenerator[Hint, None]:
         listener: asyncio.Queue[Hint] = asyncio.Queue()

@@ -25,7 +25,14 @@ def take_in(tables: Tables, intake: Intake) -> Route:
             return Route(RouteKind.DUPLICATE)
     if known is None and intake.room is not None and _waiting(tables, envelope.key) >= intake.room:
         intake = replace(intake, verdict="dead_lettered", reason="mailbox_full")
-    row = known or tables.insert(envelope, intake.kind, intake.instance_id, intake.received_at)
+    row = known or tables.insert(
+        envelope,
+        intake.kind,
+        intake.instance_id,
+        received_at=intake.received_at,
+        partition=intake.partition,
+        arrived_at=intake.arrived_at,
+    )
     row.verdict, row.reason, row.detail = intake.verdict, intake.reason, intake.detail
     if intake.verdict != "buffered":
         tables.attempts.pop(envelope.message_id, None)
@@ -72,7 +79,7 @@ def expire(tables: Tables, ttl_seconds: float, limit: int) -> int:
         for row in tables.buffered()
         if row.message.kind == "message"
         and row.instance_id is None
-        and (now - row.message.received_at).total_seconds() > ttl_seconds
+        and (now - row.received_at).total_seconds() > ttl_seconds
         and tables.route_by_key(row.message.envelope).kind is not RouteKind.LIVING
         and tables.waiting(row.message.envelope) is None
     ][:limit]

@@ -33,6 +33,7 @@ class HostRow:
     host: Host
     expiration: datetime
     partitions: dict[int, datetime] = field(default_factory=dict)
+    held_back: frozenset[int] = frozenset()
     shared_at: datetime | None = None
 
 
@@ -86,6 +87,7 @@ class InboxRow:
     message: StoredMessage
     digest: bytes
     verdict: InboxVerdict
+    received_at: datetime
     reason: str | None = None
     detail: str | None = None
     instance_id: UUID | None = None
@@ -129,11 +131,16 @@ class Tables:
         living = self.living(host_id, self.now()) is not None
         return living and row.owner == host_id and row.token == token and not row.is_completed
 
-    def foreign(self, host_id: UUID, now: datetime) -> set[int]:
-        """Return the partitions that other living hosts consume and this one does not."""
-        taken = {name: set(row.partitions) for name, row in self.hosts.items() if row.expiration > now}
-        own = taken.pop(host_id, set())
-        return set().union(*taken.values()) - own
+    def foreign(self, host_id: UUID, now: datetime) -> dict[int, bool]:
+        """Return the partitions that other living hosts consume and this one does not: whether their timers wait."""
+        own = self.hosts[host_id].partitions if host_id in self.hosts else {}
+        others = [row for name, row in self.hosts.items() if name != host_id and row.expiration > now]
+        return {
+            number: any(number in row.held_back for row in others)
+            for row in others
+            for number in row.partitions
+            if number not in own
+        }
 
     def is_free(self, row: InstanceRow, host_id: UUID, now: datetime) -> bool:
         """Whether the host holds the instance, or nobody living does."""
@@ -208,7 +215,10 @@ class Tables:
         envelope: Envelope,
         kind: Literal["message", "control"],
         instance_id: UUID | None = None,
+        *,
         received_at: datetime | None = None,
+        partition: int | None = None,
+        arrived_at: datetime | None = None,
     ) -> InboxRow:
         """Add a message, buffered."""
         self.sequence += 1
@@ -216,10 +226,11 @@ class Tables:
             sequence=self.sequence,
             kind=kind,
             envelope=envelope,
-            received_at=received_at or self.now(),
+            received_at=arrived_at or received_at or self.now(),
             instance_id=instance_id,
+            partition=partition,
         )
-        row = InboxRow(message, digest_of(envelope), "buffered", instance_id=instance_id)
+        row = InboxRow(message, digest_of(envelope), "buffered", received_at or self.now(), instance_id=instance_id)
         self.inbox[envelope.message_id] = row
         return row
 

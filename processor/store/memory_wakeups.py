@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from holdfast.processor.engine.provider import RouteKind, Runnable, StoredMessage
-from holdfast.processor.engine.wakeups import Mail, Wakeups
+from holdfast.processor.engine.provider import RouteKind, StoredMessage
+from holdfast.processor.engine.wakeups import Mail, Runnable, Wakeups
 from holdfast.processor.store.memory_tables import InboxRow, InstanceRow, Tables, settle
 from holdfast.schemas.activity_messages import ActivityResult
 from holdfast.schemas.message import Envelope
+
+LEFT_LYING = timedelta(seconds=30)
+"""For so long what wakes an instance is left to whoever consumes its partition."""
 
 
 def wakeups(tables: Tables, host_id: UUID, instance_id: UUID) -> Wakeups:
@@ -45,9 +48,11 @@ def find_mail(tables: Tables, mail: Mail) -> list[StoredMessage]:
     return list(found.values())
 
 
-def runnable(tables: Tables, host_id: UUID, start_types: Sequence[str], limit: int) -> list[Runnable]:
+def runnable(
+    tables: Tables, host_id: UUID, start_types: Sequence[str], limit: int, held_back: Sequence[int]
+) -> list[Runnable]:
     """Return work for a host, from where its last look ended, so that what cannot go on does not hide the rest."""
-    found = _all_runnable(tables, host_id, start_types)
+    found = _all_runnable(tables, _Reach(tables, host_id, held_back), start_types)
     names = list(found)
     last = tables.looked_up_to.pop(host_id, None)
     begin = names.index(last) + 1 if last in found else 0
@@ -57,49 +62,64 @@ def runnable(tables: Tables, host_id: UUID, start_types: Sequence[str], limit: i
     return [found[name] for name in page]
 
 
-def _all_runnable(tables: Tables, host_id: UUID, start_types: Sequence[str]) -> dict[UUID | int, Runnable]:
-    now = tables.now()
+class _Reach:
+    """What one host is to wake: what it holds, and what is free and not another host's to wake."""
+
+    def __init__(self, tables: Tables, host_id: UUID, held_back: Sequence[int]) -> None:
+        self.now = tables.now()
+        self._host_id = host_id
+        self._foreign = tables.foreign(host_id, self.now)
+        self._held_back = {*held_back, *(number for number, waits in self._foreign.items() if waits)}
+        rows = tables.instances.items()
+        self.free = {n: r for n, r in rows if tables.is_free(r, host_id, self.now) and r.subflow != "run"}
+
+    def has(self, instance_id: UUID | None, since: datetime) -> bool:
+        """Whether an instance is to be woken by what has been there since a moment."""
+        row = None if instance_id is None else self.free.get(instance_id)
+        return row is not None and (row.owner == self._host_id or self.is_near(row.registration.partition, since))
+
+    def is_near(self, partition: int | None, since: datetime) -> bool:
+        """Whether this host takes up what nobody holds, or another one has left it lying."""
+        return partition not in self._foreign or since < self.now - LEFT_LYING
+
+    def due(self, row: InstanceRow) -> list[datetime]:
+        """Return the moments of the timers of an instance that may fire at their time."""
+        if row.is_suspended or row.registration.partition in self._held_back:
+            return []
+        return [datetime.fromisoformat(bookmark.due) for bookmark in row.bookmarks.values() if bookmark.due is not None]
+
+
+def _all_runnable(tables: Tables, reach: _Reach, start_types: Sequence[str]) -> dict[UUID | int, Runnable]:
     found: dict[UUID | int, Runnable] = {}
-    free = {name: row for name, row in _within_reach(tables, host_id, now) if row.subflow != "run"}
     for left in list(tables.buffered()):
-        if left.message.kind != "control" or left.instance_id not in free:
+        instance_id = left.instance_id
+        if left.message.kind != "control" or instance_id is None or not reach.has(instance_id, left.received_at):
             continue
-        if free[left.instance_id].is_completed:
-            tables.reject_left_over(left.instance_id)
+        if reach.free[instance_id].is_completed:
+            tables.reject_left_over(instance_id)
         else:
-            found.setdefault(left.instance_id, Runnable(instance_id=left.instance_id, why="control"))
-    awake = {name: row for name, row in free.items() if not row.is_suspended and not row.is_completed}
+            found.setdefault(instance_id, Runnable(instance_id=instance_id, why="control"))
+    awake = {name: row for name, row in reach.free.items() if not row.is_suspended and not row.is_completed}
     for instance_id, row in awake.items():
-        if tables.due(row, now):
+        due = [moment for moment in reach.due(row) if moment <= reach.now]
+        if due and reach.has(instance_id, min(due)):
             found.setdefault(instance_id, Runnable(instance_id=instance_id, why="timer"))
     for instance_id, row in awake.items():
-        if row.must_go_on and row.owner != host_id and tables.living(row.owner, now) is None:
+        if row.must_go_on and tables.living(row.owner, reach.now) is None and reach.has(instance_id, reach.now):
             found.setdefault(instance_id, Runnable(instance_id=instance_id, why="lapsed"))
     for left in list(tables.buffered()):
         if left.message.kind == "message":
-            _consider(tables, left, awake, start_types, found)
+            near = {name: row for name, row in awake.items() if reach.has(name, left.received_at)}
+            types = start_types if reach.is_near(left.message.partition, left.received_at) else ()
+            _consider(tables, left, near, types, found)
     return found
 
 
-def next_timer(tables: Tables, host_id: UUID) -> float | None:
+def next_timer(tables: Tables, host_id: UUID, held_back: Sequence[int]) -> float | None:
     """Return the seconds until the next timer that a host may fire."""
-    now = tables.now()
-    due = [
-        datetime.fromisoformat(bookmark.due)
-        for _, row in _within_reach(tables, host_id, now)
-        if not row.is_suspended
-        for bookmark in row.bookmarks.values()
-        if bookmark.due is not None
-    ]
-    return max(0.0, (min(due) - now).total_seconds()) if due else None
-
-
-def _within_reach(tables: Tables, host_id: UUID, now: datetime) -> Iterator[tuple[UUID, InstanceRow]]:
-    """Return the instances that a host is to wake: those it holds, and those that no other host holds or is to hold."""
-    foreign = tables.foreign(host_id, now)
-    for name, row in tables.instances.items():
-        if row.owner == host_id or (tables.is_free(row, host_id, now) and row.registration.partition not in foreign):
-            yield name, row
+    reach = _Reach(tables, host_id, held_back)
+    due = [m for name, row in reach.free.items() if reach.has(name, reach.now) for m in reach.due(row)]
+    return max(0.0, (min(due) - reach.now).total_seconds()) if due else None
 
 
 def _consider(

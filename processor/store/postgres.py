@@ -19,13 +19,12 @@ from holdfast.processor.engine.provider import (
     Outgoing,
     Registration,
     Route,
-    Runnable,
     StoredMessage,
     StoredProgram,
     Suspension,
     UnitOfWork,
 )
-from holdfast.processor.engine.wakeups import Mail, Wakeups
+from holdfast.processor.engine.wakeups import Mail, Runnable, Wakeups
 from holdfast.processor.language.transaction import Transaction
 from holdfast.processor.store import heartbeats, hosts, inbox, locks, outbox, subflows, wakeups
 from holdfast.processor.store.commit import GroupWriter
@@ -81,8 +80,10 @@ class PostgresProvider:
     async def close_host(self, host_id: UUID) -> None:
         await self._shared.run(lambda c: hosts.close_host(c, self._app, host_id))
 
-    async def share(self, host_id: UUID, consumed: Mapping[int, datetime]) -> Sequence[Peer]:
-        return await self._shared.run(lambda c: hosts.share(c, self._app, host_id, consumed))
+    async def share(
+        self, host_id: UUID, consumed: Mapping[int, datetime], held_back: Sequence[int] = ()
+    ) -> Sequence[Peer]:
+        return await self._shared.run(lambda c: hosts.share(c, self._app, host_id, consumed, held_back))
 
     async def known_types(self) -> frozenset[str]:
         return await self._shared.run(lambda c: hosts.known_types(c, self._app))
@@ -140,8 +141,10 @@ class PostgresProvider:
     async def find_mail(self, mails: Sequence[Mail]) -> Sequence[Sequence[StoredMessage]]:
         return await self._shared.run(lambda c: wakeups.find_mail(c, self._app, mails))
 
-    async def runnable(self, host_id: UUID, start_types: Sequence[str], limit: int) -> Sequence[Runnable]:
-        return await self._shared.run(lambda c: self._sweep.runnable(c, host_id, start_types, limit))
+    async def runnable(
+        self, host_id: UUID, start_types: Sequence[str], limit: int, held_back: Sequence[int] = ()
+    ) -> Sequence[Runnable]:
+        return await self._shared.run(lambda c: self._sweep.runnable(c, host_id, start_types, limit, held_back))
 
     async def beat(self, beats: Sequence[ActivityHeartbeat]) -> None:
         await self._shared.run(lambda c: heartbeats.beat(c, self._app, beats))
@@ -149,8 +152,8 @@ class PostgresProvider:
     async def lapse(self, limit: int) -> int:
         return await self._shared.run(lambda c: heartbeats.lapse(c, self._app, limit))
 
-    async def next_timer(self, host_id: UUID) -> float | None:
-        return await self._shared.run(lambda c: wakeups.next_timer(c, self._app, host_id))
+    async def next_timer(self, host_id: UUID, held_back: Sequence[int] = ()) -> float | None:
+        return await self._shared.run(lambda c: wakeups.next_timer(c, self._app, host_id, held_back))
 
     async def expire(self, ttl_seconds: float, limit: int) -> int:
         count, self._expired_up_to = await self._shared.run(

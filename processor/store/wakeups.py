@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
-from holdfast.processor.engine.provider import Runnable, StoredMessage
-from holdfast.processor.engine.wakeups import Mail, Wakeups
+from holdfast.processor.engine.provider import StoredMessage
+from holdfast.processor.engine.wakeups import Mail, Runnable, Wakeups
 from holdfast.processor.store.connections import Connection, one
 from holdfast.processor.store.inbox import reject_late, reject_left_over, stored_message
 from holdfast.schemas.activity_messages import ActivityResult
@@ -73,21 +73,19 @@ async def find_mail(connection: Connection, app: str, mails: Sequence[Mail]) -> 
     return found
 
 
-async def next_timer(connection: Connection, app: str, host_id: UUID) -> float | None:
+async def next_timer(connection: Connection, app: str, host_id: UUID, held_back: Sequence[int]) -> float | None:
     """Return the seconds until a timer may be due that is this host's to fire."""
-    foreign = await _foreign(connection, app, host_id)
-    cursor = await connection.execute(
-        _SQL["next_timer"], {"app": app, "host_id": host_id, "foreign": foreign}, binary=True
-    )
+    about = {"app": app, "host_id": host_id, **await _elsewhere(connection, app, host_id, held_back)}
+    cursor = await connection.execute(_SQL["next_timer"], about, binary=True)
     (seconds,) = await one(cursor)
     return None if seconds is None else max(0.0, seconds)
 
 
-async def _foreign(connection: Connection, app: str, host_id: UUID) -> list[int]:
-    """Return the partitions whose instances are left to other hosts, unless this one holds them."""
+async def _elsewhere(connection: Connection, app: str, host_id: UUID, held_back: Sequence[int]) -> dict[str, list[int]]:
+    """Return the partitions left to other hosts, and those whose timers are held back, here or there."""
     cursor = await connection.execute(_SQL["foreign_partitions"], {"app": app, "host_id": host_id}, binary=True)
-    (partitions,) = await one(cursor)
-    return list(partitions)
+    foreign, held_back_there = await one(cursor)
+    return {"foreign": foreign, "held_back": [*held_back, *held_back_there]}
 
 
 class Source(Protocol):
@@ -138,7 +136,7 @@ class Inbox:
         closed: set[UUID] = set()
         late: list[str] = []
         self.after = end if size == PAGE else 0
-        for _, _, why, taker, sequence, *message in rows:
+        for _, _, why, taker, sequence, *message, partition in rows:
             if why == "finished":
                 closed.add(taker)
             elif why == "late":
@@ -149,7 +147,7 @@ class Inbox:
             elif taker is not None:
                 found.setdefault(taker, Runnable(instance_id=taker, why=why))
             elif why is not None:
-                found[sequence] = Runnable(message=stored_message([sequence, *message]), why=why)
+                found[sequence] = Runnable(message=stored_message([sequence, *message], partition), why=why)
         if closed:
             await reject_left_over(connection, sorted(closed))
         if late:
@@ -177,11 +175,16 @@ class Sweep:
         )
 
     async def runnable(
-        self, connection: Connection, host_id: UUID, start_types: Sequence[str], limit: int
+        self,
+        connection: Connection,
+        host_id: UUID,
+        start_types: Sequence[str],
+        limit: int,
+        held_back: Sequence[int],
     ) -> list[Runnable]:
-        """Return at most ``limit`` findings, each instance once."""
-        foreign = await _foreign(connection, self._app, host_id)
-        about = {"app": self._app, "host_id": host_id, "start_types": list(start_types), "foreign": foreign}
+        """Return at most ``limit`` findings, each instance once; no timers of partitions that are held back."""
+        elsewhere = await _elsewhere(connection, self._app, host_id, held_back)
+        about = {"app": self._app, "host_id": host_id, "start_types": list(start_types), **elsewhere}
         found: dict[UUID | int, Runnable] = {}
         for _ in range(len(self._sources)):
             source = self._sources[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from holdfast.processor.engine.arrival import Arrival
@@ -18,12 +19,13 @@ LIMIT = 500
 
 @dataclass(slots=True, eq=False)
 class Delivery:
-    """A message that was published to the app, under ``envelope.message_id``.
+    """A message that was published to the app, under ``envelope.message_id``; it counts from ``published_at``.
 
     ``is_acked`` says that the broker has forgotten it; ``times`` counts how often a host was given it.
     """
 
     envelope: Envelope
+    published_at: datetime
     is_acked: bool = False
     times: int = 0
     holder: SimulatedHost | None = None
@@ -39,14 +41,15 @@ class SimulatedBroker:
     ``published`` has each message once, by id, however often it went out; ``request`` takes those for activity workers.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
         self.request: Callable[[Outgoing], None] = _no_worker
         self.deliveries: list[Delivery] = []
         self.published: dict[str, Outgoing] = {}
 
     def take(self, envelope: Envelope) -> Delivery:
         """Put a message into the queue."""
-        delivery = Delivery(envelope)
+        delivery = Delivery(envelope, self._now())
         self.deliveries.append(delivery)
         return delivery
 
@@ -68,7 +71,7 @@ class SimulatedBroker:
         host.engine.deliver(
             Arrival(
                 envelope=delivery.envelope,
-                received_at=host.runtime.now(),
+                received_at=delivery.published_at,
                 redelivered=delivery.times > 1,
                 settle=settle,
             )

@@ -70,7 +70,7 @@ class Simulation:
             self._world.answer = sql
         self._watch = watch or Watch()
         self._wrap = store
-        self._broker = SimulatedBroker()
+        self._broker = SimulatedBroker(self._world.now)
         self._delivered = 0
         self._commands = 0
         self.hosts: list[SimulatedHost] = []

@@ -22,6 +22,11 @@ where r.instance_id = %(instance_id)s::uuid;
 select
     b.name, b.kind, b.message_type, b.correlation_key, b.due, b.line, b.opened_at,
     coalesce(b.due <= clock_timestamp(), false) as is_due,
+    b.kind = 'timer' and exists (
+        select from holdfast.instance_rows r
+        join holdfast.hosts h on h.app = r.app and h.lease_expiration > clock_timestamp()
+        where r.instance_id = b.instance_id and r.partition = any(h.partitions) and r.partition = any(h.held_back)
+    ) as is_held_back,
     c.instance_id as child_id, c.workflow as child_workflow, c.execution_status as child_status,
     c.outcome as child_outcome, coalesce(c.is_suspended, false) as child_is_suspended,
     q.activity, q.queue, q.attempt, o.message_id is not null as is_unpublished, o.dead_reason, t.due as heartbeat_due

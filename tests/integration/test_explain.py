@@ -146,6 +146,16 @@ async def test_a_timer_that_is_due_says_so(host: Host, client: Client) -> None:
     assert "a worker is about to find it" in (await client.explain(instance_id)).ways[0].text
 
 
+async def test_a_due_timer_that_waits_for_what_came_before_says_so(host: Host, client: Client) -> None:
+    instance_id = await host.deliver(Began(key="k"))
+    await host.ask("update holdfast.bookmarks set due = now() where kind = 'timer'")
+    now = await host.runtime.provider.now()
+    await host.runtime.provider.share(host.runtime.host_id, {0: now}, [0])
+    assert "first takes in the messages that it found" in (await client.explain(instance_id)).ways[0].text
+    await host.runtime.provider.share(host.runtime.host_id, {0: now}, [])
+    assert "a worker is about to find it" in (await client.explain(instance_id)).ways[0].text
+
+
 async def test_messages_that_came_close_are_told_with_why_and_look_alikes_come_first(
     host: Host, client: Client
 ) -> None:

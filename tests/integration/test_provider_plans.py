@@ -63,7 +63,7 @@ from generate_series(1, 20000) n;
 """
 
 HOST = "c4ca4238-a0b9-2382-0dcc-509a6f75849b"
-LOOK: dict[str, Any] = {"app": "shop", "host_id": HOST, "foreign": [1], "limit": 100}
+LOOK: dict[str, Any] = {"app": "shop", "host_id": HOST, "foreign": [1], "held_back": [2], "limit": 100}
 FROM_FIRST = {"after": 0, "after_id": UUID(int=0)}
 FROM_LONG_AGO = FROM_FIRST | {"after": datetime(1, 1, 1, tzinfo=UTC)}
 IDS = {"instance_ids": ["c4ca4238-a0b9-2382-0dcc-509a6f75849b"]}

@@ -3,8 +3,12 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import pytest
+
 from holdfast.processor.broker.topology import count_consumers
 from holdfast.processor.core.sharing import share_of
+from holdfast.processor.engine.arrival import Arrival
+from holdfast.processor.engine.backlogs import LONG_AGO
 from holdfast.processor.language.app import App
 from holdfast.processor.services.intake import Intake
 from holdfast.processor.services.sharing import Sharing
@@ -134,3 +138,48 @@ async def test_messages_of_a_partition_that_is_handed_over_come_to_its_new_owner
         assert await old.intake.leave(0)
         await eventually(lambda: len(seen["new"]) == 50)
         assert seen["new"] == [f"m-{number}" for number in range(50)]
+
+
+async def test_timers_wait_until_all_that_a_host_found_in_its_partition_is_settled(
+    amqp_url: str, app_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(App(app_name))
+    async with running_broker(amqp_url, app_name) as broker, AsyncExitStack() as stack:
+        await broker.publish(message(number) for number in range(30))
+        host = await stack.enter_async_context(sharing_host(world, broker, amqp_url))
+        found: list[Arrival] = []
+        monkeypatch.setattr(host.engine, "deliver", found.append)
+        await host.look()
+        await host.look()
+        await eventually(lambda: len(found) == 30)
+        assert {arrival.received_at for arrival in found} == {LONG_AGO}
+        for arrival in found[1:]:
+            arrival.settle()
+        await world.advance(1)
+        assert host.engine.backlogs.held_back == [0]
+        found[0].settle()
+        while host.engine.backlogs.held_back:
+            await world.advance(1)
+        await broker.publish([message(30)])
+        await eventually(lambda: len(found) == 31)
+        assert found[-1].received_at == host.engine.runtime.now()
+
+
+async def test_timers_wait_as_long_as_another_host_may_have_messages_of_the_partition(
+    amqp_url: str, app_name: str
+) -> None:
+    world = World(App(app_name))
+    async with running_broker(amqp_url, app_name, PARTITIONS) as broker, AsyncExitStack() as stack:
+        old = await stack.enter_async_context(sharing_host(world, broker, amqp_url))
+        await old.look()
+        await old.look()
+        new = await stack.enter_async_context(sharing_host(world, broker, amqp_url))
+        await new.look()
+        await new.look()
+        await world.advance(1)
+        assert new.engine.backlogs.held_back == [0, 1, 2, 3]
+        await settle(world, old, new)
+        while new.engine.backlogs.held_back == [0, 1, 2, 3]:
+            await new.look()
+            await world.advance(1)
+        assert not set(new.engine.backlogs.held_back) & new.intake.taken

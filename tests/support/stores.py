@@ -22,8 +22,8 @@ class BehindMemory:
 
     async def age_messages(self, seconds: float) -> None:
         for row in self._tables.inbox.values():
-            message = row.message
-            object.__setattr__(message, "received_at", message.received_at - timedelta(seconds=seconds))
+            row.received_at -= timedelta(seconds=seconds)
+            object.__setattr__(row.message, "received_at", row.message.received_at - timedelta(seconds=seconds))
 
     async def inbox(self) -> dict[str, InboxEntry]:
         return {

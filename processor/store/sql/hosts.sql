@@ -44,6 +44,7 @@ with before as (
 update holdfast.hosts h
 set partitions = %(partitions)s::int[],
     consuming_since = %(consuming_since)s::timestamptz[],
+    held_back = %(held_back)s::int[],
     shared_at = clock_timestamp()
 from before b
 where h.host_id = b.host_id

@@ -67,10 +67,12 @@ with given as materialized (
         %(details)b::text[],
         %(instance_ids)b::uuid[],
         %(received_ats)b::timestamptz[],
-        %(are_bounded)b::bool[]
+        %(are_bounded)b::bool[],
+        %(partitions)b::int[],
+        %(arrived_at)b::timestamptz[]
     ) with ordinality as g (
         message_id, kind, type, key, body, digest, traceparent, reply_to, verdict, reason, detail, instance_id,
-        received_at, is_bounded, ordinal
+        received_at, is_bounded, partition, arrived_at, ordinal
     )
 ), waiting as materialized (
     select b.key, w.messages
@@ -93,13 +95,13 @@ with given as materialized (
 ), stored as (
     insert into holdfast.inbox (
         app, message_id, kind, type, correlation_key, body, digest, traceparent, reply_to, verdict, reason, detail,
-        instance_id, received_at
+        instance_id, received_at, partition, arrived_at
     )
     select
         %(app)b, g.message_id, g.kind, g.type, g.key, g.body, g.digest, g.traceparent, g.reply_to,
         case when c.message_id is not null then 'dead_lettered' else g.verdict end,
         case when c.message_id is not null then 'mailbox_full' else g.reason end,
-        g.detail, g.instance_id, coalesce(g.received_at, now())
+        g.detail, g.instance_id, coalesce(g.received_at, now()), g.partition, g.arrived_at
     from given g
     left join crowded c on c.message_id = g.message_id
     order by g.key, g.ordinal

@@ -123,7 +123,7 @@ select
     m.body,
     m.traceparent,
     m.reply_to,
-    m.received_at,
+    coalesce(m.arrived_at, m.received_at),
     m.instance_id
 from holdfast.instance_rows r
 left join holdfast.instance_states s on s.instance_id = r.instance_id

@@ -19,13 +19,13 @@ from wanted w
 left join lateral (
     select
         null as due, m.sequence, m.kind, m.message_id, m.type, m.correlation_key, m.body, m.traceparent, m.reply_to,
-        m.received_at, m.instance_id
+        coalesce(m.arrived_at, m.received_at) as received_at, m.instance_id
     from holdfast.inbox m
     where m.instance_id = w.instance_id and m.verdict = 'buffered' and m.kind = 'control'
     union all
     select
         null, m.sequence, m.kind, m.message_id, m.type, m.correlation_key, m.body, m.traceparent, m.reply_to,
-        m.received_at, m.instance_id
+        coalesce(m.arrived_at, m.received_at), m.instance_id
     from holdfast.bookmarks b
     cross join lateral (
         select *
@@ -51,7 +51,7 @@ order by w.ordinal;
 -- name: find_mail
 -- For instances whose bookmarks are in memory only, without what they have taken and not persisted.
 select w.ordinal, m.sequence, m.kind, m.message_id, m.type, m.correlation_key, m.body, m.traceparent, m.reply_to,
-    m.received_at, m.instance_id
+    coalesce(m.arrived_at, m.received_at), m.instance_id
 from unnest(
     %(ordinals)b::int[], %(types)b::text[], %(keys)b::text[], %(instance_ids)b::uuid[]
 ) as w (ordinal, type, key, instance_id)
@@ -74,9 +74,11 @@ cross join lateral (
 order by w.ordinal, m.sequence;
 
 -- name: foreign_partitions
--- Those that other living hosts consume and this one does not. What it does not hold of them is theirs to wake, so that a
--- key's instance stays with the host that gets the key's messages. Nobody's are anybody's.
-select coalesce(array_agg(distinct p.number), '{}')
+-- Those that other living hosts consume and this one does not, and which of them have their timers held back. What this
+-- host does not hold of them is theirs to wake, so that a key's instance stays with the host that gets the key's messages,
+-- unless they leave it lying for half a minute: they may not know the program. Nobody's are anybody's.
+select coalesce(array_agg(distinct p.number), '{}'),
+    coalesce(array_agg(distinct p.number) filter (where p.number = any(o.held_back)), '{}')
 from holdfast.hosts o
 cross join lateral unnest(o.partitions) p (number)
 where o.app = %(app)b
@@ -95,8 +97,13 @@ join holdfast.instance_rows r on r.instance_id = b.instance_id and not r.is_susp
 where b.app = %(app)b
     and b.kind = 'timer'
     and b.due <= statement_timestamp()
+    and r.partition <> all(%(held_back)b::int[])
     and (b.due, b.instance_id) > (%(after)b::timestamptz, %(after_id)b::uuid)
-    and (r.lock_owner = %(host_id)b::uuid or r.partition <> all(%(foreign)b::int[]))
+    and (
+        r.lock_owner = %(host_id)b::uuid
+        or r.partition <> all(%(foreign)b::int[])
+        or b.due < statement_timestamp() - interval '30 seconds'
+    )
     and not exists (
         select from holdfast.hosts o
         where o.host_id = r.lock_owner and o.host_id <> %(host_id)b::uuid and o.lease_expiration > clock_timestamp()
@@ -114,7 +121,11 @@ where m.app = %(app)b
     and m.kind = 'control'
     and m.sequence > %(after)b::bigint
     and r.subflow is distinct from 'run'
-    and (r.lock_owner = %(host_id)b::uuid or r.partition <> all(%(foreign)b::int[]))
+    and (
+        r.lock_owner = %(host_id)b::uuid
+        or r.partition <> all(%(foreign)b::int[])
+        or m.received_at < statement_timestamp() - interval '30 seconds'
+    )
     and not exists (
         select from holdfast.hosts o
         where o.host_id = r.lock_owner and o.host_id <> %(host_id)b::uuid and o.lease_expiration > clock_timestamp()
@@ -135,7 +146,9 @@ from (
 ) ended
 join holdfast.instance_rows r on r.lock_owner = ended.host_id
 where r.app = %(app)b
-    and r.partition <> all(%(foreign)b::int[])
+    and (
+        r.partition <> all(%(foreign)b::int[]) or r.last_updated_time < statement_timestamp() - interval '30 seconds'
+    )
     and (r.execution_status = 'executing' or r.lock_owner = '00000000-0000-0000-0000-000000000000')
     and not r.is_completed
     and not r.is_suspended
@@ -198,7 +211,7 @@ with page as materialized (
     limit %(page)b::int
 ), found as (
     select
-        m.message_id,
+        m.message_id, m.partition, m.received_at,
         case when b.instance_id is not null then b.instance_id when n.instance_id is not null then n.instance_id end
             as taker,
         case
@@ -249,7 +262,11 @@ with page as materialized (
     ) r on true
     where f.why is not null
         and not coalesce(r.is_suspended, false)
-        and (r.lock_owner = %(host_id)b::uuid or coalesce(r.partition <> all(%(foreign)b::int[]), true))
+        and (
+            r.lock_owner = %(host_id)b::uuid
+            or coalesce(coalesce(r.partition, f.partition) <> all(%(foreign)b::int[]), true)
+            or f.received_at < statement_timestamp() - interval '30 seconds'
+        )
         and not exists (
             select from holdfast.hosts o
             where o.host_id = r.lock_owner and o.host_id <> %(host_id)b::uuid and o.lease_expiration > clock_timestamp()
@@ -257,7 +274,8 @@ with page as materialized (
 )
 select
     e.sequence, e.size, f.why, case when f.why = 'finished' then f.known else f.taker end, m.sequence, m.kind,
-    m.message_id, m.type, m.correlation_key, m.body, m.traceparent, m.reply_to, m.received_at, m.instance_id
+    m.message_id, m.type, m.correlation_key, m.body, m.traceparent, m.reply_to,
+    coalesce(m.arrived_at, m.received_at), m.instance_id, m.partition
 from (select max(sequence) as sequence, count(*) as size from page) e
 left join runnable f on true
 left join page m on m.message_id = f.message_id
@@ -277,6 +295,7 @@ with soon as materialized (
     from soon s
     join holdfast.instance_rows r on r.instance_id = s.instance_id and not r.is_suspended
     where (r.lock_owner = %(host_id)b::uuid or r.partition <> all(%(foreign)b::int[]))
+        and r.partition <> all(%(held_back)b::int[])
         and not exists (
             select from holdfast.hosts o
             where o.host_id = r.lock_owner and o.host_id <> %(host_id)b::uuid and o.lease_expiration > clock_timestamp()

@@ -6,6 +6,7 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 from holdfast.processor.engine.peers import Host, Peer
+from holdfast.processor.engine.provider import Intake
 from holdfast.processor.testing.conformance.harness import APP, Case, Store, message
 from holdfast.processor.testing.conformance.laws import law
 from holdfast.processor.testing.conformance.wakeups import runnable
@@ -118,3 +119,70 @@ async def who_holds_an_instance_finds_its_work_whatever_it_consumes(store: Store
     assert await runnable(store, here) == [("timer", timed.instance_id), ("message", mailed.instance_id)]
     assert await store.provider.next_timer(here) == 0
     assert await runnable(store, there) == []
+
+
+@law("locking")
+async def what_the_consumer_of_its_partition_leaves_lying_is_anybodys(store: Store) -> None:
+    here, there = await store.host(), await store.host()
+    past = await store.provider.now() - timedelta(seconds=40)
+    timed = await store.waiting(here, "k", due=past)
+    mailed = await store.waiting(here, "l", "Paid")
+    commanded = await store.waiting(here, "m", "Paid")
+    for case in (timed, mailed, commanded):
+        await let_go(store, case)
+    await store.buffer(message("Paid", "l"))
+    await store.command(commanded.instance_id)
+    await share(store, here, 0)
+    assert await runnable(store, there) == [("timer", timed.instance_id)]
+    await store.behind.age_messages(40)
+    assert await runnable(store, there) == [
+        ("control", commanded.instance_id),
+        ("timer", timed.instance_id),
+        ("message", mailed.instance_id),
+    ]
+
+
+@law("locking")
+async def timers_that_are_held_back_are_found_by_nobody(store: Store) -> None:
+    here, there = await store.host(), await store.host()
+    now = await store.provider.now()
+    left = await store.waiting(here, "k", due=now - timedelta(seconds=40))
+    await let_go(store, left)
+    held = await store.waiting(here, "l", due=now - timedelta(seconds=1))
+    assert await store.provider.runnable(here, (), 10, [1, 0]) == []
+    assert await store.provider.next_timer(here, [0]) is None
+    assert await store.provider.next_timer(here, [1]) == 0
+    await store.provider.share(here, {0: now}, [0])
+    assert await runnable(store, there) == []
+    assert await runnable(store, here) == [("timer", left.instance_id), ("timer", held.instance_id)]
+    await store.provider.share(here, {0: now}, [])
+    assert await runnable(store, there) == [("timer", left.instance_id)]
+
+
+@law
+async def a_stored_message_counts_from_its_arrival_and_keeps_its_partition(store: Store) -> None:
+    host = await store.host()
+    arrival = await store.provider.now() - timedelta(days=3)
+    case = await store.waiting(host, "k", "Paid")
+    start, paid = message("Placed", "l"), message("Paid", "k")
+    await store.provider.take_in(
+        [Intake(envelope=each, verdict="buffered", partition=3, arrived_at=arrival) for each in (start, paid)]
+    )
+    (woken,) = await store.provider.wakeups(host, [case.instance_id])
+    assert [each.received_at for each in woken.messages] == [arrival]
+    (found,) = [each for each in await store.provider.runnable(host, ["Placed"], 10) if each.message is not None]
+    assert found.message is not None
+    assert (found.message.envelope, found.message.received_at, found.message.partition) == (start, arrival, 3)
+    assert await store.provider.expire(86400, 10) == 0
+
+
+@law("locking")
+async def a_stored_start_is_left_to_whoever_consumes_its_partition(store: Store) -> None:
+    here, there = await store.host(), await store.host()
+    start = message("Placed", "k")
+    await store.provider.take_in([Intake(envelope=start, verdict="buffered", partition=3)])
+    await share(store, here, 3)
+    assert await runnable(store, there, "Placed") == []
+    assert await runnable(store, here, "Placed") == [("start", start.message_id)]
+    await store.behind.age_messages(40)
+    assert await runnable(store, there, "Placed") == [("start", start.message_id)]

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 from holdfast.events.types import InstanceSuspended, TimerRescheduled
-from holdfast.processor.engine.provider import Loaded, Runnable, Suspension
-from holdfast.processor.engine.wakeups import Mail
+from holdfast.processor.engine.provider import Loaded, Suspension
+from holdfast.processor.engine.wakeups import Mail, Runnable
 from holdfast.processor.testing.conformance.harness import HERE, Case, Store, fresh, message
 from holdfast.processor.testing.conformance.laws import law
 
