@@ -15,6 +15,7 @@ from holdfast.events.event_schemas import shared_event_schemas
 from holdfast.processor.broker.topology import Exchange, Queue, Topology
 from holdfast.processor.language.app import App
 from holdfast.schemas.activity_messages import ActivityHeartbeat, ActivityRequest, ActivityResult
+from holdfast.schemas.control_messages import ControlMessage
 from holdfast.schemas.message import Message
 from holdfast.schemas.message_schemas import Mode, message_schemas
 from holdfast.schemas.results import SubflowResult
@@ -49,6 +50,8 @@ def asyncapi(app: App, topology: Topology, version: str) -> Json:
     partitions = [topology.partition_queue(number) for number in range(topology.partitions)]
     for queue in (*partitions, topology.dead_queue, topology.control_queue, *topology.request_queues):
         page.queue(f"queue {queue.name}", queue)
+    text = "Commands to instances; publish to RabbitMQ's default exchange, the routing key is the queue."
+    page.operation("command", "receive", f"queue {topology.control}", [ControlMessage], text)
     return {
         "asyncapi": "3.0.0",
         "info": {"title": app.name, "version": version, "description": f"The messages of the Holdfast app {app.name}."},

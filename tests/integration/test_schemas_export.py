@@ -52,7 +52,7 @@ def test_the_document_is_valid(document: Path) -> None:
     said = node("validate.mjs", document)
     assert said["isDocument"]
     assert errors(said) == []
-    assert {*said["operations"]} == {"takeIn", "send", "request", "takeResults", "publishEvents"}
+    assert {*said["operations"]} == {"takeIn", "send", "request", "takeResults", "publishEvents", "command"}
 
 
 def test_the_validator_finds_what_is_wrong(document: Path) -> None:

@@ -140,6 +140,7 @@ def test_a_document_says_what_is_taken_in_and_what_is_sent() -> None:
         "send": ("send", ["Shipped"]),
         "send_to_holdfast.billing": ("send", ["two_words"]),
         "request": ("send", ["holdfast.ActivityRequest"]),
+        "command": ("receive", ["holdfast.Control"]),
         "takeResults": ("receive", ["holdfast.ActivityResult", "holdfast.ActivityHeartbeat"]),
     }
     placed = document["components"]["messages"]["shop.placed"]
