@@ -69,6 +69,16 @@ async def _publish_without_id(channel: Channel, exchange: str, properties: Basic
     await plain.close()
 
 
+def publish_to(amqp_url: str, queue: str, body: bytes, message_id: str) -> None:
+    """Put one message into a queue, by way of the default exchange."""
+
+    async def work(channel: Channel) -> None:
+        properties = Basic.Properties(delivery_mode=2, message_id=message_id)
+        await channel.basic_publish(body, routing_key=queue, properties=properties, mandatory=True)
+
+    _with_channel(amqp_url, work)
+
+
 def waiting(amqp_url: str, app: str) -> int:
     """Count the messages in the partitions of an app that no consumer has."""
 
