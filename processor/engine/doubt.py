@@ -45,7 +45,7 @@ class Doubt:
         self._asks = asks
         self._writer = writer
         self._decided: set[str] = set()
-        self._known: dict[str, tuple[ActivityCompleted | ActivityResolved, Returned]] = {}
+        self._known: dict[str, tuple[ActivityCompleted, Returned]] = {}
 
     def drop(self) -> None:
         """Go back to the last persistence point; what is known to have been done stays known."""
@@ -76,7 +76,7 @@ class Doubt:
 
     # What is known.
 
-    def know(self, event: ActivityCompleted | ActivityResolved, outcome: Returned) -> None:
+    def know(self, event: ActivityCompleted, outcome: Returned) -> None:
         """Keep that a call is done: nobody shall have to be asked, should the burst go back to before its commit."""
         calls = self._writer.state.calls
         if event.idempotency_key in calls and _is_storable(outcome.value, self._runtime.app.types):
@@ -98,7 +98,7 @@ class Doubt:
     # Resolutions.
 
     def decide(self, command: Command) -> None:
-        """Follow a decision; ``Unfit`` if it makes no sense. It is durable with the next persistence point."""
+        """Follow a decision, which is durable with the next persistence point; ``Unfit`` if it makes no sense."""
         call = self._meant(command)
         outcome = self._outcome(call, command)
         event = ActivityResolved(
@@ -110,8 +110,6 @@ class Doubt:
             why=command.why,
             result=encode_value(outcome.value, self._runtime.app.types) if isinstance(outcome, Returned) else None,
         )
-        if isinstance(outcome, Returned):
-            self.know(event, outcome)
         self._settle(call, event, outcome)
 
     def _settle(
@@ -138,7 +136,7 @@ class Doubt:
         """Return what the call is answered with; None if it is to run again."""
         match command.decision:
             case "done":
-                return Returned(_result(call, command.result))
+                return Returned(self._result(call, command.result))
             case "retry":
                 return None
             case "fail":
@@ -146,13 +144,15 @@ class Doubt:
                 return Raised(ActivityInDoubt(f"activity {call.name} was given up as failed by {command.by}{why}"))
         raise Unfit(f"{command.decision!r} is no decision: it is done, retry or fail")
 
-
-def _result(call: Call, given: Any) -> Any:
-    """Return what an activity returned, given as JSON, as the type that it says it returns."""
-    try:
-        return given if call.activity is None else call.activity.returned(given)
-    except ValueError as error:
-        raise Unfit(f"the result is not what activity {call.name} returns: {error}") from None
+    def _result(self, call: Call, given: Any) -> Any:
+        """Return what an activity returned, given as JSON, as the type that it says it returns."""
+        try:
+            result = given if call.activity is None else call.activity.returned(given)
+        except ValueError as error:
+            raise Unfit(f"the result is not what activity {call.name} returns: {error}") from None
+        if not _is_storable(result, self._runtime.app.types):
+            raise Unfit(f"a {type(result).__name__}, which activity {call.name} returns, has no stored form")
+        return result
 
 
 def _is_storable(value: object, types: Types) -> bool:

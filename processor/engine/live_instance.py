@@ -226,14 +226,6 @@ class LiveInstance:
         self._writer.take(arrival)
         self._go_on_after(command)
 
-    async def _go_on_unless_in_doubt(self, command: Command) -> bool:
-        if self._doubt.found():
-            await self._writer.persist("requested", self._asks.machine)
-            return False
-        if self.state.is_suspended:
-            self._go_on_after(command)
-        return True
-
     def _go_on_after(self, command: Command) -> None:
         self._writer.record(InstanceResumed(by=command.by, why=command.why))
         if self.state.suspension_reason == "requested":
@@ -248,19 +240,31 @@ class LiveInstance:
         self._writer.record(CancelRequested(by=command.by, why=command.why))
         self._asks.machine.cancel()
         await self._burst.advance()
-        return await self._go_on_unless_in_doubt(command)
+        if self._doubt.found():
+            await self._writer.persist("requested", self._asks.machine)
+            return False
+        if self.state.is_suspended:
+            self._go_on_after(command)
+        return True
 
     async def resolve(self, arrival: Arrival, command: Command) -> bool:
         """Take in what became of a call in doubt; True if the instance can go on. ``Unfit`` if it makes no sense.
 
-        It is durable with the next persistence point: at once, if other calls are in doubt.
+        The decision commits before anything goes on from it, so that whatever follows does not undo it. Raises
+        ``InDoubt`` if other calls still are once the exception of a failed one has been raised.
         """
         self._doubt.decide(command)
         self._writer.take(arrival)
-        if command.decision == "fail":
-            # What is raised may cancel the other calls, and then nobody needs to know any more.
+        # What is raised may cancel the other calls, and then nobody needs to know any more.
+        raises = command.decision == "fail"
+        goes_on = raises or not self._doubt.found()
+        if goes_on:
+            self._go_on_after(command)
+        await self._writer.persist("requested", self._asks.machine)
+        if raises:
             await self._burst.advance()
-        return await self._go_on_unless_in_doubt(command)
+            self._doubt.check()
+        return goes_on
 
     async def end(self, arrival: Arrival, command: Command) -> None:
         """End the instance at once, without unwinding: it is to be terminated, or cancelled before it ran."""

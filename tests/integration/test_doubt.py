@@ -228,6 +228,34 @@ async def test_the_command_line_says_what_became_of_it_and_the_log_who_said_so(
     assert (resolved["by"], resolved["why"]) == ("ann", "the bank says so")
 
 
+async def test_a_failure_that_the_workflow_does_not_catch_stays_decided_and_is_raised_again(
+    database_url: str, host: Host, client: Client
+) -> None:
+    await fall(database_url, Begun(key="kay"), "kay")
+    await look(host)
+    instance_id, _ = await instance_of(host)
+    await client.resolve(instance_id, "fail", by="ann", why="the bank says so")
+    await look(host)
+    for _ in range(2):
+        assert await instance_of(host) == (instance_id, (True, "unhandled_exception", None))
+        await host.resume(instance_id)
+    assert (await host.transactions(instance_id))[-4:] == [
+        ("requested", ["ActivityResolved", "InstanceResumed"]),
+        ("suspended", ["InstanceSuspended"]),
+        ("suspended", ["InstanceResumed", "InstanceSuspended"]),
+        ("suspended", ["InstanceResumed", "InstanceSuspended"]),
+    ]
+    ((resolved,),) = await host.ask("select data from holdfast.events where type = 'ActivityResolved'")
+    assert (resolved["decision"], resolved["by"], resolved["why"]) == ("fail", "ann", "the bank says so")
+    with pytest.raises(CommandRefused):
+        await client.resolve(instance_id, "done", by="bob", result=12)
+    await client.cancel(instance_id, by="ann")
+    await look(host)
+    assert await instance_of(host) == (instance_id, (False, None, "cancelled"))
+    assert ran == ["before", "charge kay"]
+    assert [checked.differences async for checked in client.verify()] == [()]
+
+
 async def test_a_result_of_another_type_is_rejected_with_the_reason(
     database_url: str, host: Host, client: Client
 ) -> None:

@@ -21,7 +21,6 @@ from holdfast import (
     suspend,
     transaction,
 )
-from holdfast.events.types import InstanceSuspended
 from holdfast.processor.testing.host import SimulatedHost
 from holdfast.processor.testing.rows import Rows
 from holdfast.processor.testing.world import World
@@ -260,15 +259,6 @@ async def test_a_call_that_is_given_up_raises_where_it_is_awaited() -> None:
     await host.command(world.instance_id, resolve("fail"))
     assert world.state.result == "activity charge was given up as failed by ann: the bank said so"
     assert ran == ["before", "charge kay", "failed"]
-
-
-async def test_a_failure_that_nobody_catches_leaves_the_call_in_doubt() -> None:
-    world, host = await fallen(Guarded(key="kay"), "kay")
-    await host.command(world.instance_id, resolve("fail"))
-    assert world.state.suspension_exception_name == "holdfast.schemas.errors.ActivityInDoubt"
-    assert [e.event.by for e in await world.events() if isinstance(e.event, InstanceSuspended)] == [None, "ann"]
-    await host.command(world.instance_id, resolve("done", {"number": 7}))
-    assert world.state.result == 7
 
 
 @pytest.mark.parametrize(
