@@ -39,10 +39,14 @@ def prefix(ask: Ask) -> str:
     return f"{ask.path}.{ask.visit}"
 
 
+def owner(bookmark: str) -> str:
+    """Return the prefix of the ask that opened a bookmark."""
+    return bookmark.partition("/")[0].partition(":")[0]
+
+
 def belongs(bookmark: str, ask: Ask) -> bool:
     """Whether a bookmark was opened by this ask."""
-    start = prefix(ask)
-    return bookmark == start or bookmark.startswith((f"{start}/", f"{start}:"))
+    return owner(bookmark) == prefix(ask)
 
 
 def opened(ask: Ask, now: datetime) -> list[BookmarkOpened]:

@@ -47,9 +47,12 @@ class ActivityCalls:
         """Whether something runs that must not run twice, so that the burst has to wait for its end."""
         return any(call.must_not_repeat for call in self._running)
 
-    async def serve(self, calls: Sequence[Call]) -> None:
-        """Bring at least one of the calls that are pending to its end, or to a wait."""
-        if len(calls) == 1 and not self._running and self.retries.seconds() is None:
+    async def serve(self, calls: Sequence[Call], *, others_wait: bool) -> None:
+        """Bring at least one of the calls that are pending to its end, or to a wait.
+
+        ``others_wait`` says that there are calls which are to be tried again meanwhile, once that is due.
+        """
+        if len(calls) == 1 and not self._running and not others_wait:
             await self._run_alone(calls[0])
         else:
             await self._run_side_by_side([call for call in calls if call not in self._running])
@@ -73,9 +76,8 @@ class ActivityCalls:
         for ended in await self._running.cancel(calls):
             await self.end(*ended)
         for call in calls:
-            attempts = self.retries.attempts(call)
-            if attempts:
-                await self.end(call, Raised(Cancelled()), attempts)
+            if call.attempts:
+                await self.end(call, Raised(Cancelled()), call.attempts)
 
     async def finish(self) -> None:
         """Wait for what must not run twice, so that what came of it is known when the burst goes back."""
@@ -89,7 +91,8 @@ class ActivityCalls:
             await self._running.stop()
 
     async def _run_alone(self, call: Call) -> None:
-        await self.commit_earlier(call)
+        if self._writer.unwritten.has_activity:
+            await self.commit_earlier(call)
         activity = call.activity
         if activity is None:
             self._asks.answer(call, Raised(AppError(f"this app has no activity {call.name!r}")))
@@ -101,7 +104,7 @@ class ActivityCalls:
         try:
             outcome, attempts = await self._scopes.bound(call, running)
         except TimeoutError as error:
-            outcome, attempts = Raised(error), self.retries.attempts(call) + 1
+            outcome, attempts = Raised(error), call.attempts + 1
         finally:
             self.are_awaited = False
         await self.end(call, outcome, attempts)
@@ -161,7 +164,7 @@ class ActivityCalls:
             idempotency_key=call.key,
             unit=unit,
             environment=self._runtime.environment,
-            attempt=self.retries.attempts(call),
+            attempt=call.attempts,
             participants=self._writer.participants.objects,
             carried=self._writer.traceparent,
             tracer=self._runtime.tracer,
@@ -175,7 +178,8 @@ class ActivityCalls:
                 self.retries.begin(call, outcome.error, outcome.seconds, attempts)
                 return
             outcome = Raised(outcome.error)
-        self.retries.close(call)
+        if call.attempts:
+            self.retries.close(call)
         self._writer.unwritten.has_activity = True
         self.record(call, outcome, attempts)
         if not self._asks.is_pending(call):

@@ -108,12 +108,21 @@ class Asks:
 
     def bookmarks_of(self, ask: Ask) -> tuple[str, ...]:
         """Return the open bookmarks of an ask."""
-        return tuple([name for name in self._writer.unwritten.open if bookmarks.belongs(name, ask)])
+        prefix = bookmarks.prefix(ask)
+        return tuple([name for name in self._writer.unwritten.open if bookmarks.owner(name) == prefix])
 
     def abandoned(self) -> list[str]:
         """Return the open bookmarks whose asks were taken back."""
-        asks = self._pending.values()
-        return [name for name in self._writer.unwritten.open if not any(bookmarks.belongs(name, ask) for ask in asks)]
+        asked = self._prefixes()
+        return [name for name in self._writer.unwritten.open if bookmarks.owner(name) not in asked]
+
+    @property
+    def all_wait(self) -> bool:
+        """Whether every ask waits at a bookmark, and every open bookmark is that of an ask."""
+        return self._prefixes() == {bookmarks.owner(name) for name in self._writer.unwritten.open}
+
+    def _prefixes(self) -> set[str]:
+        return {bookmarks.prefix(ask) for ask in self._pending.values()}
 
     def place(self, default_line: int) -> Where:
         """Return where the root frame stands."""

@@ -157,12 +157,15 @@ class Burst:
         at_once: list[Ask] = []
         here: list[Call] = []
         elsewhere: list[Ask] = []
+        others_wait = False
         for ask in asks:
             if isinstance(ask, Call):
                 if self.queued.serves(ask):
                     elsewhere.append(ask)
-                elif self.activities.retries.due(ask) is None:
+                elif ask.due is None:
                     here.append(ask)
+                else:
+                    others_wait = True
             elif _is_at_once(ask):
                 at_once.append(ask)
             elif isinstance(ask.awaited, SubflowCall):
@@ -181,7 +184,7 @@ class Burst:
         if early:
             await self._waiting.begin(early, idle=False)
         else:
-            await self.activities.serve(here)
+            await self.activities.serve(here, others_wait=others_wait)
         return False
 
     async def _serve(self, ask: Ask) -> bool:

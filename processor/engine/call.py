@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from holdfast.events.types import ActivityCompleted, ActivityFailed
@@ -18,12 +19,15 @@ from holdfast.schemas.values import Types
 class Call(Ask):
     """An ask that calls an activity, or has deferred that.
 
-    ``activity`` is None if the app has none of that name. ``key`` is the idempotency key.
+    ``activity`` is None if the app has none of that name. ``key`` is the idempotency key. ``Retries`` keeps how many
+    ``attempts`` have failed, and when the next one is ``due`` if it is waited for.
     """
 
     awaited: ActivityCall[Any]
     activity: Activity[Any, Any] | None
     key: str
+    attempts: int = 0
+    due: datetime | None = None
 
     @property
     def name(self) -> str:

@@ -201,11 +201,9 @@ class LiveInstance:
             arrival, command = commanded
             by, why = command.by, command.why
             self._writer.take(arrival)
-        if isinstance(ask, Call):
-            retry_due = self._activities.retries.due(ask)
-            if retry_due is not None:
-                self._activities.retries.fire(ask, retry_due, by=by, why=why)
-                return
+        if isinstance(ask, Call) and ask.due is not None:
+            self._activities.retries.fire(ask, ask.due, by=by, why=why)
+            return
         self._writer.record(
             TimerFired(
                 where=ask.where,
@@ -291,11 +289,7 @@ class LiveInstance:
     @property
     def must_run(self) -> bool:
         """Whether the instance can go on by itself, as after a crash in the middle of a burst."""
-        return (
-            self._asks.machine.outcome is not None
-            or any(not self._asks.bookmarks_of(ask) for ask in self._asks)
-            or bool(self._asks.abandoned())
-        )
+        return self._asks.machine.outcome is not None or not self._asks.all_wait
 
     async def run(self, idle: Reason | None = "idle", *, is_woken: bool = True) -> None:
         """Run until the instance is idle, suspended or closed, with a persistence point at the end.
@@ -404,7 +398,6 @@ class LiveInstance:
         self._asks.drop()
         self._scopes.drop()
         self._doubt.drop()
-        self._activities.retries.drop()
         return [*given_back, *await self._writer.drop()]
 
     def given_back(self) -> list[Arrival]:
