@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from holdfast.processor.language.subflows import continue_as_new, run, spawn, start
     from holdfast.processor.language.transaction import Transaction
     from holdfast.processor.log_context import log_context
+    from holdfast.processor.store.retention import Removed, Retention
     from holdfast.projections.builtin.durations import Durations
     from holdfast.projections.builtin.overview import Overview
     from holdfast.projections.builtin.variants import Variants
@@ -143,7 +144,9 @@ __all__ = [
     "RebuildRefused",
     "RecordedEvent",
     "RemoteError",
+    "Removed",
     "ReplyImpossible",
+    "Retention",
     "Retry",
     "ScopeError",
     "SettingsError",
@@ -234,7 +237,9 @@ _HOMES = {
     "RebuildRefused": "holdfast.schemas.errors",
     "RecordedEvent": "holdfast.events.recorded",
     "RemoteError": "holdfast.schemas.errors",
+    "Removed": "holdfast.processor.store.retention",
     "ReplyImpossible": "holdfast.schemas.errors",
+    "Retention": "holdfast.processor.store.retention",
     "Retry": "holdfast.processor.language.activity",
     "ScopeError": "holdfast.schemas.errors",
     "SettingsError": "holdfast.schemas.errors",

@@ -26,8 +26,9 @@ from holdfast.processor.engine.environment import Environment, RealEnvironment
 from holdfast.processor.following import Projections
 from holdfast.processor.hold import HeldInstance, OnLocked, hold
 from holdfast.processor.language.program import Program
-from holdfast.processor.store import hosts, inbox, removal
+from holdfast.processor.store import hosts, inbox, removal, retention
 from holdfast.processor.store.connections import Connection, Connections, failure
+from holdfast.processor.store.retention import Removed, Retention
 from holdfast.projections import compensation, explanation, history, queries, timers, transactions, verify
 from holdfast.projections import inbox as messages
 from holdfast.projections.compensation import Compensation
@@ -214,6 +215,14 @@ class Client(Control):
                 await removal.remove(connection, instance_id, app=self.app, class_=class_, older_than=older_than)
 
         await self._run(work)
+
+    async def apply_retention(self, kept: Retention, *, dry_run: bool = False) -> Removed:
+        """Remove what is over for longer than it is to be kept, for good, and return how much that was.
+
+        With ``dry_run`` it is only counted. It takes the database role ``holdfast_retention``.
+        """
+        async with self._connection() as connection:
+            return await retention.remove(connection, kept, app=self.app, dry_run=dry_run)
 
     async def instance(self, instance_id: UUID) -> tuple[Instance, list[OpenBookmark]]:
         """Return one instance and where it waits, or raise ``InstanceNotFound``."""

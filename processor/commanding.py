@@ -46,7 +46,9 @@ async def give(
     cursor = await connection.execute(_SQL["to_be_commanded"], {"instance_id": instance_id, "message_id": message_id})
     row = await cursor.fetchone()
     if row is None:
-        raise InstanceNotFound(instance_id)
+        # What is gone and has a history was closed before.
+        gone = await _has_history(connection, instance_id)
+        raise InstanceCompleted(instance_id) if gone else InstanceNotFound(instance_id)
     asked = _Asked(instance_id, *row)
     verdict: InboxVerdict = "buffered" if asked.is_held or command.command not in OF_COPIES else "applied"
     reason, detail = NOT_LOADED if verdict == "applied" else None, None
@@ -116,6 +118,11 @@ async def _check_doubt(connection: Connection, instance_id: UUID, call: str | No
     in_doubt = tuple(key for key, each in state.calls.items() if each.status == "intended")
     if (call is None and len(in_doubt) != 1) or (call is not None and call not in in_doubt):
         raise NotInDoubt(instance_id, in_doubt)
+
+
+async def _has_history(connection: Connection, instance_id: UUID) -> bool:
+    cursor = await connection.execute(_SQL["has_history"], {"instance_id": instance_id})
+    return await cursor.fetchone() is not None
 
 
 async def _check_timer(connection: Connection, asked: _Asked, command: Command) -> None:

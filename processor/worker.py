@@ -119,7 +119,7 @@ async def _tenure(
     relay = Relay(runtime, publisher)
     detection = Detection(engine)
     runtime.publish = relay.offer
-    runtime.timer_opened = detection.hint
+    runtime.hint = detection.hint
     intake = Intake(engine, incoming, topology, random=random)
     sharing = Sharing(engine, intake, incoming, topology)
     subscriptions = [*runtime.app.subscriptions]

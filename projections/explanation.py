@@ -20,7 +20,6 @@ from holdfast.projections import history, queries
 from holdfast.projections.inbox import InboxMessage
 from holdfast.projections.instance import ExecutionStatus
 from holdfast.projections.queries import Instance, NonPersisted, OpenBookmark
-from holdfast.schemas.errors import InstanceNotFound
 from holdfast.schemas.postgres.statements import load
 
 LIMIT = 20
@@ -134,9 +133,14 @@ class Explanation:
 async def explain(connection: AsyncConnection[Any], instance_id: UUID) -> Explanation:
     """Return why an instance stands where it stands, or raise ``InstanceNotFound``."""
     instance, _ = await queries.instance(connection, instance_id)
-    circumstances = await _all(connection, Circumstances, "circumstances", instance_id=instance_id)
-    if not circumstances:
-        raise InstanceNotFound(instance_id)
+    (circumstances,) = await _all(
+        connection,
+        Circumstances,
+        "circumstances",
+        instance_id=instance_id,
+        app=instance.app,
+        program_hash=instance.program_hash,
+    )
     detail, in_doubt = None, list[str]()
     if instance.is_suspended:
         state = await history.state_at(connection, instance_id)
@@ -144,7 +148,7 @@ async def explain(connection: AsyncConnection[Any], instance_id: UUID) -> Explan
         in_doubt = [key for key, call in state.calls.items() if call.status == "intended"]
     return Explanation(
         instance=instance,
-        circumstances=circumstances[0],
+        circumstances=circumstances,
         non_persisted=next(iter(await queries.non_persisted(connection, instance_id=instance_id)), None),
         detail=detail,
         in_doubt=in_doubt,

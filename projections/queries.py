@@ -7,7 +7,7 @@ caller owns the connection and its transaction; nothing here writes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypedDict, TypeVar, Unpack
 from uuid import UUID
@@ -16,8 +16,10 @@ import orjson
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
-from holdfast.events.types import BookmarkKind, Outcome, SubflowMode
-from holdfast.projections.instance import ExecutionStatus
+from holdfast.events.types import BookmarkKind, InstanceStarted, Outcome, SubflowMode
+from holdfast.projections.history import history
+from holdfast.projections.instance import ExecutionStatus, fold
+from holdfast.schemas.encodings import StateEncoding
 from holdfast.schemas.errors import InstanceNotFound
 from holdfast.schemas.postgres.statements import load
 
@@ -31,7 +33,9 @@ class Instance:
 
     ``current_machine`` and the lock are None where no living host holds the instance; ``version`` is the
     number of its events; ``pending_timer`` is when its next timer is due. ``parent_id`` is the instance that brought
-    it into being, if one did, and ``subflow`` says how.
+    it into being, if one did, and ``subflow`` says how. ``state_encoding`` is how its state is stored, None while there
+    is none, and ``promoted`` what it shows for queries. Of one that ``is_discarded`` there is no row any more: it is
+    as its history tells, which knows nothing of partitions and machines.
     """
 
     instance_id: UUID
@@ -39,8 +43,8 @@ class Instance:
     workflow: str
     program_hash: str
     correlation_key: str
-    partition: int
-    start_message_id: str
+    partition: int | None
+    start_message_id: str | None
     execution_status: ExecutionStatus
     outcome: Outcome | None
     is_initialized: bool
@@ -59,6 +63,9 @@ class Instance:
     version: int
     parent_id: UUID | None
     subflow: SubflowMode | None
+    state_encoding: StateEncoding | None
+    promoted: Mapping[str, Any] | None
+    is_discarded: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +168,8 @@ class Criteria(TypedDict, total=False):
     """Which instances are meant: those that fit all that is given.
 
     ``is_completed`` asks whether an instance has ended, whatever its outcome. ``older_than`` goes by when it was
-    registered. ``promoted`` are values that the instance shows for queries, by name.
+    registered. ``promoted`` are values that the instance shows for queries, by name, looked up in an index; a list
+    or object fits one that contains it.
     """
 
     workflow: str | None
@@ -186,7 +194,7 @@ async def instances(
     limit: int = 100,
     **criteria: Unpack[Criteria],
 ) -> list[Instance]:
-    """Return a page of the instances that fit all that is given, newest first."""
+    """Return a page of the instances that fit all that is given, newest first; see ``Criteria``."""
     promoted = criteria.get("promoted")
     wanted = {**criteria, "promoted": None if promoted is None else orjson.dumps(promoted).decode()}
     return await _all(
@@ -195,18 +203,19 @@ async def instances(
 
 
 async def instance(connection: AsyncConnection[Any], instance_id: UUID) -> tuple[Instance, list[OpenBookmark]]:
-    """Return one instance and where it waits, or raise ``InstanceNotFound``."""
+    """Return one instance and where it waits, or raise ``InstanceNotFound``; one that is discarded too."""
     found = await _all(connection, Instance, "instances", **{**_ALL, "instance_id": instance_id, "limit": 1})
     if not found:
-        raise InstanceNotFound(instance_id)
+        return await _discarded(connection, instance_id), []
     return found[0], await _all(connection, OpenBookmark, "bookmarks", instance_id=instance_id)
 
 
 async def tree(connection: AsyncConnection[Any], instance_id: UUID, limit: int = 1000) -> list[Relative]:
     """Return an instance and what came out of it by way of subflows, nearest first, or raise ``InstanceNotFound``."""
     found = await _all(connection, Relative, "tree", instance_id=instance_id, limit=limit)
-    if not found:
-        raise InstanceNotFound(instance_id)
+    if not found or found[0].depth > 0:
+        itself = await _discarded(connection, instance_id)
+        found.insert(0, Relative(**{it.name: getattr(itself, it.name) for it in fields(Instance)}, depth=0))
     return found
 
 
@@ -261,6 +270,45 @@ async def dead_letter(connection: AsyncConnection[Any], app: str, message_id: st
     """Return one dead letter with its body; None if the app has none with this message id."""
     found = await _all(connection, OpenedDeadLetter, "dead_letter", app=app, message_id=message_id)
     return found[0] if found else None
+
+
+async def _discarded(connection: AsyncConnection[Any], instance_id: UUID) -> Instance:
+    """Return an instance as its history tells; ``InstanceNotFound`` if it has none, or should have a row."""
+    recorded = [entry.recorded async for entry in history(connection, instance_id)]
+    state = fold(each.event for each in recorded)
+    if state.execution_status != "closed":
+        raise InstanceNotFound(instance_id)
+    first, last = recorded[0], recorded[-1]
+    return Instance(
+        instance_id=instance_id,
+        app=first.metadata.get("app", ""),
+        workflow=state.workflow,
+        program_hash=state.program_hash,
+        correlation_key=state.correlation_key,
+        partition=None,
+        start_message_id=first.event.message_id if isinstance(first.event, InstanceStarted) else None,
+        execution_status=state.execution_status,
+        outcome=state.outcome,
+        is_initialized=True,
+        is_suspended=state.is_suspended,
+        suspension_reason=state.suspension_reason,
+        suspension_exception_name=state.suspension_exception_name,
+        creation_time=first.recorded_at,
+        last_updated_time=last.recorded_at,
+        pending_timer=None,
+        active_bookmarks=(),
+        current_machine=None,
+        last_machine=None,
+        lock_owner=None,
+        lock_token=None,
+        lock_expiration=None,
+        version=state.version,
+        parent_id=None if state.parent is None else UUID(state.parent),
+        subflow=state.subflow,
+        state_encoding=None,
+        promoted=state.promoted or None,
+        is_discarded=True,
+    )
 
 
 async def _all(connection: AsyncConnection[Any], row: type[_Row], name: str, **parameters: Any) -> list[_Row]:

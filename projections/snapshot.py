@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from holdfast.projections.instance import Bookmark, Call, FrameState, InstanceState, Subflow, initial
+from holdfast.schemas.encodings import StateEncoding, pack, unpack
 from holdfast.schemas.errors import StorageError
 
 FORMAT = 1
@@ -36,19 +37,19 @@ _LEFT_OUT = {
 """Fields that are left out while they have these values."""
 
 
-def dumps(state: InstanceState) -> bytes:
-    """Return a state as JSON text."""
+def dumps(state: InstanceState, encoding: StateEncoding = "none") -> bytes:
+    """Return a state as JSON text, encoded."""
     snapshot: dict[str, Any] = {"format": FORMAT, **vars(state)}
     for name, value in _LEFT_OUT.items():
         if snapshot[name] == value:
             del snapshot[name]
-    return orjson.dumps(snapshot)
+    return pack(orjson.dumps(snapshot), encoding)
 
 
-def loads(snapshot: bytes) -> InstanceState:
-    """Return the state that ``dumps`` wrote; ``StorageError`` for a format that is not known."""
+def loads(snapshot: bytes, encoding: StateEncoding = "none") -> InstanceState:
+    """Return the state that ``dumps`` wrote in an encoding; ``StorageError`` for a format that is not known."""
     try:
-        values = orjson.loads(snapshot)
+        values = orjson.loads(unpack(snapshot, encoding))
         version = values.pop("format")
         if version != FORMAT:
             raise StorageError(f"a snapshot has format {version!r}, this version of Holdfast knows {FORMAT}")

@@ -19,6 +19,7 @@ from psycopg import AsyncConnection
 
 from holdfast.projections.instance import InstanceState
 from holdfast.projections.snapshot import dumps
+from holdfast.schemas.encodings import StateEncoding
 from holdfast.schemas.postgres.statements import load
 
 _SQL = load(__package__)
@@ -41,6 +42,8 @@ class Advance(Protocol):
     def expected_version(self) -> int: ...
     @property
     def state(self) -> InstanceState: ...
+    @property
+    def state_encoding(self) -> StateEncoding: ...
     @property
     def opened(self) -> tuple[str, ...]: ...
     @property
@@ -73,7 +76,8 @@ async def advance(connection: AsyncConnection[Any], advances: Sequence[Advance])
             "exception_names": [state.suspension_exception_name for state in states],
             "pending_timers": [_pending_timer(state) for state in states],
             "releases": [a.release for a in advances],
-            "states": [dumps(state) for state in states],
+            "states": [dumps(a.state, a.state_encoding) for a in advances],
+            "encodings": [a.state_encoding for a in advances],
             "promoted": [promoted(state) for state in states],
             "closed_of": [instance_id for instance_id, _ in closed],
             "closed": [name for _, name in closed],

@@ -2,7 +2,8 @@
 
 The store is a cache of the log and never a second truth. Workers may run meanwhile: what is compared with
 a row are the events up to the row's version, and these no longer change. Memory is bounded by a page of
-instances and a chunk of events of each. Instances without a persistence point have no events and are passed over.
+instances and a chunk of events of each. Instances without a persistence point have no events and are passed over. Of
+one that is discarded, the log is all there is: nothing is compared, and it must be closed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from psycopg.rows import dict_row, tuple_row
 from holdfast.events.codec import decode
 from holdfast.projections.instance import InstanceState, fold, initial
 from holdfast.projections.snapshot import dumps, loads
+from holdfast.schemas.encodings import StateEncoding
 from holdfast.schemas.errors import InstanceNotFound, StorageError, UnreadableEvent
 from holdfast.schemas.postgres.statements import load
 
@@ -75,15 +77,28 @@ async def verify(
                 _SQL["stored"], {"instance_id": instance_id, "app": app, "after": after, "limit": _PAGE}
             )
             rows = await cursor.fetchall()
-        if instance_id is not None and after is None and not rows:
-            raise InstanceNotFound(instance_id)
         streams = {row["instance_id"]: _Stream(row["version"]) for row in rows}
         await _run(connection, streams)
         for row in rows:
             yield _compare(row, streams[row["instance_id"]])
         if len(rows) < _PAGE:
-            return
+            break
         after = rows[-1]["instance_id"]
+    if instance_id is None or not rows:
+        async for checked in _without_row(connection, app, instance_id):
+            yield checked
+
+
+async def _without_row(
+    connection: AsyncConnection[Any], app: str | None, instance_id: UUID | None
+) -> AsyncIterator[Checked]:
+    """Yield the streams that should have a row and have none; a single one that need not have one is in order."""
+    cursor = await connection.execute(_SQL["without_row"], {"instance_id": instance_id, "app": app}, binary=True)
+    found = await cursor.fetchall()
+    if instance_id is not None and not found:
+        raise InstanceNotFound(instance_id)
+    for each, version, is_closed in found:
+        yield Checked(each, version, () if is_closed else (Difference("row", None, "an instance that is not closed"),))
 
 
 @dataclass(slots=True)
@@ -142,21 +157,23 @@ def _compare(row: Mapping[str, Any], stream: _Stream) -> Checked:
         ("promoted", orjson.loads(row["promoted"] or "{}"), state.promoted),
         ("pending_timer", row["pending_timer"], _pending_timer(state)),
         ("bookmarks", _stored_bookmarks(row["bookmarks"]), _bookmarks(state)),
-        *_snapshot(row["state"], state),
+        *_snapshot(row["state"], row["state_encoding"], state),
     ]
     differences = tuple(Difference(*pair) for pair in pairs if pair[1] != pair[2])
     return Checked(instance_id, state.version, differences)
 
 
-def _snapshot(stored: bytes | None, state: InstanceState) -> list[tuple[str, object, object]]:
+def _snapshot(
+    stored: bytes | None, encoding: StateEncoding | None, state: InstanceState
+) -> list[tuple[str, object, object]]:
     """Return what differs inside a snapshot, field by field, where its bytes are not those of the state."""
-    wanted = dumps(state)
+    if stored is None or encoding is None:
+        return [("state", None, state)]
+    wanted = dumps(state, encoding)
     if stored == wanted:
         return []
-    if stored is None:
-        return [("state", None, state)]
     try:
-        found = loads(stored)
+        found = loads(stored, encoding)
     except StorageError as error:
         return [("state", str(error), state)]
     pairs = [(f"state.{it.name}", getattr(found, it.name), getattr(state, it.name)) for it in fields(InstanceState)]

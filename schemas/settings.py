@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from holdfast.schemas.encodings import StateEncoding
 from holdfast.schemas.errors import SettingsError
 
 OnIdle = Literal["persist", "unload", "none"]
@@ -43,6 +44,7 @@ class Settings(BaseSettings):
         default=300.0, gt=0, description="seconds that a message stays unacked in memory before it is stored"
     )
     max_mailbox: int = Field(default=10_000, ge=1, description="messages of one key that wait in the inbox")
+    state_encoding: StateEncoding = Field(default="none", description="how states are stored: none or gzip")
     transaction_timeout: float = Field(
         default=60.0, gt=0, description="seconds that a transaction with user SQL may stay open"
     )

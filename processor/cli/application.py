@@ -31,6 +31,7 @@ from holdfast.processor.cli import (
     project,
     projections,
     publish,
+    retention,
     schemas,
     show,
     state,
@@ -170,6 +171,9 @@ _add(
     },
 )
 app.add_typer(following, name="projections")
+keeping = typer.Typer(help=_flowing(retention.__doc__ or ""))
+_add(keeping, {"apply": retention.apply})
+app.add_typer(keeping, name="retention")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.processor.cli.options import After, AppName, DatabaseUrl, JsonLines, Limit, open_client, run
+from holdfast.processor.cli.options import After, AppName, DatabaseUrl, JsonLines, Limit, json_or_text, open_client, run
 
 if TYPE_CHECKING:
     from holdfast.projections.queries import Instance, Tally
@@ -39,6 +39,10 @@ def instances(
     workflow: Annotated[str | None, typer.Option(help="Only runs of this workflow.", metavar="NAME")] = None,
     key: Annotated[str | None, typer.Option(help="Only those with this correlation key.", metavar="KEY")] = None,
     status: Annotated[Status | None, typer.Option(help="Only those that are so.")] = None,
+    promoted: Annotated[
+        list[str] | None,
+        typer.Option("--promoted", help="Only those with this value for queries.", metavar="NAME=VALUE"),
+    ] = None,
     count: Annotated[bool, typer.Option("--count", help="Print only how many there are of each status.")] = False,
     limit: Limit = 50,
     after: After = None,
@@ -54,13 +58,24 @@ def instances(
         holdfast instances --count
         holdfast instances --app orders --status suspended
         holdfast instances --key order-17 --json
+        holdfast instances --promoted stage=waiting --promoted items=3
 
-    With --json one line for each instance, with the columns of the view holdfast.instances; with --count
-    one for each workflow and status.
+    A promoted value is JSON where it is JSON, and text where it is not: items=3 finds the number, items='"3"'
+    the text. `holdfast show` prints those of an instance.
+
+    Instances that are discarded are not listed: of these the history is all that is kept, for `holdfast show`.
+
+    With --json one line for each instance, with the columns of the view holdfast.instances except state;
+    with --count one for each workflow and status.
     """
     from holdfast.processor.cli.output import tell_of_more
 
-    criteria = {"workflow": workflow, "correlation_key": key, **(CRITERIA[status] if status else {})}
+    criteria = {
+        "workflow": workflow,
+        "correlation_key": key,
+        "promoted": dict(map(_value, promoted)) if promoted else None,
+        **(CRITERIA[status] if status else {}),
+    }
 
     async def work() -> None:
         async with open_client(database_url, app) as client:
@@ -71,9 +86,17 @@ def instances(
         _print_instances(found, as_json=as_json)
         tell_of_more(found, limit)
 
-    if count and (workflow or key or status):
+    if count and (workflow or key or status or promoted):
         raise typer.BadParameter("--count counts all instances: give it --app at most.")
     run(work())
+
+
+def _value(given: str) -> tuple[str, Any]:
+    """Return the name and the value that ``NAME=VALUE`` stands for."""
+    name, is_given, text = given.partition("=")
+    if not name or not is_given:
+        raise typer.BadParameter(f"--promoted takes NAME=VALUE, not {given!r}.")
+    return name, json_or_text(text)
 
 
 def _print_tally(found: list[Tally], *, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Coroutine
 from datetime import datetime, timedelta
@@ -64,6 +65,14 @@ def duration(text: str) -> timedelta:
         return timedelta(**{_UNITS[found[2]]: float(found[1])})
     except OverflowError:
         raise typer.BadParameter(f"{text!r} is too long") from None
+
+
+def json_or_text(text: str) -> Any:
+    """Return a JSON value; what is none stands for itself, as a string."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def load_settings(**given: object) -> Settings:

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 def show(instance_id: InstanceId, *, database_url: DatabaseUrl = None, as_json: JsonDocument = False) -> None:
     """Show one instance: how it is, what it waits for, its subflows, why it stands still, and what would move it.
 
-    Ids are those that `holdfast instances` shows.
+    Ids are those that `holdfast instances` shows. One that is discarded is told from its history, which is all
+    that is kept of it.
 
         holdfast show 0199c1a2-…
 
-    With --json one document: the columns of the view holdfast.instances, "bookmarks" with all that it
-    waits for, "suspension_detail", and "subflows" with the columns of each, nearest first, and its "depth".
+    With --json one document: the columns of the view holdfast.instances except state, "is_discarded", "bookmarks"
+    with all that it waits for, "suspension_detail", and "subflows" with the columns of each, nearest first, and its
+    "depth".
     """
 
     async def work() -> None:
@@ -44,6 +46,8 @@ def show(instance_id: InstanceId, *, database_url: DatabaseUrl = None, as_json: 
 
 
 def _print(instance: Instance, bookmarks: list[OpenBookmark], detail: str | None, source: Source) -> None:
+    import orjson
+
     from holdfast.processor.cli.describe import condition, wait
     from holdfast.processor.cli.output import details, local, say
 
@@ -56,11 +60,12 @@ def _print(instance: Instance, bookmarks: list[OpenBookmark], detail: str | None
             "file": source.file,
             "program": instance.program_hash,
             "correlation key": instance.correlation_key,
-            "started by": f"message {instance.start_message_id}",
+            "started by": instance.start_message_id and f"message {instance.start_message_id}",
             "came out of": instance.parent_id and f"{instance.parent_id} ({instance.subflow})",
             "created": local(instance.creation_time),
             "updated": local(instance.last_updated_time),
             "version": instance.version,
+            "kept": _kept(instance),
             "status": condition(instance),
             "reason": instance.suspension_reason,
             "exception": (detail or name) if name else None,
@@ -71,6 +76,10 @@ def _print(instance: Instance, bookmarks: list[OpenBookmark], detail: str | None
             "next timer": local(instance.pending_timer),
         }
     )
+    if instance.promoted:
+        say("\npromoted", style="bold")
+        for name, value in instance.promoted.items():
+            say(f"  {name} = {orjson.dumps(value).decode()}")
     if bookmarks:
         say("\nwaits for", style="bold")
         for bookmark in bookmarks:
@@ -83,6 +92,12 @@ def _print(instance: Instance, bookmarks: list[OpenBookmark], detail: str | None
             say(f"  holdfast resolve {instance.instance_id} --why '…' with --done RESULT, --retry or --fail")
         else:
             say(f"  holdfast resume {instance.instance_id} --why '…'")
+
+
+def _kept(instance: Instance) -> str | None:
+    if instance.is_discarded:
+        return "its history alone"
+    return instance.state_encoding and f"its history, and its state with encoding {instance.state_encoding}"
 
 
 def _print_tree(instance: Instance, subflows: list[Relative]) -> None:

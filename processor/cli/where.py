@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from holdfast.processor.cli.instances import CRITERIA, Status
-from holdfast.processor.cli.options import duration
+from holdfast.processor.cli.options import duration, json_or_text
 
 if TYPE_CHECKING:
     from holdfast.projections.queries import Criteria
@@ -54,16 +53,8 @@ def _meaning(name: str, value: str, condition: str) -> dict[str, Any]:
         case ["status"] if value in Status.__members__:
             return CRITERIA[Status(value)]
         case ["promoted", *path] if "".join(path):
-            return {"promoted": {".".join(path): _json(value)}}
+            return {"promoted": {".".join(path): json_or_text(value)}}
     raise _meaningless(condition)
-
-
-def _json(text: str) -> Any:
-    """Return a JSON value; what is none stands for itself, as a string."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
 
 
 def _meaningless(condition: str) -> typer.BadParameter:

@@ -254,6 +254,7 @@ class Engine:
             correlation_key=arrival.envelope.key,
             start_message_id=arrival.envelope.message_id,
             partition=arrival.partition or 0,
+            keeping=runtime.keeping(workflow.name),
         )
         loaded = Loaded(
             instance_id=registration.instance_id,

@@ -21,7 +21,8 @@ from enum import StrEnum
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
-from holdfast.events.types import Event, SubflowMode
+from holdfast.events.types import SubflowMode
+from holdfast.processor.engine.batch import KEPT, Batch, Child, Consumed, Deposit, InnerBatch, Keeping, Outgoing
 from holdfast.processor.engine.peers import Hint, Host, Peer
 from holdfast.processor.engine.wakeups import Mail, Runnable, Wakeups
 from holdfast.processor.language.transaction import Transaction
@@ -30,10 +31,38 @@ from holdfast.schemas.activity_messages import ActivityHeartbeat
 from holdfast.schemas.errors import HoldfastError
 from holdfast.schemas.message import Envelope
 
+__all__ = [
+    "AlreadyConsumed",
+    "Batch",
+    "Child",
+    "Committed",
+    "Consumed",
+    "Deposit",
+    "InboxVerdict",
+    "InnerBatch",
+    "Intake",
+    "Keeping",
+    "Loaded",
+    "Outgoing",
+    "PersistenceProvider",
+    "Registration",
+    "Route",
+    "RouteKind",
+    "Runnable",
+    "StoredMessage",
+    "StoredProgram",
+    "Suspension",
+    "UnitOfWork",
+    "Wakeups",
+]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredProgram:
-    """A program as ``holdfast.programs`` keeps it; ``program`` is its JSON tree, and operators see the lifetime."""
+    """A program as ``holdfast.programs`` keeps it; ``program`` is its JSON tree, and operators see the lifetime.
+
+    ``reuse_key`` says that a closed instance of its workflow does not keep a start message from starting another one.
+    """
 
     program_hash: str
     workflow: str
@@ -43,6 +72,7 @@ class StoredProgram:
     receives: tuple[str, ...]
     signature: bytes | None
     expected_lifetime: timedelta | None = None
+    reuse_key: bool = False
 
 
 class RouteKind(StrEnum):
@@ -61,7 +91,9 @@ class RouteKind(StrEnum):
     FULL = "full"
     """As much waits under its key as may: it is a dead letter."""
     FINISHED = "finished"
-    """The instance with that key is closed and its program starts with or receives the type."""
+    """The instance with that key is closed and its program starts with or receives the type.
+
+    Not so for a start message if its workflow uses keys again."""
     NONE = "none"
     """Nothing is known: it may start a workflow, else it is buffered."""
 
@@ -76,7 +108,10 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """A new instance, made known to the store before its first burst; it is locked by the host."""
+    """A new instance, made known to the store before its first burst; it is locked by the host.
+
+    One that leaves no row when it closes (``keeping``) may have come and gone at the same moment elsewhere.
+    """
 
     instance_id: UUID
     workflow: str
@@ -84,6 +119,7 @@ class Registration:
     correlation_key: str
     start_message_id: str
     partition: int
+    keeping: Keeping = KEPT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,118 +184,6 @@ class Intake:
     room: int | None = None
     partition: int | None = None
     arrived_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Consumed:
-    """A message that a batch consumes; ``stored`` says that it waits in the inbox already."""
-
-    envelope: Envelope
-    stored: bool
-    kind: Literal["message", "control"] = "message"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outgoing:
-    """A message to publish after the commit."""
-
-    message_id: str
-    exchange: str
-    routing_key: str
-    type: str
-    key: str
-    body: bytes
-    traceparent: str | None = None
-
-    @property
-    def reply_to(self) -> None:
-        """Nobody: what an instance waits for comes to its app."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Child:
-    """An instance that a batch brings into being: non-persisted, held by nobody, for any host to take up.
-
-    Its row names the batch's instance as its parent; ``start`` waits in the inbox, buffered and addressed to it.
-    ``awaited_as`` is the id under which another instance waits for its end. What is addressed to an instance is
-    handed on to the child that goes on in its place (``continued``).
-    """
-
-    instance_id: UUID
-    workflow: str
-    program_hash: str
-    correlation_key: str
-    partition: int
-    mode: SubflowMode
-    start: Envelope
-    awaited_as: UUID | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InnerBatch:
-    """What a batch commits for a subflow that runs within its instance's transactions (``run``).
-
-    The subflow has a stream and a row of its own, which the lock of its parent guards. It has neither bookmarks
-    nor a mailbox: what it waits for, its parent waits for. ``expected_version`` is 0 for one that is new.
-    """
-
-    instance_id: UUID
-    workflow: str
-    program_hash: str
-    correlation_key: str
-    start_message_id: str
-    expected_version: int
-    events: Sequence[Event]
-    metadata: dict[str, Any]
-    state: InstanceState
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deposit:
-    """A message or control command that a batch puts into the inbox, buffered.
-
-    ``instance_id`` addresses a control command, or rather whoever is awaited as that instance by now; a message finds
-    its instance by type and key.
-    """
-
-    envelope: Envelope
-    kind: Literal["message", "control"] = "message"
-    instance_id: UUID | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """All that one persistence point of one instance commits.
-
-    ``expected_version`` is the stream's version before ``events``; ``state`` the fold after them.
-    ``release`` gives the lock back with the commit (closed or unloaded instances). The row's ``promoted`` is
-    ``state.promoted``. Closing rejects what is left in the mailbox, unless a child goes on in the instance's place
-    (``continued``). A bookmark that the batch opened and closed again appears in neither list of the store's bookmarks:
-    the adapter makes the table equal ``state.bookmarks``; ``opened`` and ``closed`` are the difference to before, and
-    ``moved`` the timers that stay open and are due at another time.
-    """
-
-    instance_id: UUID
-    host_id: UUID
-    lock_token: int
-    expected_version: int
-    events: Sequence[Event]
-    metadata: dict[str, Any]
-    state: InstanceState
-    opened: tuple[str, ...] = ()
-    closed: tuple[str, ...] = ()
-    moved: tuple[str, ...] = ()
-    consumed: Sequence[Consumed] = ()
-    outgoing: Sequence[Outgoing] = ()
-    children: Sequence[Child] = ()
-    inner: Sequence[InnerBatch] = ()
-    deposits: Sequence[Deposit] = ()
-    release: bool = False
-
-    @property
-    def streams(self) -> list[Batch | InnerBatch]:
-        """All that appends to a stream, the instance itself last."""
-        return [*self.inner, self]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from holdfast.processor.engine.provider import (
     Batch,
     Committed,
     Intake,
+    Keeping,
     Loaded,
     Outgoing,
     PersistenceProvider,
@@ -52,7 +53,7 @@ def _publish_nothing(instance_id: UUID, messages: Sequence[Outgoing], *, fresh: 
 
 
 def _hint_nobody() -> None:
-    """Leave timers to the next regular look."""
+    """Leave what there is to do to the next regular look."""
 
 
 def _wake_nobody(instance_id: UUID) -> None:
@@ -62,7 +63,7 @@ def _wake_nobody(instance_id: UUID) -> None:
 class Runtime:
     """One host's means; ``open`` gives it a lease, under an id that is new each time.
 
-    ``publish``, ``timer_opened`` and ``wake`` are told after commits; a worker sets them to its relay and detection,
+    ``publish``, ``hint`` and ``wake`` are told after commits; a worker sets them to its relay and detection,
     and its engine takes the last. ``committed_at`` is when the latest group was committed and ``renewed_at`` when the
     lease was renewed, on the monotonic clock. ``tracer`` is None where nobody wants spans.
     """
@@ -82,7 +83,7 @@ class Runtime:
         self.environment = environment
         self.settings = settings
         self.publish: Publish = _publish_nothing
-        self.timer_opened: Callable[[], None] = _hint_nobody
+        self.hint: Callable[[], None] = _hint_nobody
         self.wake: Callable[[UUID], None] = _wake_nobody
         self.lease_in_doubt = asyncio.Event()
         self.counts = Counts()
@@ -98,6 +99,11 @@ class Runtime:
         self.idle_policies = {w.name: w.idling.on(settings) for w in app.workflows.values()}
         self._routines = dict(app.routines)
         self.frame_programs = dict(BY_HASH) | {d.program.hash: d.program for d in self._definitions()}
+        self._kept = Keeping(state_encoding=settings.state_encoding)
+        self._keeping = {
+            w.name: Keeping(state_encoding=w.state_encoding or settings.state_encoding, on_completion=w.on_completion)
+            for w in app.workflows.values()
+        }
         self._clock_offset = (datetime.min.replace(tzinfo=UTC), 0.0)
         self.commit: Batcher[Batch, Committed] = Batcher(self._commit, limit=settings.group_size)
         self.route: Batcher[Envelope, Route] = Batcher(provider.route, limit=READ_GROUP)
@@ -149,10 +155,15 @@ class Runtime:
                     receives=tuple(sorted(d.receives)),
                     signature=d.program.sign(key) if key else None,
                     expected_lifetime=d.expected_lifetime if isinstance(d, Workflow) else None,
+                    reuse_key=isinstance(d, Workflow) and d.frees_key,
                 )
                 for d in definitions
             ]
         )
+
+    def keeping(self, workflow: str) -> Keeping:
+        """Return how the store is to keep the instances of a workflow."""
+        return self._keeping.get(workflow, self._kept)
 
     def doubt_lease(self) -> None:
         """Have the lease looked at now: a lock of this host turned out to be lost."""

@@ -115,6 +115,8 @@ class Writer:
         self._ahead: Mapping[str, Bookmark] | None = None
         self._encoder = Encoder.of(self.state, runtime.app.types)
         self._line = line
+        workflow = runtime.app.workflows.get(loaded.workflow)
+        self._frees_key = workflow is not None and workflow.frees_key
 
     @property
     def bookmarks(self) -> Mapping[str, Bookmark]:
@@ -233,6 +235,7 @@ class Writer:
         inner: list[InnerBatch] = []
         if self.inner:
             events, inner = self.inner.split(events, before, metadata)
+            inner = [replace(each, keeping=runtime.keeping(each.workflow)) for each in inner]
         state = fold(events, before)
         had_sql = self.sql.is_open
         if save is not None and self.participants.are_there:
@@ -252,6 +255,7 @@ class Writer:
             events=events,
             metadata=metadata,
             state=state,
+            keeping=runtime.keeping(self.loaded.workflow),
             opened=opened,
             closed=tuple([name for name in before.bookmarks if name not in state.bookmarks]),
             moved=moved,
@@ -281,8 +285,9 @@ class Writer:
             arrival.settle()
         if unwritten.outgoing:
             runtime.publish(self.instance_id, unwritten.outgoing, fresh=self.loaded.is_fresh)
-        if moved or (opened and any(state.bookmarks[name].kind == "timer" for name in opened)):
-            runtime.timer_opened()
+        is_timed = moved or (opened and any(state.bookmarks[name].kind == "timer" for name in opened))
+        if is_timed or (is_closed and self._frees_key):
+            runtime.hint()
         if unwritten.children or deposits:
             self._wake(unwritten.children, deposits)
 

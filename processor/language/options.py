@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Literal, TypedDict
 
+from holdfast.schemas.encodings import StateEncoding
 from holdfast.schemas.settings import OnIdle
 
 Persistence = Literal["regular", "in_memory"]
 OnUnhandled = Literal["abandon_and_suspend", "abandon", "cancel", "terminate"]
+OnCompletion = Literal["keep", "delete"]
 
 
 class WorkflowOptions(TypedDict, total=False):
@@ -25,6 +27,11 @@ class WorkflowOptions(TypedDict, total=False):
     ``on_idle`` says what becomes of an instance that waits: ``persist`` takes a persistence point after
     ``time_to_persist`` and lets go of it after ``time_to_unload``, ``unload`` does both at once, ``none`` leaves it in
     memory until it has to be unloaded. What is left out is as the host's settings say.
+
+    ``state_encoding`` is how the instance store holds states: ``none`` or ``gzip``; without it the worker's setting
+    counts. ``on_completion="delete"`` deletes row and state of an instance in the commit that closes it, whatever its
+    outcome; its history stays. With ``reuse_key`` a start message starts a new instance although the one before it with
+    that key is closed and still kept.
     """
 
     persistence: Persistence
@@ -34,3 +41,6 @@ class WorkflowOptions(TypedDict, total=False):
     on_idle: OnIdle | None
     time_to_persist: timedelta | None
     time_to_unload: timedelta | None
+    state_encoding: StateEncoding | None
+    on_completion: OnCompletion
+    reuse_key: bool

@@ -10,16 +10,19 @@ from typing import ClassVar, get_args
 
 from holdfast.processor.language.definition import Definition, title_of
 from holdfast.processor.language.idle import Idling
-from holdfast.processor.language.options import OnUnhandled, Persistence
+from holdfast.processor.language.options import OnCompletion, OnUnhandled, Persistence
 from holdfast.processor.language.routine import reachable
 from holdfast.processor.language.subflows import run
+from holdfast.schemas.encodings import StateEncoding
 from holdfast.schemas.errors import AppError
 from holdfast.schemas.message import Message
 from holdfast.schemas.settings import OnIdle
 
-_CHOICES: Mapping[str, tuple[str, ...]] = {
+_CHOICES: Mapping[str, tuple[str | None, ...]] = {
     "persistence": get_args(Persistence),
     "on_unhandled": get_args(OnUnhandled),
+    "state_encoding": (*get_args(StateEncoding), None),
+    "on_completion": get_args(OnCompletion),
 }
 """The options that take one of a few words."""
 
@@ -43,12 +46,15 @@ class Workflow(Definition):
     on_idle: OnIdle | None = None
     time_to_persist: timedelta | None = None
     time_to_unload: timedelta | None = None
+    state_encoding: StateEncoding | None = None
+    on_completion: OnCompletion = "keep"
+    reuse_key: bool = False
 
     def __post_init__(self) -> None:
         """Refuse options that make no sense."""
         for option, values in _CHOICES.items():
             if (given := getattr(self, option)) not in values:
-                raise AppError(f"{option}={given!r}: use one of {', '.join(values)}")
+                raise AppError(f"{option}={given!r}: use one of {', '.join(v for v in values if v)}")
         if self.expected_lifetime is not None and self.expected_lifetime <= timedelta():
             raise AppError(f"expected_lifetime={self.expected_lifetime!r}: a workflow takes some time")
         _ = self.idling
@@ -56,6 +62,11 @@ class Workflow(Definition):
         for name in self.promote:
             if name not in (*code.co_varnames, *code.co_cellvars):
                 raise AppError(f"workflow {self.name} promotes {name!r}, which is none of its variables")
+
+    @property
+    def frees_key(self) -> bool:
+        """Whether a closed instance stands in the way of no start message with its key."""
+        return self.reuse_key or self.on_completion == "delete"
 
     @cached_property
     def idling(self) -> Idling:

@@ -61,7 +61,7 @@ class Takeovers:
             while self._intake.consumed.get(partition) == since and since is not None:
                 if self._intake.settled_up_to(partition) >= last:
                     self._engine.backlogs.close(partition)
-                    self._engine.runtime.timer_opened()
+                    self._engine.runtime.hint()
                     log.info("backlog consumed", partition=partition, messages=last)
                     return
                 await self._engine.runtime.environment.sleep(BEAT)

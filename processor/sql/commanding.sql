@@ -18,3 +18,6 @@ where instance_id = %(instance_id)s and kind = 'control' and verdict = 'buffered
 
 -- name: open_bookmarks
 select name, kind from holdfast.bookmarks where instance_id = %(instance_id)s::uuid;
+
+-- name: has_history
+select from holdfast.events where instance_id = %(instance_id)s limit 1;

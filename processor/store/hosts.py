@@ -98,8 +98,13 @@ async def save_programs(connection: Connection, app: str, programs: Sequence[Sto
                 "receives": list(program.receives),
                 "signature": program.signature,
                 "expected_lifetime": program.expected_lifetime,
+                "reuse_key": program.reuse_key,
             },
         )
+        if program.starts_with is not None:
+            await connection.execute(
+                _SQL["reuse_keys"], {"app": app, "workflow": program.workflow, "reuse_key": program.reuse_key}
+            )
 
 
 async def load_program(connection: Connection, app: str, program_hash: str) -> StoredProgram | None:
@@ -108,7 +113,7 @@ async def load_program(connection: Connection, app: str, program_hash: str) -> S
     row = await cursor.fetchone()
     if row is None:
         return None
-    _, workflow, version, program, starts_with, receives, signature, expected_lifetime = row
+    _, workflow, version, program, starts_with, receives, signature, expected_lifetime, reuse_key = row
     return StoredProgram(
         program_hash=program_hash,
         workflow=workflow,
@@ -118,6 +123,7 @@ async def load_program(connection: Connection, app: str, program_hash: str) -> S
         receives=tuple(receives),
         signature=signature,
         expected_lifetime=expected_lifetime,
+        reuse_key=reuse_key,
     )
 
 

@@ -14,12 +14,14 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+from psycopg import Rollback
 
 from holdfast.processor.engine.provider import AlreadyConsumed, Loaded, Registration, Suspension
 from holdfast.processor.store.connections import Connection
 from holdfast.processor.store.inbox import stored_message
 from holdfast.projections.instance import InstanceState
 from holdfast.projections.snapshot import loads
+from holdfast.schemas.encodings import StateEncoding
 from holdfast.schemas.errors import (
     HoldfastError,
     InstanceCompleted,
@@ -39,7 +41,28 @@ _SQL = load_statements(__package__)
 async def register(
     connection: Connection, app: str, host_id: UUID, registrations: Sequence[Registration]
 ) -> list[int | HoldfastError]:
-    """Register instances, each locked by the host, and return the tokens."""
+    """Register instances, each locked by the host, and return the tokens.
+
+    Whoever registers a start message meets the row of the instance that it started, or its verdict. Where the row may
+    have gone with the verdict while this waited for it, the verdict is looked for once more, and all is done again.
+    """
+    if any(r.keeping.on_completion == "delete" for r in registrations):
+        async with connection.transaction() as transaction:
+            answers = await _register(connection, app, host_id, registrations)
+            cursor = await connection.execute(
+                _SQL["overtaken"],
+                {"app": app, "start_message_ids": [r.start_message_id for r in registrations]},
+                binary=True,
+            )
+            if await cursor.fetchone() is None:
+                return answers
+            raise Rollback(transaction)
+    return await _register(connection, app, host_id, registrations)
+
+
+async def _register(
+    connection: Connection, app: str, host_id: UUID, registrations: Sequence[Registration]
+) -> list[int | HoldfastError]:
     cursor = await connection.execute(
         _SQL["register"],
         {
@@ -169,7 +192,8 @@ def _loaded(
     if row is None:
         return InstanceNotFound(instance_id)
     (_, workflow, program_hash, key, partition, start_message_id, token, is_initialized, is_suspended) = row[:9]
-    (is_completed, version, state, owner, machine, expiration, is_held, parent_id, subflow, awaited_as) = row[9:19]
+    (is_completed, version, state, encoding, owner, machine, expiration, is_held) = row[9:17]
+    (parent_id, subflow, awaited_as) = row[17:20]
     if is_completed:
         return InstanceCompleted(instance_id)
     if subflow == "run":
@@ -178,7 +202,7 @@ def _loaded(
         if is_held and owner != host_id:
             return InstanceLocked(instance_id, owner=owner, machine=machine, expiration=expiration.astimezone(UTC))
         return InstanceLockLost(instance_id)
-    folded = readable(instance_id, version, state) if is_initialized else None
+    folded = readable(instance_id, version, state, encoding) if is_initialized else None
     if isinstance(folded, InstanceUnreadable):
         return folded
     return Loaded(
@@ -192,7 +216,7 @@ def _loaded(
         is_initialized=is_initialized,
         is_suspended=is_suspended,
         state=folded,
-        start_message=None if row[19] is None else stored_message(row[19:]),
+        start_message=None if row[20] is None else stored_message(row[20:]),
         parent_id=parent_id,
         subflow=subflow,
         awaited_as=awaited_as,
@@ -200,10 +224,12 @@ def _loaded(
     )
 
 
-def readable(instance_id: UUID, version: int, state: bytes) -> InstanceState | InstanceUnreadable:
+def readable(
+    instance_id: UUID, version: int, state: bytes, encoding: StateEncoding
+) -> InstanceState | InstanceUnreadable:
     """Return a stored state, unless it cannot be read or is not that of the instance's version."""
     try:
-        folded = loads(state)
+        folded = loads(state, encoding)
     except StorageError as error:
         return InstanceUnreadable(instance_id, str(error))
     if folded.version != version:

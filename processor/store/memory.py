@@ -123,6 +123,7 @@ class MemoryProvider:
             self.tables.programs[program.program_hash] = replace(
                 kept, signature=kept.signature or program.signature, expected_lifetime=program.expected_lifetime
             )
+            self.tables.reuse_keys(program)
 
     async def load_program(self, program_hash: str) -> StoredProgram | None:
         return self.tables.programs.get(program_hash)

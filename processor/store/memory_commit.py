@@ -33,7 +33,7 @@ def apply(tables: Tables, batch: Batch) -> None:
     """Change all rows that a batch changes, its events apart."""
     state = batch.state
     row = tables.instances[batch.instance_id]
-    row.come_to(state)
+    row.come_to(state, batch.state_encoding)
     tables.burst_attempts.pop(batch.instance_id, None)
     for name in batch.closed:
         row.bookmarks.pop(name, None)
@@ -47,6 +47,8 @@ def apply(tables: Tables, batch: Batch) -> None:
         row.owner = None
     if row.is_completed:
         tables.reject_left_over(batch.instance_id)
+    for instance_id in batch.discarded:
+        del tables.instances[instance_id]
 
 
 def _apply(tables: Tables, batch: Batch, consumed: Consumed) -> None:

@@ -7,7 +7,6 @@ from uuid import UUID
 
 from holdfast.processor.engine.provider import AlreadyConsumed, Consumed, Loaded, Registration, Suspension
 from holdfast.processor.store.memory_tables import InstanceRow, Tables, settle
-from holdfast.projections.snapshot import loads
 from holdfast.schemas.errors import (
     HoldfastError,
     InstanceCompleted,
@@ -66,7 +65,7 @@ def load(tables: Tables, host_id: UUID, instance_id: UUID) -> Loaded | HoldfastE
         row.owner, row.token = host_id, row.token + 1
     row.last_machine = host.host.machine
     try:
-        state = None if row.state is None else loads(row.state)
+        state = row.read()
     except StorageError as error:
         return InstanceUnreadable(instance_id, str(error))
     registration = row.registration

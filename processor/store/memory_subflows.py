@@ -9,7 +9,6 @@ from uuid import UUID
 from holdfast.processor.engine.provider import Batch, Deposit, InnerBatch, Registration
 from holdfast.processor.store.memory_tables import InstanceRow, Tables, settle
 from holdfast.projections.instance import InstanceState
-from holdfast.projections.snapshot import loads
 from holdfast.schemas.errors import (
     HoldfastError,
     InstanceLockLost,
@@ -97,17 +96,15 @@ def _advance(tables: Tables, batch: Batch, it: InnerBatch) -> None:
         parent_id = UUID(parent) if parent else None
         row = InstanceRow(registration, owner=None, created=tables.now(), parent_id=parent_id, subflow="run")
         tables.instances[it.instance_id] = row
-    row.come_to(it.state)
+    row.come_to(it.state, it.keeping.state_encoding)
     row.last_machine = holder.last_machine
 
 
 def read_state(tables: Tables, instance_id: UUID) -> InstanceState | HoldfastError:
     """Return the state of a persisted instance."""
     row = tables.instances.get(instance_id)
-    if row is None or row.state is None:
-        return InstanceNotFound(instance_id)
     try:
-        return loads(row.state)
+        return (None if row is None else row.read()) or InstanceNotFound(instance_id)
     except StorageError as error:
         return InstanceUnreadable(instance_id, str(error))
 
@@ -124,5 +121,5 @@ def _deposit(tables: Tables, deposit: Deposit) -> None:
     instance_id = next(heirs, deposit.instance_id) if deposit.instance_id is not None else None
     row = tables.insert(deposit.envelope, deposit.kind, instance_id)
     addressee = tables.instances.get(instance_id) if instance_id is not None else None
-    if addressee is not None and addressee.is_completed:
+    if instance_id is not None and (addressee is None or addressee.is_completed):
         settle(row, "rejected", reason="completed")

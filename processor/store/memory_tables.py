@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
@@ -21,7 +21,8 @@ from holdfast.processor.engine.provider import (
     StoredProgram,
 )
 from holdfast.projections.instance import Bookmark, InstanceState
-from holdfast.projections.snapshot import dumps
+from holdfast.projections.snapshot import dumps, loads
+from holdfast.schemas.encodings import StateEncoding
 from holdfast.schemas.identifiers import digest
 from holdfast.schemas.message import Envelope
 
@@ -51,6 +52,7 @@ class InstanceRow:
     suspension_reason: str | None = None
     suspension_exception_name: str | None = None
     state: bytes | None = None
+    state_encoding: StateEncoding = "none"
     bookmarks: dict[str, Bookmark] = field(default_factory=dict)
     last_machine: str | None = None
     parent_id: UUID | None = None
@@ -67,12 +69,17 @@ class InstanceRow:
         """Whether the instance has had a persistence point."""
         return self.state is not None
 
-    def come_to(self, state: InstanceState) -> None:
-        """Take over a state."""
-        self.version, self.status, self.state = state.version, state.execution_status, dumps(state)
+    def come_to(self, state: InstanceState, encoding: StateEncoding) -> None:
+        """Take over a state, to be stored in an encoding."""
+        self.version, self.status = state.version, state.execution_status
+        self.state, self.state_encoding = dumps(state, encoding), encoding
         self.is_suspended = state.is_suspended
         self.suspension_reason = state.suspension_reason
         self.suspension_exception_name = state.suspension_exception_name
+
+    def read(self) -> InstanceState | None:
+        """Return its state, once it is persisted; ``StorageError`` if it cannot be read."""
+        return None if self.state is None else loads(self.state, self.state_encoding)
 
     @property
     def must_go_on(self) -> bool:
@@ -171,6 +178,17 @@ class Tables:
             return False
         return message_type in program.receives or (row.is_completed and message_type == program.starts_with)
 
+    def reuse_keys(self, latest: StoredProgram) -> None:
+        """Take over whether keys are used again for all the programs that a workflow ever had."""
+        for name, program in self.programs.items():
+            if program.starts_with and latest.starts_with and program.workflow == latest.workflow:
+                self.programs[name] = replace(program, reuse_key=latest.reuse_key)
+
+    def frees_key(self, row: InstanceRow, message_type: str) -> bool:
+        """Whether a message may start the next instance of a key, since the workflow of this one uses keys again."""
+        program = self.programs.get(row.registration.program_hash)
+        return program is not None and program.reuse_key and message_type == program.starts_with
+
     def non_persisted(self, start_message_id: str) -> tuple[UUID, InstanceRow] | None:
         """Return the non-persisted instance that a message started."""
         for instance_id, row in self.instances.items():
@@ -206,7 +224,7 @@ class Tables:
     def route_by_key(self, envelope: Envelope) -> Route:
         """Return where a message belongs that nobody waits for."""
         found = self.of_key(envelope.type, envelope.key)
-        if found is None:
+        if found is None or (found[1].is_completed and self.frees_key(found[1], envelope.type)):
             return Route(RouteKind.NONE)
         return Route(RouteKind.FINISHED if found[1].is_completed else RouteKind.LIVING, found[0])
 
@@ -274,6 +292,7 @@ class Tables:
                 and left.instance_id is None
                 and envelope.key == row.registration.correlation_key
                 and envelope.type in types
+                and not self.frees_key(row, envelope.type)
                 and not self.is_for_another(envelope)
             )
             if by_key or left.instance_id == instance_id:

@@ -93,6 +93,8 @@ def _all_runnable(tables: Tables, reach: _Reach, start_types: Sequence[str]) -> 
     found: dict[UUID | int, Runnable] = {}
     for left in list(tables.buffered()):
         instance_id = left.instance_id
+        if left.message.kind == "control" and instance_id not in tables.instances:
+            settle(left, "rejected", reason="completed")
         if left.message.kind != "control" or instance_id is None or not reach.has(instance_id, left.received_at):
             continue
         if reach.free[instance_id].is_completed:
@@ -158,6 +160,7 @@ def _is_started(tables: Tables, envelope: Envelope) -> bool:
     """Whether a living instance was started with the type and key."""
     for row in tables.instances.values():
         program = tables.programs.get(row.registration.program_hash)
-        if row.registration.correlation_key == envelope.key and program and program.starts_with == envelope.type:
+        is_its_key = row.registration.correlation_key == envelope.key and not row.is_completed
+        if is_its_key and program and program.starts_with == envelope.type:
             return True
     return False

@@ -78,6 +78,9 @@ async def write(connection: Connection, app: str, batches: Sequence[Batch]) -> W
     closed = [b.instance_id for b in members if b.state.execution_status == "closed"]
     if closed and not outcome.must_roll_back:
         await inbox.reject_left_over(connection, closed)
+    discarded = [i for b in members if b.inner or b.state.execution_status == "closed" for i in b.discarded]
+    if discarded and not outcome.must_roll_back:
+        await connection.execute(_SQL["discard"], {"instance_ids": discarded})
     return outcome
 
 

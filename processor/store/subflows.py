@@ -39,7 +39,7 @@ async def read_states(
     cursor = await connection.execute(
         _SQL["read_states"], {"app": app, "instance_ids": list(instance_ids)}, binary=True
     )
-    rows = {instance_id: (version, state) for instance_id, version, state in await cursor.fetchall()}
+    rows = {instance_id: stored for instance_id, *stored in await cursor.fetchall()}
     return [
         readable(instance_id, *rows[instance_id]) if instance_id in rows else InstanceNotFound(instance_id)
         for instance_id in instance_ids
@@ -100,7 +100,8 @@ async def _advance_inner(connection: Connection, batches: Sequence[Batch], spoil
             "suspended": [state.is_suspended for state in states],
             "reasons": [state.suspension_reason for state in states],
             "exception_names": [state.suspension_exception_name for state in states],
-            "states": [dumps(state) for state in states],
+            "states": [dumps(it.state, it.keeping.state_encoding) for _, it in inner],
+            "encodings": [it.keeping.state_encoding for _, it in inner],
             "promoted": [promoted(state) for state in states],
         },
         binary=True,

@@ -11,7 +11,6 @@ from holdfast.events.types import Outcome
 from holdfast.processor.engine.persistence_point import decode_value, images_of
 from holdfast.processor.store.memory_tables import InstanceRow
 from holdfast.projections.instance import Bookmark, ExecutionStatus, InstanceState, initial
-from holdfast.projections.snapshot import loads
 from holdfast.schemas.values import Types
 
 
@@ -44,7 +43,7 @@ class SimulatedInstance:
     @classmethod
     def of(cls, instance_id: UUID, row: InstanceRow, types: Types) -> SimulatedInstance:
         """Return what a row of the store says."""
-        state = initial if row.state is None else loads(row.state)
+        state = row.read() or initial
         images = images_of(state, types)
         own = images["0"].variables if "0" in images else {}
         return cls(

@@ -1,20 +1,20 @@
 -- name: circumstances
 -- Who holds the instance, alive or not, and which living workers could.
 select
-    (r.lock_owner is not null and r.lock_owner <> '00000000-0000-0000-0000-000000000000'::uuid
-        and not coalesce(h.lease_expiration > clock_timestamp(), false)) as holder_lapsed,
+    coalesce(r.lock_owner <> '00000000-0000-0000-0000-000000000000'::uuid, false)
+        and not coalesce(h.lease_expiration > clock_timestamp(), false) as holder_lapsed,
     h.lease_expiration as holder_lease,
     (
-        select count(*) from holdfast.hosts o where o.app = r.app and o.lease_expiration > clock_timestamp()
+        select count(*) from holdfast.hosts o where o.app = i.app and o.lease_expiration > clock_timestamp()
     ) as living_workers,
     (
         select count(*)
         from holdfast.hosts o
-        where o.app = r.app and o.lease_expiration > clock_timestamp() and r.program_hash = any(o.programs)
+        where o.app = i.app and o.lease_expiration > clock_timestamp() and i.program_hash = any(o.programs)
     ) as workers_with_program
-from holdfast.instance_rows r
-left join holdfast.hosts h on h.host_id = r.lock_owner
-where r.instance_id = %(instance_id)s::uuid;
+from (select %(app)s::text as app, %(program_hash)s::text as program_hash) i
+left join holdfast.instance_rows r on r.instance_id = %(instance_id)s::uuid
+left join holdfast.hosts h on h.host_id = r.lock_owner;
 
 -- name: waits
 -- For a subflow: who is awaited under that id by now. For an activity on a queue: its request, and whether that is still

@@ -4,7 +4,8 @@ select
     instance_id, app, workflow, program_hash, correlation_key, partition, start_message_id,
     execution_status, outcome, is_initialized, is_suspended, suspension_reason, suspension_exception_name,
     creation_time, last_updated_time, pending_timer, active_bookmarks,
-    current_machine, last_machine, lock_owner, lock_token, lock_expiration, version, parent_id, subflow
+    current_machine, last_machine, lock_owner, lock_token, lock_expiration, version, parent_id, subflow,
+    state_encoding, promoted
 from holdfast.instances
 where (%(instance_id)s::uuid is null or instance_id = %(instance_id)s::uuid)
     and (%(app)s::text is null or app = %(app)s::text)
@@ -24,9 +25,7 @@ limit %(limit)s::bigint;
 -- name: tree
 -- An instance and all that came out of it, nearest first.
 with recursive family (instance_id, depth) as (
-    select r.instance_id, 0
-    from holdfast.instance_rows r
-    where r.instance_id = %(instance_id)s::uuid
+    select %(instance_id)s::uuid, 0
     union all
     select r.instance_id, f.depth + 1
     from family f
@@ -37,7 +36,8 @@ select
     i.instance_id, app, workflow, program_hash, correlation_key, partition, start_message_id,
     execution_status, outcome, is_initialized, is_suspended, suspension_reason, suspension_exception_name,
     creation_time, last_updated_time, pending_timer, active_bookmarks,
-    current_machine, last_machine, lock_owner, lock_token, lock_expiration, version, parent_id, subflow
+    current_machine, last_machine, lock_owner, lock_token, lock_expiration, version, parent_id, subflow,
+    state_encoding, promoted
 from (select * from family order by depth, instance_id limit %(limit)s::bigint) f
 join holdfast.instances i on i.instance_id = f.instance_id
 order by f.depth, f.instance_id;

@@ -21,10 +21,11 @@ with batch as materialized (
         %(pending_timers)b::timestamptz[],
         %(releases)b::boolean[],
         %(states)b::bytea[],
+        %(encodings)b::text[],
         %(promoted)b::text[]
     ) as b (
         instance_id, host_id, lock_token, expected, version, execution_status, outcome, is_suspended, reason,
-        exception_name, pending_timer, release, state, promoted
+        exception_name, pending_timer, release, state, state_encoding, promoted
     )
 ), fenced as materialized (
     select r.instance_id, h.machine
@@ -64,12 +65,12 @@ with batch as materialized (
 ), forgotten as (
     delete from holdfast.attempts t using advanced a where t.instance_id = a.instance_id
 ), stated as (
-    insert into holdfast.instance_states (instance_id, state, promoted)
-    select b.instance_id, b.state, b.promoted::jsonb
+    insert into holdfast.instance_states (instance_id, state, state_encoding, promoted)
+    select b.instance_id, b.state, b.state_encoding, b.promoted::jsonb
     from advanced a
     join batch b on b.instance_id = a.instance_id
     on conflict (instance_id) do update
-    set state = excluded.state, state_encoding = 'none', promoted = excluded.promoted
+    set state = excluded.state, state_encoding = excluded.state_encoding, promoted = excluded.promoted
 ), closed as (
     delete from holdfast.bookmarks k
     using unnest(%(closed_of)b::uuid[], %(closed)b::text[]) as c (instance_id, name)

@@ -20,4 +20,11 @@ cross join lateral (
 where m.instance_id = %(instance_id)b::uuid;
 
 -- name: place_of_instance
-select app, parent_id, subflow from holdfast.instance_rows where instance_id = %(instance_id)s::uuid;
+-- Of one that is discarded, as its first event tells.
+select app, parent_id, subflow from holdfast.instance_rows where instance_id = %(instance_id)s::uuid
+union all
+select e.metadata ->> 'app', (e.data ->> 'parent')::uuid, e.data ->> 'subflow'
+from holdfast.events e
+where e.instance_id = %(instance_id)s::uuid
+    and e.version = 1
+    and not exists (select from holdfast.instance_rows r where r.instance_id = e.instance_id);

@@ -14,9 +14,9 @@ select
         from holdfast.bookmarks b
         where b.instance_id = i.instance_id
     ) as bookmarks,
-    s.state
+    s.state, s.state_encoding
 from holdfast.instance_rows i
-left join holdfast.instance_states s on s.instance_id = i.instance_id and s.state_encoding = 'none'
+left join holdfast.instance_states s on s.instance_id = i.instance_id
 where (i.is_initialized or exists (select from holdfast.events e where e.instance_id = i.instance_id))
     and (%(instance_id)s::uuid is null or i.instance_id = %(instance_id)s::uuid)
     and (%(app)s::text is null or i.app = %(app)s::text)
@@ -37,3 +37,22 @@ cross join lateral (
     limit %(limit)s::bigint
 ) e
 order by e.instance_id, e.version;
+
+-- name: without_row
+-- Streams whose instance has no row, and whether they are closed, as of discarded instances; the open ones, which
+-- must have one, or a single one of either kind.
+select b.instance_id, l.version, l.is_closed
+from holdfast.events b
+cross join lateral (
+    select
+        e.version,
+        e.type = 'Persisted' and e.data ->> 'reason' in ('completed', 'faulted', 'cancelled', 'terminated') as is_closed
+    from holdfast.events e
+    where e.instance_id = b.instance_id
+    order by e.version desc
+    limit 1
+) l
+where b.version = 1
+    and (%(instance_id)s::uuid = b.instance_id or %(instance_id)s::uuid is null and not l.is_closed)
+    and (%(app)s::text is null or b.metadata ->> 'app' = %(app)s::text)
+    and not exists (select from holdfast.instance_rows r where r.instance_id = b.instance_id);

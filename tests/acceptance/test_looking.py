@@ -10,7 +10,8 @@ import psycopg
 import pytest
 
 from holdfast import Client
-from tests.support.instances import SUSPENDED, WAITING, add_host, add_order
+from holdfast.events.types import Persisted
+from tests.support.instances import PAID, SUSPENDED, WAITING, add_host, add_order
 from tests.support.workers import environment, holdfast
 
 Run = Callable[..., str]
@@ -130,3 +131,54 @@ async def test_timers_are_listed_the_next_one_first(database_url: str, run: Run)
         first = await client.timers(limit=1)
         rest = await client.timers(after=first[0])
     assert [str(it.instance_id) for it in first + rest] == [it["instance_id"] for it in found]
+
+
+async def test_what_is_over_is_counted_and_then_removed(database_url: str, run: Run) -> None:
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        host = await add_host(connection)
+        closed, waiting = await add_order(connection, host, WAITING, PAID), await add_order(connection, host, WAITING)
+        await connection.execute(MESSAGE, ["m-1", "Paid", "k", "2026-01-01", "applied", None])
+    nothing = dict.fromkeys(("dead_letters", "attempts", "heartbeats", "programs"), 0)
+    expected = {"instances": 1, "streams": 0, "events": 0, "messages": 1, **nothing}
+    ages = ("--app", "shop", "--instances", "0s", "--inbox", "30d")
+    assert lines(run("retention", "apply", *ages, "--dry-run", "--json")) == [{**expected, "dry_run": True}]
+    assert {it["instance_id"] for it in lines(run("instances", "--json"))} == {str(closed), str(waiting)}
+    assert re.search(r"^instances +1$", run("retention", "apply", *ages), re.MULTILINE)
+    (left,) = lines(run("instances", "--json"))
+    assert (left["instance_id"], left["state_encoding"]) == (str(waiting), "none")
+    assert lines(run("messages", "--json")) == []
+    shown = run("show", str(closed))
+    assert re.search(r"^kept +its history alone$", shown, re.MULTILINE)
+    assert re.search(r"^status +completed$", shown, re.MULTILINE)
+    (document,) = lines(run("show", str(closed), "--json"))
+    assert (document["is_discarded"], document["partition"], document["subflows"]) == (True, None, [])
+    assert "nothing: it is closed" in run("explain", str(closed))
+    assert len(lines(run("history", str(closed), "--json"))) == 7
+    run("verify")
+    (counted,) = lines(run("retention", "apply", "--streams", "0s", "--json"))
+    assert (counted["streams"], counted["events"]) == (1, 7)
+    done = holdfast("show", str(closed), env=environment(database_url, ""))
+    assert done.returncode == 1
+    assert holdfast("retention", "apply", env=environment(database_url, "")).returncode == 2
+
+
+async def test_instances_are_found_by_promoted_values_of_a_type(database_url: str, run: Run) -> None:
+    promoted = {"items": 3, "stage": "waiting", "code": "3"}
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        host = await add_host(connection)
+        found = await add_order(connection, host, WAITING, [Persisted(reason="checkpoint", promoted=promoted)])
+        await add_order(connection, host, WAITING)
+    for given, is_found in (
+        ("items=3", True),
+        ('items="3"', False),
+        ("stage=waiting", True),
+        ('stage="waiting"', True),
+        ("code=3", False),
+        ('code="3"', True),
+    ):
+        listed = lines(run("instances", "--promoted", given, "--json"))
+        assert [it["instance_id"] for it in listed] == ([str(found)] if is_found else [])
+    both = lines(run("instances", "--promoted", "items=3", "--promoted", "stage=gone", "--json"))
+    assert both == []
+    assert re.search(r"^  stage = \"waiting\"$", run("show", str(found)), re.MULTILINE)
+    assert holdfast("instances", "--promoted", "items", env=environment(database_url, "")).returncode == 2

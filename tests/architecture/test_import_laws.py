@@ -17,6 +17,7 @@ OPEN_A_TRANSACTION = {
     "processor/services/follower.py",
     "processor/services/projector.py",
     "processor/store/commit.py",
+    "processor/store/locks.py",
     "processor/store/memory.py",
     "processor/store/unit_of_work.py",
     "processor/testing/world.py",

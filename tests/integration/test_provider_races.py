@@ -3,13 +3,24 @@
 import asyncio
 import random
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 import psycopg
 import pytest
 
-from holdfast.processor.engine.provider import AlreadyConsumed, Committed, Intake, Loaded, Route, RouteKind, UnitOfWork
+from holdfast.events.types import InstanceCompleted
+from holdfast.processor.engine.provider import (
+    AlreadyConsumed,
+    Committed,
+    Intake,
+    Keeping,
+    Loaded,
+    Route,
+    RouteKind,
+    UnitOfWork,
+)
 from holdfast.processor.store.postgres import PostgresProvider
 from holdfast.processor.testing.conformance.harness import APP, Case, Store, fresh, message, stored
 from holdfast.schemas.errors import (
@@ -353,3 +364,28 @@ async def test_a_state_that_cannot_be_read_keeps_no_other_from_being_loaded(stor
     unreadable, loaded = await here.provider.load(host, [newer.instance_id, known.instance_id])
     assert isinstance(unreadable, InstanceUnreadable)
     assert isinstance(loaded, Loaded)
+
+
+# Protocol: I21.
+async def test_a_start_message_starts_once_however_fast_its_instance_comes_and_goes(
+    stores: tuple[Store, Store], database_url: str
+) -> None:
+    here, there = stores
+    host, other = await here.host(), await there.host()
+    deleted = Keeping(on_completion="delete")
+    case = await here.register(host, "k")
+    move = case.begin(InstanceCompleted(result=None), reason="completed", keeping=deleted)
+    again = replace(Case(uuid4(), other, case.start).registration, keeping=deleted)
+    innocent = replace(Case(uuid4(), other, message("Placed", "innocent")).registration, keeping=deleted)
+    async with held_open(database_url, "inbox", here.provider.commit([move.batch])) as commit:
+        registering = asyncio.create_task(there.provider.register(other, [again, innocent]))
+        async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+            await until(
+                connection, "select count(*) > 0 from pg_locks where locktype = 'transactionid' and not granted"
+            )
+        assert not commit.done()
+    assert isinstance(commit.result()[0], Committed)
+    refused, token = await registering
+    assert isinstance(refused, AlreadyConsumed)
+    assert token == 1
+    assert (await there.provider.route([case.start]))[0].kind is RouteKind.DUPLICATE

@@ -147,9 +147,9 @@ async def test_non_persisted_instances_are_told_apart(connection: psycopg.AsyncC
     )
     for instance_id, verdict in ((buffered, "buffered"), (dead, "dead_lettered"), (applied, "applied")):
         row, _ = await queries.instance(connection, instance_id)
-        await add_letter(connection, row.start_message_id, verdict=verdict)
+        await add_letter(connection, row.start_message_id or "", verdict=verdict)
     other_row, _ = await queries.instance(connection, elsewhere)
-    await add_letter(connection, other_row.start_message_id)  # The message of that name is another app's.
+    await add_letter(connection, other_row.start_message_id or "")  # The message of that name is another app's.
 
     found = await queries.non_persisted(connection)
     assert {it.instance_id: (it.class_, it.start_message_verdict) for it in found} == {

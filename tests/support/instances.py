@@ -22,6 +22,7 @@ from holdfast.events.types import (
 from holdfast.projections.history import state_at
 from holdfast.projections.instance import InstanceState, fold
 from holdfast.projections.store import advance
+from holdfast.schemas.encodings import StateEncoding
 from holdfast.schemas.identifiers import uuid7
 
 _numbers = count(1)
@@ -75,6 +76,7 @@ class Step:
     opened: tuple[str, ...]
     closed: tuple[str, ...]
     release: bool
+    state_encoding: StateEncoding = "none"
 
 
 async def add_host(connection: psycopg.AsyncConnection, machine: str = "m-1", *, lease: float = 60) -> UUID:

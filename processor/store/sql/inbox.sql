@@ -7,12 +7,14 @@ select
         when k.digest is not null then 'reused'
         when b.instance_id is not null then 'bookmark'
         when not i.is_completed then 'living'
-        when i.is_completed then 'finished'
+        when i.is_completed and not i.frees_key then 'finished'
         else 'none'
     end,
     case
         when n.instance_id is not null and coalesce(k.is_open, true) then n.instance_id
-        when k.digest is null then coalesce(b.instance_id, i.instance_id)
+        when k.digest is not null then null
+        when b.instance_id is not null then b.instance_id
+        when not (i.is_completed and i.frees_key) then i.instance_id
     end
 from unnest(
     %(message_ids)b::text[], %(types)b::text[], %(keys)b::text[], %(digests)b::bytea[]
@@ -36,7 +38,7 @@ left join lateral (
     limit 1
 ) b on true
 left join lateral (
-    select r.instance_id, r.is_completed
+    select r.instance_id, r.is_completed, p.reuse_key and m.type is not distinct from p.starts_with as frees_key
     from holdfast.instance_rows r
     join holdfast.programs p on p.app = r.app and p.program_hash = r.program_hash
     where r.app = %(app)b
@@ -125,7 +127,8 @@ select message_id, verdict from stored;
 -- is too late.
 with found as materialized (
     select
-        m.message_id, m.app, b.instance_id as waiting, i.instance_id as known, i.is_completed,
+        m.message_id, m.app, b.instance_id as waiting, i.instance_id as known,
+        i.is_completed and not i.frees_key as is_too_late,
         not i.is_initialized and not i.is_completed and not i.is_suspended and exists (
             select from holdfast.inbox s
             where s.app = m.app
@@ -147,7 +150,9 @@ with found as materialized (
         limit 1
     ) b on m.kind = 'message'
     left join lateral (
-        select r.instance_id, r.is_completed, r.is_initialized, r.is_suspended, r.start_message_id
+        select
+            r.instance_id, r.is_completed, r.is_initialized, r.is_suspended, r.start_message_id,
+            p.reuse_key and m.type is not distinct from p.starts_with as frees_key
         from holdfast.instance_rows r
         join holdfast.programs p on p.app = r.app and p.program_hash = r.program_hash
         where r.app = m.app
@@ -166,7 +171,7 @@ with found as materialized (
         and m.message_id = f.message_id
         and coalesce(m.verdict, '') = 'buffered'
         and f.waiting is null
-        and f.is_completed
+        and f.is_too_late
     returning m.message_id
 )
 select
@@ -239,11 +244,13 @@ select message_id from applied;
 
 -- name: reject_left_over
 -- What still lies in the mailboxes of closed instances is too late, unless another instance takes it, above all the
--- one that a closed one goes on as.
+-- one that a closed one goes on as, or it is to start the next one of its key.
 -- Each look is one into an index, whatever the planner believes of how much is buffered: `offset 0` and
 -- `coalesce` keep it from reading all that is.
 with closed as materialized (
-    select r.instance_id, r.app, r.correlation_key, p.receives || p.starts_with as types
+    select
+        r.instance_id, r.app, r.correlation_key,
+        case when p.reuse_key then array_remove(p.receives, p.starts_with) else p.receives || p.starts_with end as types
     from holdfast.instance_rows r
     left join holdfast.programs p on p.app = r.app and p.program_hash = r.program_hash
     where r.instance_id = any(%(instance_ids)b::uuid[]) and r.is_completed
@@ -272,14 +279,17 @@ with closed as materialized (
             and (m.type = any(p.receives) or m.type = p.starts_with)
     )
     union
+    -- What is addressed to one that is closed and gone is too late as well.
     select m.app, m.message_id, c.instance_id
-    from closed c
+    from unnest(%(instance_ids)b::uuid[]) as c (instance_id)
+    left join holdfast.instance_rows r on r.instance_id = c.instance_id
     cross join lateral (
         select x.app, x.message_id
         from holdfast.inbox x
         where x.instance_id = c.instance_id and x.verdict = 'buffered'
         offset 0
     ) m
+    where coalesce(r.is_completed, true)
 )
 update holdfast.inbox m
 set verdict = 'rejected', reason = 'completed', body = null, instance_id = l.instance_id
@@ -358,8 +368,8 @@ order by r.instance_id
 for share;
 
 -- name: deposit
--- What batches put into mailboxes. A command goes to who is awaited as the instance by now. For one that is closed it is
--- too late; the lock makes the instance's own last commit come before or after, and after, that finds the command.
+-- What batches put into mailboxes. A command goes to who is awaited as the instance by now. For one that is closed, and
+-- maybe gone, it is too late; the lock makes the instance's own last commit come before or after, and after, that finds the command.
 with given as materialized (
     select *
     from unnest(
@@ -388,12 +398,13 @@ insert into holdfast.inbox (
     app, message_id, kind, type, correlation_key, body, digest, traceparent, reply_to, verdict, reason, instance_id
 )
 select
-    %(app)b, g.message_id, g.kind, g.type, g.key, case when not coalesce(a.is_completed, false) then g.body end,
-    g.digest, g.traceparent, g.reply_to, case when a.is_completed then 'rejected' else 'buffered' end,
-    case when a.is_completed then 'completed' end, x.instance_id
+    %(app)b, g.message_id, g.kind, g.type, g.key, case when not l.is_too_late then g.body end,
+    g.digest, g.traceparent, g.reply_to, case when l.is_too_late then 'rejected' else 'buffered' end,
+    case when l.is_too_late then 'completed' end, x.instance_id
 from given g
 left join mailbox x on x.named = g.named
 left join addressed a on a.instance_id = x.instance_id
+cross join lateral (select g.named is not null and coalesce(a.is_completed, true) as is_too_late) l
 order by g.message_id
 on conflict (app, message_id) do nothing;
 

@@ -29,6 +29,14 @@ from wanted w
 on conflict do nothing
 returning instance_id, lock_token;
 
+-- name: overtaken
+-- Start messages of instances that are registered and wait for their first burst, although they have their verdict.
+select m.message_id
+from unnest(%(start_message_ids)b::text[]) as w (start_message_id)
+join holdfast.inbox m on m.app = %(app)b and m.message_id = w.start_message_id and m.verdict <> 'buffered'
+join holdfast.instance_rows r on r.app = m.app and r.start_message_id = m.message_id and not r.is_initialized
+limit 1;
+
 -- name: why_not_registered
 -- What stands against each: the same registration made before, the message, the key, or the host's lease.
 select
@@ -108,6 +116,7 @@ select
     r.is_completed,
     r.version,
     case when r.lock_owner = %(host_id)b::uuid then s.state end,
+    s.state_encoding,
     r.lock_owner,
     h.machine,
     h.lease_expiration,

@@ -22,6 +22,10 @@ join holdfast.bookmarks b
     and b.instance_id <> w.instance_id
 order by w.instance_id, w.ordinal;
 
+-- name: discard
+-- Of instances that this transaction has closed, the log is to be all that stays.
+select holdfast.discard(%(instance_ids)s::uuid[]);
+
 -- name: begin
 begin;
 

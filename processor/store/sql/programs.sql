@@ -1,6 +1,6 @@
 -- name: save_programs
 insert into holdfast.programs (
-    app, program_hash, workflow, format, program, starts_with, receives, signature, expected_lifetime
+    app, program_hash, workflow, format, program, starts_with, receives, signature, expected_lifetime, reuse_key
 )
 values (
     %(app)s,
@@ -11,16 +11,26 @@ values (
     %(starts_with)s,
     %(receives)s::text[],
     %(signature)s,
-    %(expected_lifetime)s
+    %(expected_lifetime)s,
+    %(reuse_key)s
 )
 -- A program that was kept before there was a key gets its signature once there is one; of how long it should take, the
--- last word counts.
+-- last word counts. That a host has brought it along keeps it from being removed as one that nobody has.
 on conflict (app, program_hash) do update
-set signature = coalesce(programs.signature, excluded.signature), expected_lifetime = excluded.expected_lifetime
-where programs.signature is null and excluded.signature is not null
-    or programs.expected_lifetime is distinct from excluded.expected_lifetime;
+set signature = coalesce(programs.signature, excluded.signature),
+    expected_lifetime = excluded.expected_lifetime,
+    brought_at = clock_timestamp();
+
+-- name: reuse_keys
+-- Whether keys are used again, a workflow says for all the programs that it ever had.
+update holdfast.programs
+set reuse_key = %(reuse_key)s
+where app = %(app)s
+    and workflow = %(workflow)s
+    and starts_with is not null
+    and reuse_key is distinct from %(reuse_key)s;
 
 -- name: load_program
-select program_hash, workflow, format, program::text, starts_with, receives, signature, expected_lifetime
+select program_hash, workflow, format, program::text, starts_with, receives, signature, expected_lifetime, reuse_key
 from holdfast.programs
 where app = %(app)s and program_hash = %(program_hash)s;

@@ -56,7 +56,7 @@ from unnest(%(instance_ids)b::uuid[], %(successor_ids)b::uuid[]) as s (instance_
 where m.instance_id = s.instance_id and m.verdict = 'buffered';
 
 -- name: read_states
-select r.instance_id, r.version, s.state
+select r.instance_id, r.version, s.state, s.state_encoding
 from holdfast.instance_rows r
 join holdfast.instance_states s on s.instance_id = r.instance_id
 where r.instance_id = any(%(instance_ids)b::uuid[]) and r.app = %(app)b;
@@ -81,10 +81,11 @@ with given as materialized (
         %(reasons)b::text[],
         %(exception_names)b::text[],
         %(states)b::bytea[],
+        %(encodings)b::text[],
         %(promoted)b::text[]
     ) as g (
         instance_id, held_by, parent_id, workflow, program_hash, correlation_key, start_message_id, expected, version,
-        execution_status, outcome, is_suspended, reason, exception_name, state, promoted
+        execution_status, outcome, is_suspended, reason, exception_name, state, state_encoding, promoted
     )
 ), advanced as (
     insert into holdfast.instance_rows (
@@ -115,11 +116,11 @@ with given as materialized (
     where instance_rows.subflow = 'run' and not instance_rows.is_completed
     returning instance_id
 ), stated as (
-    insert into holdfast.instance_states (instance_id, state, promoted)
-    select g.instance_id, g.state, g.promoted::jsonb
+    insert into holdfast.instance_states (instance_id, state, state_encoding, promoted)
+    select g.instance_id, g.state, g.state_encoding, g.promoted::jsonb
     from advanced a
     join given g on g.instance_id = a.instance_id
     on conflict (instance_id) do update
-    set state = excluded.state, state_encoding = 'none', promoted = excluded.promoted
+    set state = excluded.state, state_encoding = excluded.state_encoding, promoted = excluded.promoted
 )
 select instance_id from advanced;

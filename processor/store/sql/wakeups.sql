@@ -112,17 +112,18 @@ order by b.due, b.instance_id
 limit %(limit)b::int;
 
 -- name: commanded_instances
--- With those that closed before the command came.
-select m.instance_id, m.sequence, r.is_completed
+-- With those that closed before the command came, and may be gone by now.
+select m.instance_id, m.sequence, coalesce(r.is_completed, true)
 from holdfast.inbox m
-join holdfast.instance_rows r on r.instance_id = m.instance_id
+left join holdfast.instance_rows r on r.instance_id = m.instance_id
 where m.app = %(app)b
     and m.verdict = 'buffered'
     and m.kind = 'control'
     and m.sequence > %(after)b::bigint
     and r.subflow is distinct from 'run'
     and (
-        r.lock_owner = %(host_id)b::uuid
+        r.instance_id is null
+        or r.lock_owner = %(host_id)b::uuid
         or r.partition <> all(%(foreign)b::int[])
         or m.received_at < statement_timestamp() - interval '30 seconds'
     )
@@ -218,8 +219,9 @@ with page as materialized (
             when b.instance_id is not null then 'message'
             when n.instance_id is not null then 'start'
             when m.type = %(result_type)b then 'late'
-            when i.is_completed then 'finished'
-            when i.instance_id is null and m.instance_id is null and m.type = any(%(start_types)b::text[]) then 'start'
+            when i.is_completed and not i.frees_key then 'finished'
+            when coalesce(i.is_completed, true) and m.instance_id is null and m.type = any(%(start_types)b::text[])
+                then 'start'
         end as why,
         i.instance_id as known
     from page m
@@ -240,7 +242,7 @@ with page as materialized (
         limit 1
     ) n on not n.is_initialized and not n.is_completed
     left join lateral (
-        select r.instance_id, r.is_completed
+        select r.instance_id, r.is_completed, p.reuse_key and m.type is not distinct from p.starts_with as frees_key
         from holdfast.instance_rows r
         join holdfast.programs p on p.app = r.app and p.program_hash = r.program_hash
         where r.app = m.app

@@ -24,6 +24,7 @@ from holdfast.processor.testing.conformance import (
     deposits,
     heartbeats,
     inner_subflows,
+    keeping,
     locks,
     outbox,
     programs,
@@ -50,6 +51,7 @@ _MODULES = (
     inner_subflows,
     deposits,
     heartbeats,
+    keeping,
     locks,
     sharing,
 )

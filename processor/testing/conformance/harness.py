@@ -21,6 +21,7 @@ from holdfast.events.types import (
     SubflowMode,
     Where,
 )
+from holdfast.processor.engine.batch import KEPT
 from holdfast.processor.engine.peers import Host
 from holdfast.processor.engine.provider import (
     Batch,
@@ -29,6 +30,7 @@ from holdfast.processor.engine.provider import (
     Deposit,
     InnerBatch,
     Intake,
+    Keeping,
     Outgoing,
     PersistenceProvider,
     Registration,
@@ -239,6 +241,7 @@ class Case:
         children: Sequence[Child] = (),
         inner: Sequence[InnerBatch] = (),
         deposits: Sequence[Deposit] = (),
+        keeping: Keeping = KEPT,
         release: bool = False,
     ) -> Move:
         """Return a batch of events and the persistence point after them."""
@@ -253,6 +256,7 @@ class Case:
             events=written,
             metadata={"app": APP},
             state=state,
+            keeping=keeping,
             opened=tuple(name for name in state.bookmarks if name not in self.state.bookmarks),
             closed=tuple(name for name in self.state.bookmarks if name not in state.bookmarks),
             moved=tuple(n for n, mark in self.state.bookmarks.items() if state.bookmarks.get(n, mark) != mark),
@@ -297,6 +301,7 @@ class Case:
             events=batch.events,
             metadata=batch.metadata,
             state=batch.state,
+            keeping=batch.keeping,
         )
 
     def end(self, **options: Any) -> Move:

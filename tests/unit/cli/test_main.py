@@ -38,6 +38,7 @@ COMMANDS = (
 SUBCOMMANDS = (
     *(f"dead-letters {it}" for it in ("list", "show", "requeue", "drop")),
     *(f"nonpersisted {it}" for it in ("list", "remove")),
+    "retention apply",
 )
 
 

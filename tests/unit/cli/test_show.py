@@ -36,6 +36,8 @@ SUBFLOW = Relative(
     version=3,
     parent_id=TOP,
     subflow="start",
+    state_encoding="none",
+    promoted=None,
 )
 
 
