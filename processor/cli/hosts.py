@@ -18,7 +18,8 @@ def hosts(
 ) -> None:
     """List the workers: where each runs, which partitions it consumes and how many instances it holds.
 
-    A worker that ended without a word is listed as dead until others have taken over its instances, and for an hour.
+    A worker that ended without a word is listed as dead until others have taken over its instances, and for an hour. A
+    client that holds an instance is listed too: it consumes no partition.
 
         holdfast hosts --app orders
 

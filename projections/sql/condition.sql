@@ -1,7 +1,10 @@
 -- name: condition
 -- Counts and ages, each by one look into an index; ages are in seconds, 0 where there is nothing.
 select
-    (select count(*) from holdfast.hosts where app = %(app)s and lease_expiration > clock_timestamp()) as hosts,
+    (
+        select count(*) from holdfast.hosts
+        where app = %(app)s and lease_expiration > clock_timestamp() and programs <> '{}'
+    ) as hosts,
     (select count(*) from holdfast.instance_rows where lock_owner = %(host_id)s) as locks,
     (
         select count(*) from holdfast.inbox where app = %(app)s and verdict = 'buffered' and body is not null

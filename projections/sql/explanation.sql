@@ -5,7 +5,9 @@ select
         and not coalesce(h.lease_expiration > clock_timestamp(), false) as holder_lapsed,
     h.lease_expiration as holder_lease,
     (
-        select count(*) from holdfast.hosts o where o.app = i.app and o.lease_expiration > clock_timestamp()
+        select count(*)
+        from holdfast.hosts o
+        where o.app = i.app and o.lease_expiration > clock_timestamp() and o.programs <> '{}'
     ) as living_workers,
     (
         select count(*)

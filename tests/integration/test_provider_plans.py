@@ -106,6 +106,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "hand_on": IDS | {"successor_ids": IDS["instance_ids"]},
     "instances_with_mail": LOOK | FROM_FIRST,
     "lapsed_instances": LOOK | FROM_LONG_AGO,
+    "leave_to_be_found": {"instance_id": HELD},
     "load": LOOK | IDS,
     "lock": LOOK | IDS,
     "look_through_inbox": LOOK | {"after": 0, "page": 100, "start_types": ["Placed"], "result_type": "Result"},
