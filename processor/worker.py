@@ -145,14 +145,22 @@ async def _tenure(
                     log.warning("bursts cut short")
                 await relay.drain(runtime.settings.shutdown_grace)
             await engine.abandon_all()
-            with suppress(StorageError):
-                await runtime.provider.close_host(runtime.host_id)
+            if not lease.done():
+                await _close(runtime)
+        if lease.done():
+            # There is nothing left to free, and others are not to wait for the messages while the store says so.
+            await _close(runtime)
     finally:
         monitor.tenure = None
         try:
             await _end([lease, stopping, *loops])
         finally:
             await projector.close()
+
+
+async def _close(runtime: Runtime) -> None:
+    with suppress(StorageError):
+        await runtime.provider.close_host(runtime.host_id)
 
 
 async def _listen(provider: PersistenceProvider, detection: Detection, sharing: Sharing) -> None:

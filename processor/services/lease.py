@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import structlog
 
+from holdfast.processor.engine.deadline import OutOfTime, within
 from holdfast.processor.engine.runtime import Runtime
 from holdfast.processor.services.first_of import first_of
 from holdfast.schemas.errors import StorageError
@@ -14,21 +15,26 @@ log = structlog.get_logger("holdfast.lease")
 async def keep_lease(runtime: Runtime) -> None:
     """Renew the lease until it is lost, then return.
 
-    While Postgres cannot be reached the renewal is tried again; whether the lease outlived that is for
-    the store's clock to say.
+    While Postgres cannot be reached the renewal is tried again. Whether the lease outlived that is for the store's
+    clock to say; but when a whole lease has passed since the last answer, it has lapsed whatever the store would say.
+    Who waited for an answer any longer would keep messages from the hosts that have taken over.
     """
-    pause = runtime.settings.host_lock_renewal
+    environment, settings = runtime.environment, runtime.settings
+    pause = settings.host_lock_renewal
     while True:
-        await first_of(runtime.environment.sleep(pause), runtime.lease_in_doubt.wait())
+        await first_of(environment.sleep(pause), runtime.lease_in_doubt.wait())
         runtime.lease_in_doubt.clear()
+        left = runtime.renewed_at + settings.lease - environment.monotonic()
         try:
-            if not await runtime.provider.renew_host(runtime.host_id):
-                log.warning("lease lost", host_id=str(runtime.host_id))
-                return
-            runtime.renewed_at = runtime.environment.monotonic()
-            await runtime.read_clock()
+            if left <= 0 or not await within(environment, left, runtime.provider.renew_host(runtime.host_id)):
+                break
+            runtime.renewed_at = environment.monotonic()
+            await within(environment, settings.lease, runtime.read_clock())
+        except OutOfTime:
+            break
         except StorageError as error:
             log.warning("lease not renewed", error=str(error))
-            pause = min(1.0, runtime.settings.host_lock_renewal)
+            pause = min(1.0, settings.host_lock_renewal)
         else:
-            pause = runtime.settings.host_lock_renewal
+            pause = settings.host_lock_renewal
+    log.warning("lease lost", host_id=str(runtime.host_id))
