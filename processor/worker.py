@@ -19,7 +19,7 @@ import structlog
 
 from holdfast.processor.broker.connection import Connection
 from holdfast.processor.broker.publisher import Publisher
-from holdfast.processor.broker.topology import Topology, declare
+from holdfast.processor.broker.topology import Topology, declare_at_last
 from holdfast.processor.engine.engine import Engine
 from holdfast.processor.engine.environment import Environment, RealEnvironment
 from holdfast.processor.engine.provider import PersistenceProvider
@@ -85,7 +85,7 @@ async def serve(app: App, settings: Settings, *, stop: asyncio.Event, environmen
     try:
         # The port is there first: a worker that waits for RabbitMQ is alive.
         async with aclosing(monitor), monitoring_port(monitor, settings), incoming, outgoing:
-            await declare(incoming, topology)
+            await declare_at_last(incoming, topology)
             while not stop.is_set():
                 await _tenure(monitor, runtime, topology, incoming, Publisher(outgoing), random=random, stop=stop)
     finally:

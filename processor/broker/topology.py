@@ -14,17 +14,29 @@ so that of two workers that disagree the second is refused, even if both start a
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import structlog
 from aiormq.abc import AbstractChannel
-from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed, ConnectionCommandInvalid
+from aiormq.exceptions import (
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+    ConnectionClosed,
+    ConnectionCommandInvalid,
+)
 from pamqp.common import FieldTable
 
 from holdfast.processor.broker.channel import Channel, broker_errors
 from holdfast.processor.broker.connection import Connection
 from holdfast.schemas.errors import AppError, BrokerError
+
+log = structlog.get_logger("holdfast.broker")
+
+AGAIN = 0.5
+"""Seconds before what a broken connection interrupted is declared again."""
 
 DELIVERY_LIMIT = 100
 """Deliveries after which the broker takes a message for poison; a backstop, workers count for themselves."""
@@ -216,6 +228,20 @@ async def declare(connection: Connection, topology: Topology) -> None:
     await _declare_partitions(connection, topology, topology.partitions)
     await _bind(connection, topology)
     await declare_activities(connection, topology)
+
+
+async def declare_at_last(connection: Connection, topology: Topology) -> None:
+    """Do as ``declare``, and begin again when the connection breaks meanwhile."""
+    while True:
+        try:
+            await declare(connection, topology)
+            return
+        except BrokerError as error:
+            # When the broker itself ends the connection, it says what is wrong, and trying again is no use.
+            if not isinstance(error.__cause__, OSError) or isinstance(error.__cause__, ConnectionClosed):
+                raise
+            log.warning("not declared", app=topology.app, reason=str(error), next_try_in=AGAIN)
+            await asyncio.sleep(AGAIN)
 
 
 async def declare_activities(connection: Connection, topology: Topology) -> None:

@@ -5,9 +5,12 @@ import asyncio
 import pytest
 
 from compose.local.rabbitmq import RabbitMQ, find_server
-from holdfast.processor.broker.topology import Topology, declare
+from holdfast.processor.broker import topology
+from holdfast.processor.broker.connection import Connection
+from holdfast.processor.broker.topology import Topology, declare, declare_at_last
 from holdfast.schemas.errors import BrokerError
-from tests.support.broker import connect, library, message, remove, running_broker
+from tests.support.broker import PATIENCE, connect, library, message, remove, running_broker
+from tests.support.wire import wire_to_rabbitmq
 
 
 async def test_declaring_again_changes_nothing(amqp_url: str, app_name: str) -> None:
@@ -27,6 +30,29 @@ async def test_keys_spread_evenly_over_partitions(amqp_url: str, app_name: str) 
         counts = [await broker.waiting(queue) for queue in broker.topology.queues]
     assert sum(counts) == 4000
     assert all(400 < count < 600 for count in counts)
+
+
+async def test_what_a_broken_connection_interrupts_is_declared_in_the_end(
+    amqp_url: str, app_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = Topology(app_name, 2)
+    async with wire_to_rabbitmq(amqp_url) as (wire, url), connect(url) as connection, connect(amqp_url) as other:
+        bind, cuts = topology._bind, 3
+
+        async def cut_and_bind(connection: Connection, topology: Topology) -> None:
+            nonlocal cuts
+            if cuts:
+                cuts -= 1
+                wire.cut()
+            await bind(connection, topology)
+
+        monkeypatch.setattr(topology, "_bind", cut_and_bind)
+        try:
+            await asyncio.wait_for(declare_at_last(connection, wanted), PATIENCE)
+            assert not cuts
+            await declare(other, wanted)
+        finally:
+            await remove(other, wanted)
 
 
 async def test_workers_may_declare_at_the_same_time(amqp_url: str, app_name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from random import Random
 
@@ -11,6 +12,9 @@ from tests.faults.soak.fleet import LEASE, Fleet, Member
 
 STALL = LEASE + 3.0
 """Seconds that something stands still, so that the lease of whoever needs it lapses."""
+
+PATIENCE = 90.0
+"""Seconds that a worker may take to end in order: twice its grace, and what a busy machine adds."""
 
 SETTLING = 3.0
 """Seconds that RabbitMQ gets to know a queue well enough to be killed."""
@@ -24,9 +28,13 @@ async def worker_killed(_: Fleet, member: Member) -> None:
     member.start_again()
 
 
-async def worker_ended(_: Fleet, member: Member) -> None:
+async def worker_ended(fleet: Fleet, member: Member) -> None:
     """Ask a worker to end in order, and start another one in its place."""
-    await asyncio.to_thread(member.worker.stop, 60)
+    try:
+        await asyncio.to_thread(member.worker.stop, PATIENCE)
+    except subprocess.TimeoutExpired:
+        fleet.problems.append(f"worker {member.number} did not end within {PATIENCE:g} s: {member.worker.log}")
+        await asyncio.to_thread(member.worker.kill)
     member.start_again()
 
 

@@ -41,6 +41,7 @@ class Fleet:
         self.services = services
         self.members = members
         self.database_url = database_url
+        self.problems: list[str] = []
         self._folder = members[0].folder
 
     @property

@@ -112,7 +112,7 @@ async def _soak(fleet: Fleet, plan: Plan, database_url: str, tell: Callable[[str
     account = Account(database_url, amqp_url, orders)
     if not finished:
         account.problems.append(f"{progress.closed} of {instances} instances closed, and no more for {PATIENCE:g} s")
-    account.problems.extend(fleet.ended)
+    account.problems.extend([*fleet.problems, *fleet.ended])
     await asyncio.to_thread(account.close, OUT)
     return Outcome(
         plan=plan,
