@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 By = Annotated[str | None, typer.Option(help="Who says so; your login name otherwise.", metavar="NAME")]
 Why = Annotated[str | None, typer.Option(help="Why, for the history.", metavar="TEXT")]
-OneInstance = Annotated[
-    UUID | None, typer.Argument(help="Id of the instance.", metavar="[INSTANCE]", show_default=False)
-]
+OneInstance = Annotated[UUID | None, typer.Argument(help="Id of the instance.", metavar="INSTANCE", show_default=False)]
 
-MANY = """
+USE = """
+        holdfast {name} 0199c1a2-… --why "{why}"
+
     Instead of an instance, `--where` names many: those that have not ended and fit all that is given. Look
     with `--dry-run` first; without it you are asked before anything is done, or say `--yes`.
 
         holdfast {name} --where workflow=order --where older=2h --dry-run
-        holdfast {name} --where promoted.city=Ulm --yes --why "{why}"
+        holdfast {name} --where status=idle --where promoted.city=Ulm --yes
 
     With --json one document: "instance_id", "command", the id that the inbox keeps it under, its "verdict",
     and why it was refused; with --where one line for each instance.
@@ -152,7 +152,7 @@ def command(name: str) -> Callable[..., None]:
         run(work())
 
     give.__name__ = name
-    give.__doc__ = asked.help + MANY.format(name=name, why=asked.why)
+    give.__doc__ = asked.help + USE.format(name=name, why=asked.why)
     return give
 
 

@@ -33,7 +33,7 @@ from holdfast.processor.cli.options import (
 )
 
 TimerName = Annotated[
-    str | None, typer.Argument(help="Its bookmark; may be left out if there is one.", metavar="[BOOKMARK]")
+    str | None, typer.Argument(help="Its bookmark; may be left out if there is one.", metavar="BOOKMARK")
 ]
 
 if TYPE_CHECKING:

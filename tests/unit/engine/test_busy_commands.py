@@ -39,6 +39,9 @@ class Sided(Begun): ...
 class Steady(Begun): ...
 
 
+class Lazy(Begun): ...
+
+
 @app.activity
 async def work(what: str) -> str:
     ran.append(what)
@@ -93,6 +96,12 @@ async def sided(start: Sided) -> None:
 @app.workflow(start=Steady)
 async def steady(start: Steady) -> None:
     await stubborn()
+
+
+@app.workflow(start=Lazy, on_idle="none")
+async def lazy(start: Lazy) -> None:
+    await work("first")
+    await receive(Came, start.key)
 
 
 async def begin(message: Message, *closed: str) -> tuple[World, SimulatedHost]:
@@ -282,3 +291,23 @@ async def test_nothing_is_to_be_done_with_one_that_is_suspended(name: str) -> No
     command = await host.command(world.instance_id, name)
     assert world.verdict(command) == ("applied", "not_loaded")
     assert (world.state.version, world.row.owner) == (version, None)
+
+
+@pytest.mark.parametrize(("name", "reason"), [("persist", "requested"), ("unload", "unload")])
+async def test_an_instance_that_is_idle_without_a_persistence_point_gets_one(name: str, reason: str) -> None:
+    world, host = await begin(Lazy(key="kay"))
+    assert not world.row.is_initialized
+    command = await host.command(world.instance_id, name)
+    assert world.verdict(command) == ("applied", None)
+    assert await world.commits() == [reason]
+    assert (world.state.execution_status, list(world.state.bookmarks)) == ("idle", ["0.2"])
+    assert world.verdict("m1") == ("applied", None)
+
+
+async def test_abandon_drops_what_was_not_persisted_of_an_idle_instance() -> None:
+    world, host = await begin(Lazy(key="kay"))
+    command = await host.command(world.instance_id, "abandon")
+    assert world.verdict(command) == ("applied", None)
+    assert (world.row.owner, world.row.is_initialized, world.verdict("m1")) == (None, False, ("buffered", None))
+    await host.detect()
+    assert ran == ["first", "first"]
