@@ -48,7 +48,7 @@ def apply(tables: Tables, batch: Batch) -> None:
     if row.is_completed:
         tables.reject_left_over(batch.instance_id)
     for instance_id in batch.discarded:
-        del tables.instances[instance_id]
+        tables.discarded[instance_id] = tables.instances.pop(instance_id)
 
 
 def _apply(tables: Tables, batch: Batch, consumed: Consumed) -> None:

@@ -112,13 +112,17 @@ class OutboxRow:
 
 
 class Tables:
-    """All rows of one app, and the questions that several operations ask of them."""
+    """All rows of one app, and the questions that several operations ask of them.
+
+    ``discarded`` are those of instances that were deleted as they closed: for tests to look at, and for nobody else.
+    """
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self.now = now
         self.hosts: dict[UUID, HostRow] = {}
         self.programs: dict[str, StoredProgram] = {}
         self.instances: dict[UUID, InstanceRow] = {}
+        self.discarded: dict[UUID, InstanceRow] = {}
         self.inbox: dict[str, InboxRow] = {}
         self.attempts: dict[str, int] = {}
         self.burst_attempts: dict[UUID, Counter[str]] = {}
@@ -127,6 +131,11 @@ class Tables:
         self.sequence = 0
         self.looked_up_to: dict[UUID, UUID | int] = {}
         """Where a look of a host ended that found more than it could give."""
+
+    def ever(self) -> dict[UUID, InstanceRow]:
+        """Return the rows of all instances that there ever were, in the order of their registration."""
+        rows = {**self.discarded, **self.instances}
+        return dict(sorted(rows.items(), key=lambda item: item[1].created))
 
     def living(self, host_id: UUID | None, now: datetime) -> HostRow | None:
         """Return a host if its lease lives."""

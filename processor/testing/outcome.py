@@ -21,7 +21,7 @@ def names_of(tables: Tables) -> dict[str, str]:
     """Return a name for each instance's id that is the same in every run: workflow and key, and a number if need be."""
     seen: Counter[str] = Counter()
     names: dict[str, str] = {}
-    for instance_id, row in tables.instances.items():
+    for instance_id, row in tables.ever().items():
         name = f"{row.registration.workflow}/{row.registration.correlation_key}"
         seen[name] += 1
         names[str(instance_id)] = name if seen[name] == 1 else f"{name}#{seen[name]}"

@@ -169,8 +169,8 @@ class Simulation:
 
     @property
     def instances(self) -> list[SimulatedInstance]:
-        """All instances, in the order in which they were registered."""
-        rows = self.tables.instances.items()
+        """All instances, in the order in which they were registered; those that were deleted as they closed too."""
+        rows = self.tables.ever().items()
         return [SimulatedInstance.of(instance_id, row, self.app.types) for instance_id, row in rows]
 
     def instance(self, key: str | None = None, *, workflow: str | None = None) -> SimulatedInstance:

@@ -23,7 +23,6 @@ from holdfast.processor.testing.door import Door
 from holdfast.processor.testing.host import SimulatedHost
 from holdfast.processor.testing.rows import Rows
 from holdfast.projections.instance import InstanceState
-from holdfast.projections.snapshot import loads
 from holdfast.schemas.errors import AppError
 from holdfast.schemas.settings import Settings
 
@@ -98,10 +97,10 @@ class World(Clock):
     @property
     def state(self) -> InstanceState:
         """The stored state of the only instance; ``AppError`` before its first persistence point."""
-        stored = self.row.state
-        if stored is None:
+        state = self.row.read()
+        if state is None:
             raise AppError(f"instance {self.instance_id} has had no persistence point yet")
-        return loads(stored)
+        return state
 
     async def events(self, instance_id: UUID | None = None) -> list[RecordedEvent]:
         """Return the stream of an instance, or of the only one."""
