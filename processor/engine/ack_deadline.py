@@ -36,7 +36,7 @@ def look_after_unacked(engine: Engine) -> None:
     for holding in engine.held.values():
         if holding.busy or holding.instance.is_unpersisted:
             unacked = _unacked(holding)
-            oldest = min((arrival.received_at for arrival in unacked), default=now)
+            oldest = min((arrival.delivered_at or arrival.received_at for arrival in unacked), default=now)
             if now - oldest >= timedelta(seconds=settings.runnable_detection):
                 slow.append((oldest, holding, unacked))
     held = Counter(arrival.partition for _, _, unacked in slow for arrival in unacked)

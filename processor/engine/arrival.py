@@ -25,12 +25,13 @@ class Arrival:
     again, on the host's monotonic clock. ``waits`` says that it is in memory behind something else. ``settle``
     acknowledges it to the broker and is called once its fate is durable. ``partition`` is None for what came by no
     partition; one ``from_backlog`` may have waited there before this host came, and ``received_at`` is then when it
-    arrived there. ``problem`` is what the consumer found wrong with it; ``message`` is its validated form, once it is
-    known.
+    arrived there, ``delivered_at`` when it came to this host. ``problem`` is what the consumer found wrong with it;
+    ``message`` is its validated form, once it is known.
     """
 
     envelope: Envelope
     received_at: datetime
+    delivered_at: datetime | None = None
     partition: int | None = None
     from_backlog: bool = False
     redelivered: bool = False

@@ -126,15 +126,14 @@ class Intake:
         self._engine.deliver(self._arrival(self._dead, delivery, problem))
 
     def _arrival(self, consumer: Consumer, delivery: Delivery, problem: InvalidMessage | None) -> Arrival:
-        envelope = delivery.envelope
+        envelope, now = delivery.envelope, self._engine.runtime.now()
         counts = self._engine.runtime.counts
         counts.deliveries += 1
         counts.redeliveries += delivery.redelivered
         return Arrival(
             envelope=salvage(delivery.properties, delivery.body) if envelope is None else envelope,
-            received_at=self._engine.backlogs.arrival(
-                delivery.partition, delivery.properties.timestamp, self._engine.runtime.now()
-            ),
+            received_at=self._engine.backlogs.arrival(delivery.partition, delivery.properties.timestamp, now),
+            delivered_at=now,
             partition=delivery.partition,
             from_backlog=delivery.partition is not None and self._engine.backlogs.is_open(delivery.partition),
             redelivered=delivery.redelivered,

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from holdfast.processor.engine.ack_deadline import look_after_unacked
+from holdfast.processor.engine.arrival import Arrival
+from holdfast.processor.engine.backlogs import LONG_AGO
 from holdfast.processor.language.app import App
 from holdfast.processor.language.awaitables import receive
 from holdfast.processor.testing.host import Delivered, SimulatedHost
@@ -99,6 +101,18 @@ async def test_what_a_long_burst_has_taken_is_stored_and_its_commit_settles_it()
     assert world.verdict("m0") == ("applied", None)
     assert world.state.result == []
     assert worked == ["k0"]
+
+
+async def test_a_message_that_waited_long_in_its_queue_has_its_time_from_the_delivery_on() -> None:
+    world = World(app)
+    host = await world.host()
+    gates["k"] = asyncio.Event()
+    envelope = Begun(key="k").envelope("m")
+    host.engine.deliver(Arrival(envelope=envelope, received_at=LONG_AGO, delivered_at=host.runtime.now()))
+    await settle(world, host, 200)
+    assert world.verdict("m") is None
+    await settle(world, host, 200)
+    assert world.verdict("m") == ("buffered", None)
 
 
 async def test_what_a_long_burst_has_taken_survives_its_host() -> None:
