@@ -304,7 +304,9 @@ class Engine:
             log.warning("locks kept", error=str(error))
         finally:
             for instance_id in instance_ids:
-                del self._leaving[instance_id]
+                # A hand-over may give back what is being given back already.
+                if self._leaving.get(instance_id) is left:
+                    del self._leaving[instance_id]
             left.set_result(None)
 
     def wake_later(self, instance_id: UUID, seconds: float) -> None:

@@ -135,6 +135,18 @@ async def test_an_activity_may_raise_what_is_no_exception(key: str, raised: str)
     assert world.state.result == raised
 
 
+async def test_what_is_given_back_twice_at_the_same_time_can_be_had_again() -> None:
+    world = World(app)
+    host = await world.host()
+    await host.deliver(Gave(key="k"), "m0")
+    engine = host.engine
+    (holding,) = engine.held.values()
+    instance_id = holding.instance.instance_id
+    engine.forget(holding)
+    await asyncio.gather(engine.release([instance_id]), engine.release([instance_id]))
+    assert await engine.hold(instance_id) is not None
+
+
 async def test_a_state_that_cannot_be_read_here_is_left_to_others_and_harms_no_neighbour() -> None:
     world = World(app)
     host = await world.host()
