@@ -76,6 +76,7 @@ class Client(Control):
     ``database_url`` is needed by everything but ``publish``, ``amqp_url`` and ``app`` by ``publish`` alone. Where
     ``app`` is given, lists are of that app. Nothing connects before it has to. Methods raise ``StorageError`` or
     ``BrokerError`` when a server refuses or cannot be reached; one client may serve many tasks at once.
+    ``publish_patience`` is how many seconds RabbitMQ may go on without confirming any message.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Client(Control):
         app: str | None = None,
         *,
         environment: Environment | None = None,
+        publish_patience: float = 30.0,
     ) -> None:
         try:
             self._connections = Connections(database_url, limit=_CONNECTIONS)
@@ -96,6 +98,7 @@ class Client(Control):
         self.app = app
         self._database_url = database_url
         self._amqp_url = amqp_url
+        self._publish_patience = publish_patience
         self._environment = environment or RealEnvironment()
         self.projections = Projections(self._run, app, self._environment)
         self._new_id = self._environment.new_id
@@ -364,7 +367,7 @@ class Client(Control):
             # Who only reads needs nothing of RabbitMQ.
             from holdfast.processor.publishing import AppPublisher  # noqa: PLC0415  For the reason above.
 
-            self._publisher = AppPublisher(self._amqp_url, self.app)
+            self._publisher = AppPublisher(self._amqp_url, self.app, patience=self._publish_patience)
         return self._publisher
 
     async def _run(self, work: Callable[[Connection], Awaitable[T]]) -> T:

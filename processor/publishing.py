@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from random import SystemRandom
+from typing import Any
 
 from holdfast.processor import tracing
-from holdfast.processor.broker.connection import Connection
+from holdfast.processor.broker.connection import Connection, State
 from holdfast.processor.broker.publisher import Fate, Publisher
 from holdfast.processor.broker.topology import Topology
 from holdfast.schemas.errors import BrokerError
@@ -23,10 +24,15 @@ _TRIES = 3
 
 
 class AppPublisher:
-    """Publishes to the exchange of one app; it connects with the first message."""
+    """Publishes to the exchange of one app; it connects with the first message.
 
-    def __init__(self, amqp_url: str, app: str) -> None:
+    ``patience`` is how many seconds the broker may go on without confirming any message.
+    """
+
+    def __init__(self, amqp_url: str, app: str, *, patience: float = 30.0) -> None:
         self._app = app
+        self._patience = patience
+        self._answers = 0
         self._exchange = Topology(app).exchange
         name = f"holdfast client of {app}"
         self._connection = Connection(
@@ -39,11 +45,37 @@ class AppPublisher:
     async def publish(self, envelopes: Iterable[Envelope]) -> None:
         """Publish messages in this order, many in flight together; return once each one is confirmed.
 
-        Raises ``BrokerError`` that names the first message which was not taken; later ones may have been.
+        Raises ``BrokerError`` that names the first message which was not taken; later ones may have been. It raises
+        the same if nothing was confirmed for ``patience`` seconds, and then nobody can tell which messages were taken.
         """
         publisher = await self._open()
         with self._sending(envelopes) as waiting:
-            await self._publish(publisher, waiting)
+            await self._while_it_moves(self._publish(publisher, waiting))
+
+    async def _while_it_moves(self, work: Coroutine[Any, Any, None]) -> None:
+        """Await the publishing of messages, for as long as the broker answers for one or the other."""
+        publishing = asyncio.ensure_future(work)
+        try:
+            while not publishing.done():
+                before = self._answers
+                await asyncio.wait([publishing], timeout=self._patience)
+                if not publishing.done() and self._answers == before:
+                    raise BrokerError(self._why_silent())
+            publishing.result()
+        finally:
+            publishing.cancel()
+            await asyncio.wait([publishing])
+
+    def _why_silent(self) -> str:
+        blocked = "is short of memory or disk and takes no messages"
+        silent = "does not answer"
+        return (
+            f"RabbitMQ at {self._connection.place} {blocked if self._connection.state is State.BLOCKED else silent}: "
+            f"nothing was confirmed within {self._patience:g} s; publish again later, under the same message ids"
+        )
+
+    def _answered(self, _: object) -> None:
+        self._answers += 1
 
     @contextmanager
     def _sending(self, envelopes: Iterable[Envelope]) -> Iterator[list[Envelope]]:
@@ -66,7 +98,10 @@ class AppPublisher:
 
     async def _publish(self, publisher: Publisher, waiting: list[Envelope]) -> None:
         for attempt in range(1, _TRIES + 1):
-            sent = [await publisher.send(self._exchange, "", envelope) for envelope in waiting]
+            sent = []
+            for envelope in waiting:
+                sent.append(await publisher.send(self._exchange, "", envelope))
+                sent[-1].add_done_callback(self._answered)
             failed = []
             for envelope, receipt in zip(waiting, [await it for it in sent], strict=True):
                 if receipt.fate is Fate.UNROUTABLE:

@@ -43,6 +43,8 @@ class Settings(BaseSettings):
     ack_deadline: float = Field(
         default=300.0, gt=0, description="seconds that a message stays unacked in memory before it is stored"
     )
+    max_bursts: int = Field(default=1000, ge=1, description="instances that run at a time")
+    max_loaded: int = Field(default=10_000, ge=1, description="instances that are in memory at a time")
     max_mailbox: int = Field(default=10_000, ge=1, description="messages of one key that wait in the inbox")
     state_encoding: StateEncoding = Field(default="none", description="how states are stored: none or gzip")
     transaction_timeout: float = Field(

@@ -85,6 +85,12 @@ class _Contained:
                 raise ServerError(f"{self._container.image} did not start:\n{self.logs()[-4000:]}")
             time.sleep(0.1)
 
+    def run(self, *command: str) -> None:
+        """Run a command beside the server."""
+        code, output = self._made.exec_run(list(command))
+        if code:
+            raise ServerError(f"{' '.join(command)} failed: {output!r}")
+
     def end(self, signal: str) -> None:
         """Send a signal that ends the server, and wait until it has ended."""
         self._made.kill(signal=signal)
@@ -147,6 +153,9 @@ class ContainedRabbitMQ:
 
     def stop(self, mode: StopMode = "orderly") -> None:
         self._node.end("SIGTERM" if mode == "orderly" else "SIGKILL")
+
+    def control(self, *arguments: str) -> None:
+        self._node.run("rabbitmqctl", *arguments)
 
     def close(self) -> None:
         self._node.close()

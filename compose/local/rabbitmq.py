@@ -10,6 +10,7 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,6 +74,8 @@ class RabbitMQ:
         }
         self._node = Server(folder, [f"{script}"], environment=environment)
         self._mapper = _port_mapper(mapper, environment)
+        self._environment = environment
+        self._control = script.with_name("rabbitmqctl")
 
     def start(self) -> None:
         if not self._mapper.is_running:
@@ -82,6 +85,13 @@ class RabbitMQ:
 
     def stop(self, mode: StopMode = "orderly") -> None:
         self._node.stop(signal.SIGTERM if mode == "orderly" else signal.SIGKILL)
+
+    def control(self, *arguments: str) -> None:
+        done = subprocess.run(
+            [self._control, *arguments], env=self._environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        if done.returncode:
+            raise ServerError(f"rabbitmqctl {' '.join(arguments)} failed: {done.stdout}{done.stderr}")
 
     def close(self) -> None:
         self._node.close()

@@ -20,6 +20,9 @@ class Broker(Protocol):
         A node that is killed half a second after a queue was declared may have forgotten how to find the queue.
         """
 
+    def control(self, *arguments: str) -> None:
+        """Give the node a command of `rabbitmqctl`."""
+
     def close(self) -> None:
         """End the node and remove its data."""
 

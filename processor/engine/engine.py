@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
@@ -23,8 +24,10 @@ from holdfast.processor.engine.failures import STORAGE_PAUSE
 from holdfast.processor.engine.holding import Holding
 from holdfast.processor.engine.lanes import ALONE, Lanes
 from holdfast.processor.engine.live_instance import LiveInstance
+from holdfast.processor.engine.places import NoPlace, Places
 from holdfast.processor.engine.provider import Loaded, Registration
 from holdfast.processor.engine.runtime import Runtime
+from holdfast.processor.engine.slots import Slots
 from holdfast.processor.engine.subflows import inner_states
 from holdfast.processor.engine.wakeups import Runnable
 from holdfast.schemas.errors import (
@@ -49,6 +52,9 @@ class Engine:
         self._leaving: dict[UUID, asyncio.Future[None]] = {}
         self._to_wake: set[UUID] = set()
         self._by_key: dict[str, list[Holding]] = {}
+        self._idle: dict[UUID, Holding] = {}
+        self.slots = Slots(runtime.settings.max_bursts, runtime.app.workflows.values())
+        self._places = Places(runtime.environment, runtime.settings.max_loaded)
         self.backlog: Counter[int | None] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self.alone = asyncio.Lock()
@@ -164,7 +170,7 @@ class Engine:
     async def abandon_all(self) -> None:
         """Drop every copy at once and take nothing more: the locks are lost, or the host ends."""
         self.stopping = True
-        holdings, self.held, self._by_key = list(self.held.values()), {}, {}
+        holdings, self.held, self._idle, self._by_key = list(self.held.values()), {}, {}, {}
         tasks = [*self._tasks]
         self.lanes.clear()
         for task in tasks:
@@ -191,8 +197,11 @@ class Engine:
                 return True
         return False
 
-    async def hold(self, instance_id: UUID) -> Holding | None:
-        """Lock and load an instance; None if it is closed, gone, or in another host's hands."""
+    async def hold(self, instance_id: UUID, *, patience: float = 0.0) -> Holding | None:
+        """Lock and load an instance; None if it is closed, gone, or in another host's hands.
+
+        So it is if there is no place for it within so many seconds.
+        """
         while instance_id not in self.held:
             busy = self._leaving.get(instance_id) or self._loading.get(instance_id)
             if busy is None:
@@ -202,16 +211,58 @@ class Engine:
             return self.held[instance_id]
         self._loading[instance_id] = loaded = asyncio.get_running_loop().create_future()
         try:
-            return await self._load(instance_id)
+            return await self._load(instance_id, patience)
         finally:
             del self._loading[instance_id]
             loaded.set_result(None)
 
-    async def _load(self, instance_id: UUID) -> Holding | None:
+    async def _load(self, instance_id: UUID, patience: float) -> Holding | None:
         try:
-            return self._add(await self.load(instance_id))
-        except (InstanceError, ProgramUnknown):
+            async with self._place(patience):
+                return self._add(await self.load(instance_id))
+        except (InstanceError, ProgramUnknown, NoPlace):
             return None
+
+    @asynccontextmanager
+    async def _place(self, patience: float) -> AsyncIterator[None]:
+        """Take a place for an instance, which is given back if the body raises; ``NoPlace`` if there is none."""
+        if self._places.are_taken:
+            self._make_room()
+        await self._places.take(patience)
+        try:
+            yield
+        except BaseException:
+            self._free_place()
+            raise
+
+    def rested(self, holding: Holding) -> None:
+        """Note that an instance has nothing to do, so that it may make room for another one."""
+        if self.held.get(holding.instance.instance_id) is holding:
+            self._idle[holding.instance.instance_id] = holding
+            if self._places.wanted:
+                self._make_room()
+
+    def woke(self, holding: Holding) -> None:
+        """Note that an instance has something to do."""
+        self._idle.pop(holding.instance.instance_id, None)
+
+    def _make_room(self) -> None:
+        """Let go of the instance that has been idle for longest, if one is idle."""
+        holding = next(iter(self._idle.values()), None)
+        if holding is None:
+            return
+        self.woke(holding)
+        if holding.instance.is_unpersisted:
+            holding.unload()
+        else:
+            self.forget(holding)
+            self.spawn(self.release([holding.instance.instance_id]))
+
+    def _free_place(self) -> None:
+        self._places.give_back()
+        if self._places.was_refused:
+            self._places.was_refused = False
+            self.runtime.hint()
 
     async def load(self, instance_id: UUID) -> LiveInstance:
         """Lock an instance and load its state; ``InstanceError`` or ``ProgramUnknown`` if that cannot be."""
@@ -243,8 +294,15 @@ class Engine:
             raise
         return LiveInstance(runtime, loaded, workflow, program, inner=inner)
 
-    async def register(self, arrival: Arrival) -> Holding:
-        """Register a new instance for its start message; raises as ``PersistenceProvider.register`` answers."""
+    async def register(self, arrival: Arrival, *, patience: float) -> Holding:
+        """Register a new instance for its start message; raises as ``PersistenceProvider.register`` answers.
+
+        ``NoPlace`` if there is none for it within so many seconds.
+        """
+        async with self._place(patience):
+            return self._add(await self._register(arrival))
+
+    async def _register(self, arrival: Arrival) -> LiveInstance:
         runtime = self.runtime
         workflow = runtime.app.starts[arrival.envelope.type]
         registration = Registration(
@@ -270,7 +328,7 @@ class Engine:
             is_fresh=True,
         )
         runtime.counts.registered[workflow.name] += 1
-        return self._add(LiveInstance(runtime, loaded, workflow, workflow.program))
+        return LiveInstance(runtime, loaded, workflow, workflow.program)
 
     def _add(self, instance: LiveInstance) -> Holding:
         holding = Holding(self, instance)
@@ -283,6 +341,8 @@ class Engine:
         instance = holding.instance
         if self.held.get(instance.instance_id) is holding:
             del self.held[instance.instance_id]
+            self.woke(holding)
+            self._free_place()
         holding.silence()
         key = instance.loaded.correlation_key
         mates = self._by_key.get(key, [])

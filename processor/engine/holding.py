@@ -118,25 +118,31 @@ class Holding:
     def _go(self) -> None:
         if self.task is None:
             self.busy_since = self.runtime.environment.monotonic()
+            self.engine.woke(self)
             self.task = asyncio.create_task(self._work())
 
     async def _work(self) -> None:
-        going = True
+        going, slots, workflow = True, self.engine.slots, self.instance.workflow.name
         at_work.set(self.ids)
         if self.runtime.tracer is not None:
             # The burst that this task was begun in may have been another instance's.
             tracing.leave()
+        await slots.take(workflow)
         try:
             while going and not self.engine.stopping:
                 try:
                     going = await self._step()
                 except Exception as error:  # noqa: BLE001  What it cannot meet it raises.
                     going = await Failures(self).meet(error)
+                if going:
+                    await slots.pass_on(workflow)
         except Exception:
             log.exception("burst failed", instance_id=str(self.instance.instance_id))
             await Failures(self).start_over()
         finally:
+            slots.give_back(workflow)
             self.task = None
+            self.engine.rested(self)
 
     async def _shut_down(self) -> None:
         try:

@@ -17,6 +17,7 @@ import structlog
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.failures import STORAGE_PAUSE
 from holdfast.processor.engine.holding import Holding
+from holdfast.processor.engine.places import NoPlace
 from holdfast.processor.engine.provider import AlreadyConsumed, InboxVerdict, Intake, Route, RouteKind
 from holdfast.processor.engine.runtime import READ_GROUP
 from holdfast.processor.log_context import ids_of
@@ -192,7 +193,7 @@ class Lanes:
         """Bring a message to an instance that is to be loaded."""
 
         async def find() -> Holding | None:
-            holding = await self._engine.hold(instance_id)
+            holding = await self._engine.hold(instance_id, patience=self._patience(arrival))
             if holding is None or holding.is_suspended:
                 await self._buffer(arrival)
                 return None
@@ -205,9 +206,12 @@ class Lanes:
 
         async def find() -> Holding | None:
             try:
-                return await self._engine.register(arrival)
+                return await self._engine.register(arrival, patience=self._patience(arrival))
             except KeyInUse:
                 await self._buffer(arrival)
+            except NoPlace:
+                if arrival.stored is None:
+                    await self._buffer(arrival)
             except AlreadyConsumed:
                 # Somebody was faster; where the message belongs now, the routing table knows.
                 if arrival.stored is None:
@@ -215,6 +219,13 @@ class Lanes:
             return None
 
         await self._give(arrival, find)
+
+    def _patience(self, arrival: Arrival) -> float:
+        """Return how long a message may wait here: until its ack is due, and not at all if the inbox has it."""
+        if arrival.stored is not None:
+            return 0.0
+        waited = (self._runtime.now() - arrival.received_at).total_seconds()
+        return max(0.0, self._runtime.settings.ack_deadline - waited)
 
     async def _give(self, arrival: Arrival, find: Callable[[], Awaitable[Holding | None]]) -> None:
         """Leave a message with the instance that ``find`` finds.

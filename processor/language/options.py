@@ -22,7 +22,8 @@ class WorkflowOptions(TypedDict, total=False):
     the last persistence point and suspends, ``abandon`` goes back and retries the message, ``cancel`` undoes what is
     compensable and ends the instance as cancelled, ``terminate`` ends it as faulted at once. ``expected_lifetime`` is
     how long an instance should take: operators are shown which non-persisted ones are older. ``promote`` names
-    variables that queries are to find, in the column ``promoted``.
+    variables that queries are to find, in the column ``promoted``. ``max_bursts`` is how many instances may run on one
+    host at a time.
 
     ``on_idle`` says what becomes of an instance that waits: ``persist`` takes a persistence point after
     ``time_to_persist`` and lets go of it after ``time_to_unload``, ``unload`` does both at once, ``none`` leaves it in
@@ -38,6 +39,7 @@ class WorkflowOptions(TypedDict, total=False):
     on_unhandled: OnUnhandled
     expected_lifetime: timedelta | None
     promote: Sequence[str]
+    max_bursts: int | None
     on_idle: OnIdle | None
     time_to_persist: timedelta | None
     time_to_unload: timedelta | None

@@ -43,6 +43,7 @@ class Workflow(Definition):
     on_unhandled: OnUnhandled = "abandon_and_suspend"
     expected_lifetime: timedelta | None = None
     promote: Sequence[str] = ()
+    max_bursts: int | None = None
     on_idle: OnIdle | None = None
     time_to_persist: timedelta | None = None
     time_to_unload: timedelta | None = None
@@ -58,6 +59,8 @@ class Workflow(Definition):
         if self.expected_lifetime is not None and self.expected_lifetime <= timedelta():
             raise AppError(f"expected_lifetime={self.expected_lifetime!r}: a workflow takes some time")
         _ = self.idling
+        if self.max_bursts is not None and self.max_bursts < 1:
+            raise AppError(f"max_bursts={self.max_bursts!r}: at least one instance has to run at a time")
         code = self.function.__code__
         for name in self.promote:
             if name not in (*code.co_varnames, *code.co_cellvars):

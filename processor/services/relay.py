@@ -2,8 +2,10 @@
 
 After a commit its messages are published directly, many in flight at once. A message goes out directly only
 if no older unpublished one of its instance can exist: the instance began in this host, and none of its
-messages failed. All others are left to the sweep, which reads the outbox in its order. A confirmed message is
-deleted from the outbox; so a message may go out twice, under one ``message_id``, but never before its commit.
+messages failed. All others are left to the sweep, which reads the outbox in its order; and so are all, while the
+broker takes less than is committed, as one does that blocks publishers: the outbox grows then, and the memory does not.
+A confirmed message is deleted from the outbox; so a message may go out twice, under one ``message_id``, but never
+before its commit.
 """
 
 from __future__ import annotations
@@ -31,6 +33,9 @@ log = structlog.get_logger("holdfast.relay")
 SWEEP = 500
 """How many outbox rows one sweep reads at most."""
 
+QUEUE = 1000
+"""How many messages wait in memory; while it is more, all that is committed is left to the sweep."""
+
 DELETE_GROUP = 500
 """How many confirmed rows are deleted at once at most."""
 
@@ -50,6 +55,9 @@ class Relay:
         # that came to be so since the last look at the outbox began, which may have missed these messages.
         self._behind: set[str] = set()
         self._newly_behind: set[str] = set()
+        # The same for all instances at once: the broker takes less than is committed, or nothing.
+        self._is_full = False
+        self._was_full = False
         self._gone: set[str] = set()
         self._sweep_due = asyncio.Event()
         self._settling: set[asyncio.Task[None]] = set()
@@ -58,7 +66,11 @@ class Relay:
     def offer(self, instance_id: UUID, messages: Sequence[Outgoing], *, fresh: bool) -> None:
         """Publish what a commit of the instance sent; ``fresh`` says that the instance began in this host."""
         instance = str(instance_id)
-        if fresh and instance not in self._behind:
+        if len(self._queue) >= QUEUE:
+            self._is_full = self._was_full = True
+        if self._is_full:
+            self._sweep_due.set()
+        elif fresh and instance not in self._behind:
             self._enqueue(messages)
         else:
             self._leave_to_sweep(instance)
@@ -146,11 +158,13 @@ class Relay:
             full = False
             self._sweep_due.clear()
             self._newly_behind.clear()
+            self._was_full = False
             self._gone.clear()
             try:
-                rows = await self.runtime.provider.outbox(self.runtime.host_id, SWEEP)
-                self._take_up(rows)
-                full = len(rows) == SWEEP and len(self._queue) < SWEEP
+                if len(self._queue) < QUEUE:
+                    rows = await self.runtime.provider.outbox(self.runtime.host_id, SWEEP)
+                    self._take_up(rows)
+                    full = len(rows) == SWEEP and len(self._queue) < SWEEP
             except StorageError as error:
                 log.warning("outbox not read", error=str(error))
             await self._pause(0.1 if full else self.runtime.settings.runnable_detection)
@@ -167,6 +181,7 @@ class Relay:
         self._enqueue([row for row in rows if row.message_id not in self._gone])
         if len(rows) < SWEEP:
             self._behind = set(self._newly_behind)
+            self._is_full = self._was_full
 
     async def _pause(self, seconds: float) -> None:
         environment = self.runtime.environment
