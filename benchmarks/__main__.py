@@ -1,6 +1,7 @@
 """The first benchmark: the order workload through Holdfast in both modes, beside an engine-less loop.
 
     ./dev bench [--orders 5000] [--rounds 3] [--json FILE]
+    ./dev bench --idle [--few 1000] [--many 100000]
 
 ``README.md`` says what is measured and how.
 """
@@ -18,6 +19,7 @@ from typing import Any
 import psycopg
 import structlog
 
+from benchmarks.idle import measure_idle, table
 from benchmarks.measure import BenchmarkError, Run, measure
 from benchmarks.subjects import SUBJECTS, Ceiling
 from compose.local.services import Services, running_services
@@ -75,6 +77,9 @@ def main() -> int:
     parser.add_argument("--orders", type=int, default=5000, help="orders a run (default: 5000)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each subject (default: 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run and the summary there")
+    parser.add_argument("--idle", action="store_true", help="measure a worker's memory with idle instances instead")
+    parser.add_argument("--few", type=int, default=1000, help="idle instances to compare with (default: 1000)")
+    parser.add_argument("--many", type=int, default=100_000, help="idle instances in all (default: 100000)")
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("warning"))
     with running_services() as services:
@@ -82,6 +87,9 @@ def main() -> int:
         if any(settings[name] != "on" for name in DURABILITY):
             print(f"these numbers do not count, commits are not durable: {settings}", file=sys.stderr)
         try:
+            if arguments.idle:
+                print(table(asyncio.run(measure_idle(services, few=arguments.few, many=arguments.many))))
+                return 0
             runs = asyncio.run(run_rounds(services, orders=arguments.orders, rounds=arguments.rounds))
         except BenchmarkError as error:
             print(f"benchmark: {error}", file=sys.stderr)

@@ -42,11 +42,17 @@ def body(order_id: str) -> bytes:
 
 async def publish(amqp_url: str, exchange: str, orders: int) -> None:
     """Publish all starts and then all second messages; return when the broker has confirmed them all."""
+    for message_type in (PLACED, PAID):
+        await publish_all(amqp_url, exchange, message_type, order_ids(orders))
+
+
+async def publish_all(amqp_url: str, exchange: str, message_type: str, ids: Iterable[str]) -> None:
+    """Publish a message of one type about each of these orders; return when the broker has confirmed them all."""
     connection = await aiormq.connect(amqp_url)
     try:
-        channel = cast("Channel", await connection.channel(publisher_confirms=True))
-        for message_type in (PLACED, PAID):
-            await _publish_all(channel, exchange, message_type, order_ids(orders))
+        await _publish_all(
+            cast("Channel", await connection.channel(publisher_confirms=True)), exchange, message_type, ids
+        )
     finally:
         await connection.close()
 
