@@ -20,6 +20,7 @@ def nothing() -> None:
 class Arrival:
     """One message on its way through the engine.
 
+    One that ``is_given_back`` comes again, with its partition.
     ``is_counted`` says that this delivery was counted as an attempt, ``is_double`` that a commit found its
     id to be known already, so only the store can tell what it is. ``not_before`` is when it is to be tried
     again, on the host's monotonic clock. ``waits`` says that it is in memory behind something else. ``settle``
@@ -34,6 +35,7 @@ class Arrival:
     delivered_at: datetime | None = None
     partition: int | None = None
     from_backlog: bool = False
+    is_given_back: bool = False
     redelivered: bool = False
     is_counted: bool = False
     is_double: bool = False

@@ -35,4 +35,5 @@ async def hand_over(engine: Engine, partition: int, seconds: float) -> bool:
                 return is_done
             await environment.sleep(BEAT)
     finally:
+        engine.lanes.give_back(partition)
         engine.leaving.discard(partition)

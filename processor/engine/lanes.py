@@ -114,12 +114,20 @@ class Lanes:
             del self._lanes[key]
 
     def have(self, partition: int) -> bool:
-        """Whether messages of a partition are on their way."""
-        return any(a.partition == partition and a.stored is None for lane in self._lanes.values() for a in lane)
+        """Whether messages of a partition are on their way; what waits to be run alone may wait for long."""
+        return any(not arrival.redelivered for arrival in self._of(partition))
+
+    def give_back(self, partition: int) -> None:
+        """Handle no more of what a partition brought: its channel is about to be closed."""
+        for arrival in self._of(partition):
+            arrival.is_given_back = True
+
+    def _of(self, partition: int) -> list[Arrival]:
+        return [a for lane in self._lanes.values() for a in lane if a.partition == partition and a.stored is None]
 
     def _comes_again(self, arrival: Arrival) -> bool:
         """Whether the message is about to be given back, with its partition."""
-        return arrival.stored is None and arrival.partition in self._engine.leaving
+        return arrival.is_given_back or (arrival.stored is None and arrival.partition in self._engine.leaving)
 
     async def _handle(self, arrival: Arrival) -> None:
         """Bring one message to where it belongs."""
