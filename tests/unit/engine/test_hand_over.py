@@ -182,3 +182,16 @@ async def test_a_partition_that_was_given_up_can_be_taken_again(gate: asyncio.Ev
         put(host, Answered(key="k"), f"m{number}", 1)
         await world.rest()
     assert world.state.result == "k"
+
+
+async def test_what_waits_to_be_run_alone_is_given_back_without_being_tried() -> None:
+    world = World(app)
+    host = await world.host()
+    async with host.engine.alone:
+        waiting = put(host, Asked(key="k"), "m1", 1, redelivered=True)
+        await world.rest()
+        assert await hand_over(host.engine, 1, 20)
+    await world.rest()
+    assert waiting.count == 0
+    assert world.store.tables.instances == {}
+    assert world.store.tables.attempts == {}
