@@ -83,6 +83,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "pending_timers": [None],
         "releases": [False],
         "states": [b"{}"],
+        "encodings": ["none"],
         "promoted": [None],
         "closed_of": [HELD],
         "closed": ["b"],
