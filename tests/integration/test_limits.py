@@ -1,8 +1,8 @@
-"""What a host takes on at a time, on Postgres: a flood on one key, an exhausted pool."""
+"""What a host takes on at a time, on Postgres: floods, ten thousand bursts at once, an exhausted pool."""
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 
@@ -16,6 +16,8 @@ gates: dict[str, asyncio.Event] = {}
 at_work: dict[str, asyncio.Event] = {}
 running: Counter[str] = Counter()
 most: Counter[str] = Counter()
+watched: list[Callable[[], int]] = []
+BURSTS = 10_000
 FLOOD = 300
 
 
@@ -41,6 +43,8 @@ class Booked(Message, correlation="key"):
 async def hurry(kind: str) -> None:
     running[kind] += 1
     most[kind] = max(most[kind], running[kind])
+    for each in watched:
+        most["held"] = max(most["held"], each())
     await asyncio.sleep(0)
     running[kind] -= 1
 
@@ -88,6 +92,7 @@ def _fresh() -> None:
         events.update(slow=asyncio.Event(), book=asyncio.Event())
     running.clear()
     most.clear()
+    watched.clear()
 
 
 class Sent:
@@ -110,6 +115,17 @@ async def all_acked(sent: Iterable[Sent]) -> None:
 
 async def completed(host: Host) -> int:
     return int((await host.ask("select count(*) from holdfast.instances where is_completed"))[0][0])
+
+
+async def test_ten_thousand_bursts_at_once_all_finish_within_the_limits(database_url: str) -> None:
+    settings = Settings(max_bursts=100, max_loaded=300, lease=600)
+    async with running_host(app, database_url, settings) as host:
+        held = host.engine.held
+        watched.append(lambda: len(held))
+        await all_acked([Sent(host, Hurried(key=f"k{number}"), f"m{number}") for number in range(BURSTS)])
+        assert await completed(host) == BURSTS
+    assert most["hurried"] <= 100
+    assert most["held"] <= 300
 
 
 async def test_a_flood_on_one_key_leaves_room_for_others_and_keeps_its_order(database_url: str) -> None:
