@@ -18,8 +18,10 @@ TABLES = (
     "instance_states",
     "outbox",
     "programs",
+    "projections",
     "schema_version",
     "settings",
+    "skipped_events",
 )
 WRITTEN_BY_WORKERS = {
     "attempts",
@@ -30,6 +32,8 @@ WRITTEN_BY_WORKERS = {
     "instance_rows",
     "instance_states",
     "outbox",
+    "projections",
+    "skipped_events",
 }
 APPENDED_BY_WORKERS = {"events", "programs"}
 
