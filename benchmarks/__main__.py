@@ -2,6 +2,7 @@
 
     ./dev bench [--orders 5000] [--rounds 3] [--json FILE]
     ./dev bench --idle [--few 1000] [--many 100000]
+    ./dev bench --log [--events 100000] [--rounds 3] [--json FILE]
 
 ``README.md`` says what is measured and how.
 """
@@ -19,6 +20,7 @@ from typing import Any
 import psycopg
 import structlog
 
+from benchmarks import history
 from benchmarks.idle import measure_idle, table
 from benchmarks.measure import BenchmarkError, Run, measure
 from benchmarks.subjects import SUBJECTS, Ceiling
@@ -73,7 +75,9 @@ def server_settings(services: Services) -> dict[str, Any]:
 
 def main() -> int:
     """Run the benchmark and print its table; the exit code says whether every run did the whole workload."""
-    parser = argparse.ArgumentParser(prog="./dev bench", description="Measure the order workload.")
+    parser = argparse.ArgumentParser(prog="./dev bench", description="Measure the order workload, or the log.")
+    parser.add_argument("--log", action="store_true", help="measure reading, folding and projecting the log instead")
+    parser.add_argument("--events", type=int, default=100_000, help="with --log: events in the log (default: 100000)")
     parser.add_argument("--orders", type=int, default=5000, help="orders a run (default: 5000)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each subject (default: 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run and the summary there")
@@ -90,26 +94,33 @@ def main() -> int:
             if arguments.idle:
                 print(table(asyncio.run(measure_idle(services, few=arguments.few, many=arguments.many))))
                 return 0
-            runs = asyncio.run(run_rounds(services, orders=arguments.orders, rounds=arguments.rounds))
+            if arguments.log:
+                content = {"workload": "log", "events": arguments.events}
+                content |= {"summary": history.run(services, events=arguments.events, rounds=arguments.rounds)}
+            else:
+                content = orders(services, orders=arguments.orders, rounds=arguments.rounds)
         except BenchmarkError as error:
             print(f"benchmark: {error}", file=sys.stderr)
             return 1
-    results = summary(runs)
-    print(report(results))
     if arguments.json:
-        content = {
-            "workload": "order",
-            "orders": arguments.orders,
-            "rounds": arguments.rounds,
-            "server": settings,
-            "runs": [
-                {"subject": run.subject, "seconds": run.seconds, "orders_per_second": run.orders_per_second}
-                for run in runs
-            ],
-            "summary": results,
-        }
+        content |= {"rounds": arguments.rounds, "server": settings}
         arguments.json.write_text(json.dumps(content, indent=2) + "\n")
     return 0
+
+
+def orders(services: Services, *, orders: int, rounds: int) -> dict[str, Any]:
+    """Measure the order workload, print its table and return what came out."""
+    runs = asyncio.run(run_rounds(services, orders=orders, rounds=rounds))
+    results = summary(runs)
+    print(report(results))
+    return {
+        "workload": "order",
+        "orders": orders,
+        "runs": [
+            {"subject": run.subject, "seconds": run.seconds, "orders_per_second": run.orders_per_second} for run in runs
+        ],
+        "summary": results,
+    }
 
 
 if __name__ == "__main__":

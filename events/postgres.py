@@ -5,8 +5,10 @@ See ``log.py`` for what it promises and ``sql/log.sql`` for how it keeps it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+import gc
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -103,12 +105,12 @@ async def read_stream(
                 _SQL["read_stream"],
                 {"instance_id": instance_id, "from_version": from_version, "to_version": last, "limit": _PAGE},
             )
-            rows = await cursor.fetchall()
-        for row in rows:
-            yield _recorded(row)
-        if len(rows) < _PAGE:
+            events = _read_columns(await cursor.fetchone())
+        for event in events:
+            yield event
+        if len(events) < _PAGE:
             return
-        from_version = rows[-1][1] + 1
+        from_version = events[-1].version + 1
 
 
 async def read_all(
@@ -121,7 +123,7 @@ async def read_all(
             _SQL["read_all"],
             {"epoch": start.epoch, "xid": str(start.xid), "position": start.position, "limit": limit},
         )
-        events = [_recorded(row) for row in await cursor.fetchall()]
+        events = _read_columns(await cursor.fetchone())
     return events, events[-1].cursor if events else after
 
 
@@ -152,7 +154,7 @@ async def read_page(
         return Page(events=(), seen=0, cursor=after, recorded_at=None)
     _, seen, _, _, epoch, xid, position, _, recorded_at = rows.pop()
     return Page(
-        events=[_recorded(row) for row in rows],
+        events=_read(rows),
         seen=seen,
         cursor=Cursor(epoch, xid, position),
         recorded_at=recorded_at,
@@ -192,13 +194,34 @@ def _answer(append: Append, row: tuple[int, bool, int, int, int | None]) -> _Ans
     return StaleTransaction(append.instance_id)
 
 
+def _read_columns(columns: tuple[Any, ...] | None) -> list[RecordedEvent]:
+    return [] if columns is None or columns[0] is None else _read(zip(*columns, strict=True))
+
+
+def _read(rows: Iterable[_Row]) -> list[RecordedEvent]:
+    """Return the events that rows hold.
+
+    They are trees, and they stay for a while: that Python looks among them for cycles meanwhile, again and again, takes
+    longer than reading them.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return [_recorded(row) for row in rows]
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def _recorded(row: _Row) -> RecordedEvent:
     instance_id, version, name, data, epoch, xid, position, metadata, recorded_at = row
     return RecordedEvent(
-        instance_id=instance_id,
-        version=version,
-        event=decode(name, data),
-        cursor=Cursor(epoch, xid, position),
-        metadata=orjson.loads(metadata),
-        recorded_at=recorded_at,
+        instance_id, version, decode(name, data), Cursor(epoch, xid, position), _metadata(metadata), recorded_at
     )
+
+
+@lru_cache(maxsize=1000)
+def _metadata(text: str) -> Mapping[str, Any]:
+    """Return metadata as it was given: the same for all events of an append, so that it is read once."""
+    metadata: dict[str, Any] = orjson.loads(text)
+    return metadata

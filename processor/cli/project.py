@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from holdfast.processor.cli.options import AmqpUrl, AppPath, DatabaseUrl, load_settings, run
+from holdfast.processor.cli.options import AmqpUrl, AppPath, DatabaseUrl, load_settings, run_long
 
 
 def project(
@@ -32,6 +32,6 @@ def project(
     settings = load_settings(database_url=database_url, amqp_url=amqp_url).require("database_url")
     if once:
         configure_logging()
-        run(projecting.catch_up(load_app(app), settings))
+        run_long(projecting.catch_up(load_app(app), settings))
     else:
         projecting.run(load_app(app), settings)

@@ -27,6 +27,7 @@ from holdfast.processor.cli.options import (
     load_settings,
     open_client,
     run,
+    run_long,
 )
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def rebuild(
 
     settings = load_settings(database_url=database_url).require("database_url")
     configure_logging()
-    run(watch(name, projecting.rebuild(load_app(app), name, settings, restart=restart)))
+    run_long(watch(name, projecting.rebuild(load_app(app), name, settings, restart=restart)))
     say(f"projection {name} is rebuilt")
 
 

@@ -3,12 +3,15 @@
 import asyncio
 
 import pytest
+from eventsourcing.persistence import JSONTranscoder
 
+from benchmarks import history, peer
 from benchmarks.__main__ import report, summary
 from benchmarks.measure import BenchmarkError, Run, measure
 from benchmarks.subjects import SUBJECTS, Subject
 from benchmarks.workload import BODY_BYTES, RESULT, body, order_ids
 from compose.local.services import Services
+from holdfast.events.codec import encode
 
 
 @pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)
@@ -35,6 +38,28 @@ class Idle:
 def test_a_run_that_does_not_complete_its_orders_is_an_error(services: Services) -> None:
     with pytest.raises(BenchmarkError, match="0 of 5"):
         asyncio.run(measure(Idle(SUBJECTS[0]), 5, services))  # type: ignore[arg-type] # It stands in by delegation.
+
+
+def test_the_log_benchmark_reads_folds_and_projects_every_event(services: Services) -> None:
+    found = asyncio.run(history.measure(services, events=10_300, rounds=1))
+    assert {name: [rate.events for rate in rates] for name, rates in found.items()} == {
+        "peer: replay": [10_000],
+        "fold a stream": [10_000],
+        "peer: read the log": [10_300],
+        "read the log": [10_300],
+        "project": [10_300],
+    }
+    results = history.summary(found)
+    assert results["fold a stream"]["ratio"] > 0
+    assert "project" in history.report(results)
+
+
+def test_both_logs_hold_about_as_much() -> None:
+    ours = [len(encode(event)[1]) for event in history.order("order-00000000")]
+    assert len(ours) == history.LIFE == 12
+    assert 300 < sum(ours) / len(ours) < 400
+    theirs = JSONTranscoder().encode(peer.completed("order-00000000", 7))
+    assert 300 < len(theirs) < 400
 
 
 def test_messages_have_the_sizes_that_the_workload_fixes() -> None:
