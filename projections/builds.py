@@ -23,7 +23,7 @@ _SQL = load(__package__)
 async def register(connection: Connection, subscription: Subscription) -> Build:
     """Make a subscription known, and return which build of it is to be run.
 
-    A projection that has no tables yet begins to build them; a first build by another version, which nobody has
+    A projection that has no tables yet begins to build them; a first build by an older version, which nobody has
     seen, gives way to one by this.
     """
     live, following = Build(subscription, "live"), Build(subscription, "next")
@@ -37,7 +37,7 @@ async def register(connection: Connection, subscription: Subscription) -> Build:
         return live
     await lock(connection, following)
     found = await checkpoint(connection, following)
-    if found is None or found.version != subscription.version:
+    if found is None or found.version < subscription.version:
         await _begin(connection, following)
     return following
 

@@ -18,7 +18,7 @@ from holdfast.events.log import Page
 from holdfast.events.recorded import Cursor
 from holdfast.processor.store.connections import Connections, failure
 from holdfast.processor.store.unit_of_work import Handle
-from holdfast.projections import builds, subscription
+from holdfast.projections import builds, lag, subscription
 from holdfast.projections.subscription import TRANSIENT, Build, HandlerFailed
 from holdfast.schemas.errors import BrokerError, StorageError, UnreadableEvent
 
@@ -66,6 +66,11 @@ class Follower:
                 raise failure(error) from error
             raise
 
+    async def stopped_by(self) -> str | None:
+        """Return why the build stands still, if it does."""
+        progress = await self._connections.run(lambda connection: lag.progress(connection, self.build))
+        return None if progress is None else progress.stopped_by
+
     async def begin(self, *, restart: bool) -> bool:
         """Begin the build, or go on with it; see ``builds.begin``."""
         try:
@@ -75,10 +80,15 @@ class Follower:
             raise failure(error) from error
 
     async def promote(self) -> bool:
-        """Let this build, which has come to the end of the log, be what readers see; see ``builds.promote``."""
+        """Let this build, which has come to the end of the log, be what readers see; see ``builds.promote``.
+
+        False where it cannot be, as yet: an event that a handler does not take is for ``step`` to deal with.
+        """
         try:
             async with self._connections.take() as connection, connection.transaction():
                 done = await builds.promote(connection, self.subscription, Handle(connection))
+        except HandlerFailed:
+            return False
         except psycopg.Error as error:
             raise failure(error) from error
         if done:

@@ -18,7 +18,7 @@ from holdfast.processor.store.connections import Connections, failure
 from holdfast.projections import builds
 from holdfast.projections.definition import Subscription
 from holdfast.projections.subscription import Build
-from holdfast.schemas.errors import BrokerError, ProjectionError, StorageError, UnreadableEvent
+from holdfast.schemas.errors import BrokerError, ProjectionError, ProjectionStopped, StorageError, UnreadableEvent
 from holdfast.schemas.settings import Settings
 
 log = structlog.get_logger("holdfast.projections")
@@ -48,14 +48,20 @@ class Projector:
     async def catch_up(self) -> None:
         """Follow the log to where it ends now.
 
-        Raises as ``Follower.step``, and ``ProjectionError`` if tables cannot be created.
+        Raises as ``Follower.step``, ``ProjectionError`` if tables cannot be created, and ``ProjectionStopped``, once
+        all have come as far as they can, if one stands still.
         """
+        stopped: ProjectionStopped | None = None
         for subscription in self._subscriptions:
             follower = await self._register(subscription)
             while (await follower.step()).is_more or await follower.is_due():
                 await self._environment.sleep(0)  # Another process may be at work on the rest.
             if follower.build.stage == "next":
                 await follower.promote()
+            if (error := await follower.stopped_by()) is not None:
+                stopped = stopped or ProjectionStopped(subscription.name, error)
+        if stopped is not None:
+            raise stopped
 
     def follower(self, build: Build) -> Follower:
         """Return what runs a build."""

@@ -46,6 +46,7 @@ def has_fed(database_url: str, least: int) -> bool:
     return bool(rows(database_url, FED)[0][0] >= least)
 
 
+# Protocol: D21.
 def test_a_listener_hears_every_event_in_order_while_workers_are_killed(
     database_url: str, amqp_url: str, env: dict[str, str], tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from random import Random
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from aiormq.abc import DeliveredMessage
 from psycopg import AsyncConnection
 
-from holdfast import BrokerError, Client
+from holdfast import BrokerError, Client, ProjectionStopped
 from holdfast.events.types import InstanceCompleted
 from holdfast.processor.broker.connection import Connection
 from holdfast.processor.broker.publisher import Fate, Publisher, Receipt
@@ -39,7 +40,8 @@ async def catch_up(url: str, it: Subscription) -> None:
     await settle(url)
     projector = Projector([it], Settings(database_url=url), RealEnvironment())
     try:
-        await projector.catch_up()
+        with suppress(ProjectionStopped):
+            await projector.catch_up()
     finally:
         await projector.close()
 

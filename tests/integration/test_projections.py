@@ -95,6 +95,7 @@ async def test_a_transaction_elsewhere_that_stays_open_delays_and_nothing_more(d
     assert rows(database_url, WHAT) == [("one",), ("two",), ("three",)]
 
 
+# Protocol: I22.
 async def test_many_writers_that_commit_in_any_order_are_all_seen(database_url: str) -> None:
     app = app_with(Seen)
     await catch_up(database_url, app)
@@ -124,6 +125,7 @@ async def test_many_writers_that_commit_in_any_order_are_all_seen(database_url: 
         assert mine == [f"{number}-{round_}" for round_ in range(8)]
 
 
+# Protocol: D21.
 async def test_two_processes_share_a_projection_and_one_takes_over_when_the_other_dies(database_url: str) -> None:
     app = app_with(Seen)
     await catch_up(database_url, app)
@@ -143,6 +145,7 @@ async def test_two_processes_share_a_projection_and_one_takes_over_when_the_othe
     assert [int(what) for (what,) in rows(database_url, WHAT)] == [*range(30)]
 
 
+# Protocol: I22.
 async def test_the_writes_and_the_checkpoint_of_a_page_commit_together(database_url: str) -> None:
     app = app_with(Seen)
     await catch_up(database_url, app)

@@ -14,6 +14,7 @@ from holdfast import Client, Projection, ProjectionStopped, RebuildRefused, Tran
 from holdfast.events.types import InstanceStarted
 from holdfast.processor import projecting
 from holdfast.projections.lag import Progress
+from holdfast.projections.subscription import Build
 from holdfast.schemas.settings import Settings
 from tests.support.projections import (
     APP,
@@ -185,6 +186,44 @@ async def test_a_poison_event_stops_a_rebuild_and_harms_no_reader(database_url: 
         await rebuild(database_url, Newer)
         assert [(lag.build, lag.skipped) for lag in await client.projections.lag()] == [("live", 1)]
     assert rows(database_url, "select what from shop_seen.seen order by 1") == [("a",), ("b",)]
+
+
+async def test_a_poison_event_that_comes_at_the_last_moment_stops_a_rebuild_like_any_other(database_url: str) -> None:
+    class Older(Seen):
+        name = "seen"
+
+        async def started(self, tx: Transaction, event: InstanceStarted) -> None:  # type: ignore[override]
+            await tx.execute("insert into seen (what) values (%s)", [event.workflow])
+
+    class Newer(Seen):
+        name = "seen"
+        version = 2
+
+    await commit(database_url, [start("a")])
+    await catch_up(database_url, app_with(Older))
+    async with projector(database_url, app_with(Newer)) as it:
+        follower = it.follower(Build(app_with(Newer).subscriptions[0], "next"))
+        await follower.begin(restart=False)
+        assert (await follower.step()).seen == 1
+        await commit(database_url, [start("bad")])
+        await catch_up(database_url, app_with(Older))
+        assert not await follower.promote()
+    with pytest.raises(ProjectionStopped, match="a bad one"):
+        await rebuild(database_url, Newer)
+    assert len(rows(database_url, "select * from shop_seen.seen")) == 2
+
+
+async def test_of_two_versions_that_build_for_the_first_time_the_newer_one_stays(database_url: str) -> None:
+    await fill(database_url, 500)
+    await settle(database_url)
+    async with projector(database_url, app_with(Counted)) as it:
+        follower = await it._register(app_with(Counted).subscriptions[0])
+        assert (await follower.step()).seen == 200
+        await catch_up(database_url, app_with(Started))
+        async with Client(database_url, app=APP) as client:
+            assert [(lag.version, lag.handled) for lag in await client.projections.lag()] == [(2, 200)]
+        await it.catch_up()
+    assert rows(database_url, STARTED) == [(1000,)]
 
 
 async def test_what_others_made_of_the_tables_is_not_torn_down(database_url: str) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, LiteralString
 from uuid import UUID, uuid4
 
 import psycopg
 from psycopg import AsyncConnection
 
-from holdfast import App, Projection, RecordedEvent, Transaction
+from holdfast import App, Projection, ProjectionStopped, RecordedEvent, Transaction
 from holdfast.events.log import Append, Expected
 from holdfast.events.postgres import append_many
 from holdfast.events.types import Event, InstanceCompleted, InstanceStarted, Persisted
@@ -110,7 +110,8 @@ async def catch_up(url: str, app: App) -> None:
     """Let a process without a broker run the app's projections up to the end of the log."""
     await settle(url)
     async with projector(url, app) as it:
-        await it.catch_up()
+        with suppress(ProjectionStopped):
+            await it.catch_up()
 
 
 async def settle(url: str) -> None:
