@@ -4,8 +4,8 @@ A projection follows the event log from its checkpoint, in a worker or in `holdf
 it cannot take, or passes over it, as it says itself.
 
     holdfast projections
-    holdfast projections rebuild examples.permits.app:app variants
-    holdfast projections skip variants
+    holdfast projections rebuild examples.permits.app:app traces
+    holdfast projections skip traces
 
 Without a subcommand it lists them.
 """
@@ -71,7 +71,7 @@ def rebuild(
     Readers see the old tables until the new ones are complete, and then those; workers may run meanwhile.
     Interrupt it at any time: the same command goes on where it was.
 
-        holdfast projections rebuild examples.permits.app:app variants
+        holdfast projections rebuild examples.permits.app:app traces
     """
     from holdfast.processor import projecting
     from holdfast.processor.cli.load_app import load_app
@@ -88,7 +88,7 @@ def rebuild(
 def resume(name: Name, *, app: AppName = None, database_url: DatabaseUrl = None, as_json: JsonDocument = False) -> None:
     """Let a projection that has stopped try the same event again.
 
-        holdfast projections resume variants
+        holdfast projections resume traces
 
     With --json one document: "projection", and "resumed", false if it had not stopped.
     """
@@ -105,7 +105,7 @@ def skip(name: Name, *, app: AppName = None, database_url: DatabaseUrl = None, a
 
     `holdfast projections skipped` shows what was passed over. A rebuild takes it up again.
 
-        holdfast projections skip variants
+        holdfast projections skip traces
 
     With --json one document: "projection", and "skipped", false if it had not stopped.
     """
@@ -127,7 +127,7 @@ def skipped(
 ) -> None:
     """List the events that projections passed over, the newest first, each with the error.
 
-        holdfast projections skipped variants
+        holdfast projections skipped traces
 
     With --json one line for each event.
     """

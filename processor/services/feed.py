@@ -30,8 +30,8 @@ _SQL = load("holdfast.processor")
 NAME = "holdfast.feed"
 """The subscription's name, which no projection can have."""
 
-PAGE = 1000
-"""Events that are on their way to the broker at a time."""
+PAGE = 500
+"""Events that are on their way to the broker at a time; the outbox shares the publisher, and has room beside them."""
 
 UNKNOWN = "unknown"
 """Stands for a workflow whose name is no longer in the log."""
