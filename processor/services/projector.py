@@ -17,7 +17,7 @@ from holdfast.processor.services.follower import Follower
 from holdfast.processor.store.connections import Connections, failure
 from holdfast.projections import builds
 from holdfast.projections.definition import Subscription
-from holdfast.projections.subscription import Build
+from holdfast.projections.subscription import Build, checkpoint
 from holdfast.schemas.errors import BrokerError, ProjectionError, ProjectionStopped, StorageError, UnreadableEvent
 from holdfast.schemas.settings import Settings
 
@@ -102,4 +102,17 @@ class Projector:
             raise ProjectionError(
                 subscription.name, f"the tables of projection {subscription.name} cannot be created: {error}"
             ) from error
+        if build.stage == "live":
+            await self._compare_versions(build)
         return self.follower(build)
+
+    async def _compare_versions(self, build: Build) -> None:
+        """Say so if the tables are of another version than the code, which then leaves them alone."""
+        found = await self._connections.run(lambda connection: checkpoint(connection, build))
+        if found is not None and found.version != build.subscription.version:
+            log.warning(
+                "projection left alone: its tables are of another version, rebuild it",
+                projection=build.subscription.name,
+                tables=found.version,
+                code=build.subscription.version,
+            )

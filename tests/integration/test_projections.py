@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import AsyncConnection
+from structlog.testing import capture_logs
 
 from holdfast import Client, ProjectionNotFound, ProjectionStopped
 from holdfast.events.types import Event, InstanceResumed
@@ -270,7 +271,9 @@ async def test_code_of_another_version_leaves_a_projection_alone(database_url: s
     await commit(database_url, [start("a")])
     await catch_up(database_url, app_with(Started))
     await commit(database_url, [start("b")])
-    await catch_up(database_url, app_with(Newer))
+    with capture_logs() as logs:
+        await catch_up(database_url, app_with(Newer))
+    assert [(entry["projection"], entry["tables"], entry["code"]) for entry in logs] == [("started", 1, 2)]
     assert rows(database_url, "select * from shop_started.started") == [("a", 1)]
     await catch_up(database_url, app_with(Started))
     assert len(rows(database_url, "select * from shop_started.started")) == 2
