@@ -15,7 +15,7 @@ import structlog
 
 from holdfast.processor.engine.arrival import Arrival, nothing
 from holdfast.processor.engine.failures import STORAGE_PAUSE
-from holdfast.processor.engine.provider import Intake, RouteKind, StoredMessage
+from holdfast.processor.engine.provider import RouteKind, StoredMessage
 from holdfast.schemas.errors import StorageError
 
 if TYPE_CHECKING:
@@ -63,9 +63,7 @@ async def store_what_is_taken(holding: Holding) -> None:
     arrivals = [*instance.unwritten.taken, *(a for a in mailbox.arrived if a in _needed(holding))]
     arrivals = [arrival for arrival in arrivals if arrival.stored is None]
     take_in = holding.runtime.take_in
-    routes = await asyncio.gather(
-        *(take_in.put(Intake(envelope=a.envelope, verdict="buffered", received_at=a.received_at)) for a in arrivals)
-    )
+    routes = await asyncio.gather(*(take_in.put(arrival.intake("buffered")) for arrival in arrivals))
     for arrival, route in zip(arrivals, routes, strict=True):
         is_held = arrival in instance.unwritten.taken or arrival in mailbox.arrived
         # One that is held no more was settled by a commit, or is on its way back: then its row is found there.

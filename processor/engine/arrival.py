@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from holdfast.processor.engine.provider import Consumed, StoredMessage
+from holdfast.processor.engine.provider import Consumed, InboxVerdict, Intake, StoredMessage
 from holdfast.schemas.control import Command
 from holdfast.schemas.errors import InvalidMessage
 from holdfast.schemas.message import Envelope, Message
@@ -62,3 +63,17 @@ class Arrival:
         """Return what a batch says of this message."""
         kind = "message" if self.stored is None else self.stored.kind
         return Consumed(envelope=self.envelope, stored=self.stored is not None, kind=kind)
+
+    def intake(self, verdict: InboxVerdict, **about: Any) -> Intake:
+        """Return what the inbox is to have of this message; ``about`` is as in ``Intake``.
+
+        What waited in its queue counts from then on beside timers, but lives in the inbox from now on.
+        """
+        return Intake(
+            envelope=self.envelope,
+            verdict=verdict,
+            received_at=None if self.from_backlog else self.received_at,
+            arrived_at=self.received_at if self.from_backlog else None,
+            partition=self.partition,
+            **about,
+        )

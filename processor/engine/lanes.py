@@ -232,7 +232,7 @@ class Lanes:
         """Return how long a message may wait here: until its ack is due, and not at all if the inbox has it."""
         if arrival.stored is not None:
             return 0.0
-        waited = (self._runtime.now() - arrival.received_at).total_seconds()
+        waited = (self._runtime.now() - (arrival.delivered_at or arrival.received_at)).total_seconds()
         return max(0.0, self._runtime.settings.ack_deadline - waited)
 
     async def _give(self, arrival: Arrival, find: Callable[[], Awaitable[Holding | None]]) -> None:
@@ -304,16 +304,8 @@ class Lanes:
     def _intake(self, arrival: Arrival, verdict: InboxVerdict, **about: Any) -> Intake:
         kind = "message" if arrival.stored is None else arrival.stored.kind
         is_mail = verdict == "buffered" and kind == "message"
-        return Intake(
-            envelope=arrival.envelope,
-            verdict=verdict,
-            kind=kind,
-            received_at=None if arrival.from_backlog else arrival.received_at,
-            arrived_at=arrival.received_at if arrival.from_backlog else None,
-            partition=arrival.partition,
-            room=self._runtime.settings.max_mailbox if is_mail else None,
-            **about,
-        )
+        room = self._runtime.settings.max_mailbox if is_mail else None
+        return arrival.intake(verdict, kind=kind, room=room, **about)
 
     async def _kept(self, arrival: Arrival, intake: Intake, route: Route) -> None:
         """Settle a message that was stored with a verdict, and wake who waits for it."""

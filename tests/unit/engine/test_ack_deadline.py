@@ -115,6 +115,30 @@ async def test_a_message_that_waited_long_in_its_queue_has_its_time_from_the_del
     assert world.verdict("m") == ("buffered", None)
 
 
+async def test_what_waited_long_in_its_queue_is_stored_as_of_now_and_as_of_its_partition() -> None:
+    world = World(app, ack_deadline=60)
+    host = await world.host()
+    gates["k"] = asyncio.Event()
+    host.engine.deliver(
+        Arrival(
+            envelope=Begun(key="k", items=0).envelope("m"),
+            received_at=LONG_AGO,
+            delivered_at=host.runtime.now(),
+            from_backlog=True,
+            partition=0,
+        )
+    )
+    await settle(world, host, 61)
+    assert world.verdict("m") == ("buffered", None)
+    row = world.store.tables.inbox["m"]
+    assert row.received_at == world.time
+    assert (row.message.received_at, row.message.partition) == (LONG_AGO, 0)
+    gates["k"].set()
+    await world.rest()
+    assert world.verdict("m") == ("applied", None)
+    assert world.state.result == []
+
+
 async def test_what_a_long_burst_has_taken_survives_its_host() -> None:
     world = World(app, ack_deadline=60)
     host = await world.host()

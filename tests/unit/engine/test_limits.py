@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from holdfast.processor.engine.arrival import Arrival
+from holdfast.processor.engine.backlogs import LONG_AGO
 from holdfast.processor.engine.slots import Slots
 from holdfast.processor.language.app import App
 from holdfast.processor.language.awaitables import receive
@@ -174,6 +176,20 @@ async def test_what_has_no_place_waits_unacked_and_then_in_the_inbox() -> None:
     await host.detect()
     assert order == ["busy", "late"]
     assert world.verdict("m1") == ("applied", None)
+
+
+async def test_what_waited_long_in_its_queue_waits_for_a_place_all_the_same() -> None:
+    world = World(app, max_loaded=1, ack_deadline=60)
+    host = await world.host()
+    await host.deliver(Common(key="busy"), "m0")
+    now = host.runtime.now()
+    host.engine.deliver(
+        Arrival(envelope=Common(key="late").envelope("m1"), received_at=LONG_AGO, delivered_at=now, from_backlog=True)
+    )
+    await world.advance(59)
+    assert world.verdict("m1") is None
+    await world.advance(2)
+    assert world.verdict("m1") == ("buffered", None)
 
 
 async def test_who_waits_for_a_place_gets_that_of_one_that_becomes_idle() -> None:
