@@ -88,6 +88,8 @@ class Engine:
             holding = await self.hold(instance_id)
             if holding is not None and holding.busy and is_commanded:
                 await holding.attend()
+                # By now it may have been let go of, and what it did not obey is for its next copy.
+                holding = await self.hold(instance_id)
             if holding is not None and (holding.busy or not await self._is_suspect(holding)):
                 holding.poke()
         except Exception:

@@ -116,7 +116,8 @@ class Holding:
             await asyncio.wait([self.task], timeout=seconds)
 
     def _go(self) -> None:
-        if self.task is None:
+        # Who waited for something before asking may hold one that was let go of: its lock is another copy's.
+        if self.task is None and self.engine.held.get(self.instance.instance_id) is self:
             self.busy_since = self.runtime.environment.monotonic()
             self.engine.woke(self)
             self.task = asyncio.create_task(self._work())

@@ -1,11 +1,13 @@
 """Control commands for an instance that is busy: which cut its burst short, which are followed in the middle of it."""
 
 import asyncio
+from uuid import UUID
 
 import pytest
 
 from holdfast import App, Message, gather, no_persist, receive, transaction
 from holdfast.events.types import InstanceAbandoned, Persisted, PersistRequested, UnloadRequested
+from holdfast.processor.engine.wakeups import Wakeups
 from holdfast.processor.testing.host import SimulatedHost
 from holdfast.processor.testing.world import World
 
@@ -200,6 +202,32 @@ async def test_unload_is_followed_between_two_activities_and_another_host_goes_o
     await other.detect()
     assert ran == ["first", "second", "third"]
     assert world.state.result == "done"
+
+
+async def test_a_command_that_is_heard_once_the_instance_was_let_go_of_is_for_its_next_copy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, host = await begin(Begun(key="kay"), "first")
+    (holding,) = host.engine.held.values()
+    heard, look = asyncio.Event(), host.runtime.look.put
+
+    async def look_late(instance_id: UUID) -> Wakeups:
+        wakeups = await look(instance_id)
+        await heard.wait()
+        return wakeups
+
+    with monkeypatch.context() as patch:
+        patch.setattr(host.runtime.look, "put", look_late)
+        commanding = asyncio.create_task(host.command(world.instance_id, "persist"))
+        await world.rest()
+    holding.is_leaving = True
+    await open_gate(world, "first")
+    assert not host.engine.held
+    assert await host.engine.hold(world.instance_id) is not holding
+    heard.set()
+    assert world.verdict(await commanding) == ("applied", "not_loaded")
+    assert world.row.owner == host.runtime.host_id
+    assert holding.task is None
 
 
 async def test_several_requests_take_one_persistence_point() -> None:
