@@ -34,6 +34,9 @@ log = structlog.get_logger("holdfast.engine")
 SHORTEST = 0.001
 """Seconds that an alarm waits at least, as clocks are not exact."""
 
+HELD_BACK = 1.0
+"""The same where timers wait for a backlog, and so an alarm for one that is due would ring all the time."""
+
 
 class Holding:
     """One instance in the hands of this host.
@@ -292,8 +295,9 @@ class Holding:
         persist_at = self.idle_since + self.policy.time_to_persist
         due = [moment for name in self.instance.bookmarks if (moment := self.instance.due(name)) is not None]
         seconds = min([persist_at - environment.monotonic(), *((moment - now).total_seconds() for moment in due)])
+        is_held_back = self.engine.backlogs.holds_back(self.instance.loaded.partition)
         if seconds < math.inf:
-            await environment.sleep(max(seconds, SHORTEST))
+            await environment.sleep(max(seconds, HELD_BACK if is_held_back else SHORTEST))
             self._alarm = None
             if environment.monotonic() >= persist_at:
                 self._wanted = self._wanted or "idle"

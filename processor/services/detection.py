@@ -27,6 +27,7 @@ class Detection:
         self.engine = engine
         self._hint = asyncio.Event()
         self._expiry_due = 0.0
+        self._unpersisted_due = 0.0
 
     def hint(self) -> None:
         """Look again soon: a timer was opened, or another process says that there is something."""
@@ -67,12 +68,16 @@ class Detection:
     async def _housekeeping(self) -> None:
         runtime = self.engine.runtime
         await self.engine.unload_idle()
-        self.engine.look_after_unpersisted()
         look_after_unacked(self.engine)
-        if runtime.environment.monotonic() >= self._expiry_due:
+        now = runtime.environment.monotonic()
+        if now >= self._unpersisted_due:
+            # Not with each hint: every one of these instances asks the store.
+            self.engine.look_after_unpersisted()
+            self._unpersisted_due = now + runtime.settings.runnable_detection
+        if now >= self._expiry_due:
             expired = await runtime.provider.expire(runtime.settings.message_ttl, LIMIT)
             runtime.counts.verdicts["expired", ""] += expired
-            self._expiry_due = runtime.environment.monotonic() + min(60.0, runtime.settings.message_ttl)
+            self._expiry_due = now + min(60.0, runtime.settings.message_ttl)
 
     async def _pause(self, seconds: float) -> None:
         """Wait that long, or until somebody hints; hints that come together count once."""

@@ -1,5 +1,6 @@
 """The idle policy: when an instance that waits is persisted and let go of, and what it hears meanwhile."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -178,6 +179,43 @@ async def test_what_another_host_stored_is_found_at_the_next_look(world: World, 
     host.engine.look_after_unpersisted()
     await world.rest()
     assert effects == ["0+1"]
+
+
+async def test_hints_have_no_instance_that_idles_unpersisted_look_more_often(
+    world: World, host: SimulatedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[float] = []
+    monkeypatch.setattr(host.engine, "look_after_unpersisted", lambda: looks.append(world.monotonic()))
+    detecting = asyncio.create_task(host.detection.run())
+    for _ in range(52):
+        host.detection.hint()
+        await world.advance(0.2)
+    detecting.cancel()
+    assert len(looks) == 3
+
+
+async def test_a_timer_that_waits_for_a_backlog_keeps_no_instance_that_idles_unpersisted_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(app, timer_grace=3600)
+    host = await world.host()
+    await host.deliver(Lazy(key="k"), "m0")
+    host.engine.backlogs.open(0)
+    await world.advance(20 * 60 + 1)
+    alarms, sleep = 0, world.sleep
+
+    async def count(seconds: float) -> None:
+        nonlocal alarms
+        alarms += 1
+        await sleep(seconds)
+
+    monkeypatch.setattr(world, "sleep", count)
+    await world.advance(10)
+    assert 0 < alarms <= 11
+    host.engine.backlogs.close(0)
+    await world.advance(1)
+    (holding,) = host.engine.held.values()
+    assert holding.instance.waiting_for(Part.message_type, "k") is None
 
 
 async def test_what_waits_for_another_key_than_its_own_persists_at_once(world: World, host: SimulatedHost) -> None:
