@@ -69,6 +69,8 @@ class Relay:
         if len(self._queue) >= QUEUE:
             self._is_full = self._was_full = True
         if self._is_full:
+            # A look that is under way may miss them, and be the one after which messages go out directly again.
+            self._newly_behind.add(instance)
             self._sweep_due.set()
         elif fresh and instance not in self._behind:
             self._enqueue(messages)

@@ -213,6 +213,32 @@ async def test_what_is_sent_while_the_outbox_is_longer_than_one_look_goes_out_be
 
 
 # Protocol: I11.
+async def test_what_is_left_to_the_outbox_while_it_is_read_goes_out_before_what_is_sent_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relay, "QUEUE", 1)
+    world = World(app)
+    outbox = SlowOutbox(world)
+    world.store.outbox = outbox  # type: ignore[method-assign]  # The test decides when it answers.
+    async with relayed(world) as (host, broker):
+        broker.is_ready.clear()
+        await host.deliver(Asked(key="a"), "m1")
+        await host.deliver(Asked(key="b"), "m2")
+        broker.is_ready.set()
+        await world.rest()
+        assert broker.sent == [("a", 1), ("a", 2)]
+        outbox.is_slow = True
+        await world.advance(6)
+        await host.deliver(Asked(key="c"), "m3")
+        outbox.answer.set()
+        outbox.is_slow = False
+        await world.rest()
+        await host.deliver(More(key="c"), "m4")
+        await world.advance(6)
+        assert [number for key, number in broker.sent if key == "c"] == [1, 2, 3]
+
+
+# Protocol: I11.
 async def test_what_waits_for_the_broker_goes_out_behind_what_failed() -> None:
     world = World(app)
     async with relayed(world) as (host, broker):
