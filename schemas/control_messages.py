@@ -27,7 +27,7 @@ class Where(BaseModel):
     is_suspended: bool | None = None
     is_initialized: bool | None = None
     older_than: timedelta | None = None
-    promoted: dict[str, Any] | None = None
+    promoted: Annotated[dict[str, Any], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

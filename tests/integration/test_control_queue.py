@@ -153,6 +153,7 @@ async def test_what_makes_no_sense_is_rejected(world: World) -> None:
         ({"command": "suspend", "instance_id": ABSENT, "by": "me", "when": "now"}, "invalid_body", "when: "),
         ({"command": "suspend", "by": "me"}, "invalid_body", "either instance_id or where"),
         ({"command": "suspend", "by": "me", "where": {}}, "invalid_body", "say what is meant"),
+        ({"command": "suspend", "by": "me", "where": {"promoted": {}}}, "invalid_body", "where.promoted: "),
         ({"command": "suspend", "by": "me", "where": {"colour": "red"}}, "invalid_body", "where.colour: "),
         ({"command": "resolve", "instance_id": ABSENT, "by": "me"}, "invalid_body", "takes a decision"),
         ({"command": "suspend", "instance_id": ABSENT, "by": "me"}, "unknown_instance", "has no instance"),
