@@ -113,7 +113,8 @@ async def hold(
             is_suspended=loaded.is_suspended,
             state=loaded.state,
         )
-        if renewing.done():
+        # Who was stopped in the meantime may not have come to see it.
+        if renewing.done() or not await _lives(connections, host):
             raise InstanceLockLost(instance_id)
     finally:
         renewing.cancel()

@@ -248,6 +248,17 @@ async def test_a_client_whose_lease_lapsed_is_told_so_and_harms_nobody(
             await stack.aclose()
 
 
+async def test_a_client_that_did_not_come_to_renew_its_lease_in_time_is_told_so_at_the_end(
+    host: Host, client: Client, patience: Patience, database_url: str
+) -> None:
+    instance_id = await host.deliver(Opened(key="k"))
+    await host.engine.unload_idle(0)
+    with pytest.raises(InstanceLockLost):
+        async with client.hold(instance_id) as held:
+            await BehindPostgres(database_url).lapse(held.host_id)
+    assert not patience.renew.is_set()
+
+
 async def lost(client: Client) -> None:
     """Return once the client has noticed that its lease is lost."""
     while any("_renew" in repr(task.get_coro()) for task in asyncio.all_tasks()):
