@@ -26,7 +26,7 @@ from holdfast.processor.engine.runtime import Runtime
 from holdfast.projections.queries import Criteria
 from holdfast.schemas.control import Command
 from holdfast.schemas.control_messages import ControlMessage, Where
-from holdfast.schemas.errors import InstanceNotFound, InvalidMessage, StorageError
+from holdfast.schemas.errors import InstanceCompleted, InstanceNotFound, InvalidMessage, StorageError
 from holdfast.schemas.identifiers import check_name
 from holdfast.schemas.message import Envelope
 
@@ -103,13 +103,17 @@ class ControlIntake:
             await self._command(envelope, message.instance_id, message.to_command())
 
     async def _command(self, envelope: Envelope, instance_id: UUID, command: Command) -> None:
+        unknown = InvalidMessage("unknown_instance", f"app {self._client.app} has no instance {instance_id}")
         try:
             instance, _ = await self._client.instance(instance_id)
+            if instance.app != self._client.app:
+                raise unknown
+            await self._client.command(instance_id, command, envelope.message_id, keeps_refusal=True)
         except InstanceNotFound:
-            instance = None
-        if instance is None or instance.app != self._client.app:
-            raise InvalidMessage("unknown_instance", f"app {self._client.app} has no instance {instance_id}")
-        await self._client.command(instance_id, command, envelope.message_id, keeps_refusal=True)
+            raise unknown from None
+        except InstanceCompleted as error:
+            # It was deleted as it closed, so there is nobody to address the command to.
+            await self._keep(envelope, "rejected", str(error), "completed")
 
     async def _command_all(self, envelope: Envelope, where: Where, command: Command) -> None:
         """Give a command to all that are meant; the message is a row of its own, so that it does so once."""

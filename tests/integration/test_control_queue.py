@@ -28,7 +28,14 @@ class Begun(Message, correlation="key"):
 class Came(Begun): ...
 
 
+class Passed(Begun): ...
+
+
 async def begun(start: Begun) -> None:
+    await receive(Came, start.key)
+
+
+async def passed(start: Passed) -> None:
     await receive(Came, start.key)
 
 
@@ -81,6 +88,7 @@ class World:
 async def world(database_url: str, amqp_url: str, app_name: str) -> AsyncIterator[World]:
     app = App(app_name)
     app.workflow(start=Begun)(begun)
+    app.workflow(start=Passed, on_completion="delete")(passed)
     async with (
         running_broker(amqp_url, app_name) as broker,
         running_host(app, database_url, Settings(database_url=database_url)) as host,
@@ -142,6 +150,16 @@ async def test_what_makes_no_sense_is_rejected(world: World) -> None:
         await world.ask({"command": "cancel", "instance_id": str(instance_id), "by": "ops desk"}, "c-3")
         row = await world.row("c-3")
     assert (row["verdict"], row["reason"]) == ("rejected", "completed")
+
+
+async def test_a_command_for_an_instance_that_was_deleted_as_it_closed_comes_too_late(world: World) -> None:
+    instance_id = await world.host.deliver(Passed(key="kay"))
+    await world.host.tell(Came(key="kay"))
+    assert await world.host.ask("select 1 from holdfast.instances") == []
+    async with world.intake():
+        await world.ask({"command": "cancel", "instance_id": str(instance_id), "by": "ops desk"})
+        row = await world.row()
+    assert (row["verdict"], row["reason"], row["kind"]) == ("rejected", "completed", "control")
 
 
 @pytest.mark.parametrize(
