@@ -6,7 +6,8 @@ transaction: it is rolled back and run again without the culprit. What the datab
 refuses for a reason that names nobody is narrowed down by halves.
 
 When the connection breaks under COMMIT, the server knows what became of the transaction: its id, which is
-known from the events, is asked for on another connection.
+known from the events, is asked for on another connection. The id alone is no proof: a server that fell gives ids
+anew, so one of the transaction's events has to be there.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class GroupWriter:
         if outcome.must_roll_back or not outcome.written:
             await connection.execute(_SQL["rollback"])
             outcome.written.clear()
-        elif not await commit_transaction(self._connections, connection, outcome.xid):
+        elif not await commit_transaction(self._connections, connection, outcome.xid, _one_of(batches, outcome)):
             unknown = CommitOutcomeUnknown("the connection broke during the commit, and its outcome is unknown")
             outcome.spoilt.update(dict.fromkeys(outcome.written, unknown))
             outcome.written.clear()
@@ -150,16 +151,17 @@ async def commit_transaction(
     connections: Connections,
     connection: Connection,
     xid: int,
+    batch: Batch,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> bool:
-    """Commit; False if nobody can tell whether it did.
+    """Commit; False if nobody can tell whether it did. ``batch`` is one that the transaction wrote.
 
     Raises ``TransactionAborted`` if it surely did not, and ``CommitRefused`` if it never will.
     """
     try:
         await connection.execute(_SQL["commit"])
     except psycopg.OperationalError as error:
-        status = await _ask(connections, xid, sleep)
+        status = await _ask(connections, xid, batch, sleep)
         if status == "aborted":
             raise TransactionAborted(str(error)) from error
         return status == "committed"
@@ -168,20 +170,32 @@ async def commit_transaction(
     return True
 
 
-async def _ask(connections: Connections, xid: int, sleep: Callable[[float], Awaitable[None]]) -> str | None:
+async def _ask(
+    connections: Connections, xid: int, batch: Batch, sleep: Callable[[float], Awaitable[None]]
+) -> str | None:
     """Return what became of a transaction; None if it still runs after a while, or the server is gone."""
+    parameters = {
+        "xid": str(xid),
+        "instance_id": batch.instance_id,
+        "version": batch.expected_version + 1,
+        "host_id": str(batch.host_id),
+    }
     for pause in PAUSES:
         await sleep(pause)
         try:
             connection = await connections.open()
             async with connection:
-                cursor = await connection.execute(_SQL["transaction_status"], {"xid": str(xid)})
+                cursor = await connection.execute(_SQL["transaction_status"], parameters)
                 row = await cursor.fetchone()
         except (StorageError, psycopg.Error):
             continue
         if row is not None and row[0] in ("committed", "aborted"):
             return str(row[0])
     return None
+
+
+def _one_of(batches: Sequence[Batch], outcome: Written) -> Batch:
+    return next(batch for batch in batches if batch.instance_id in outcome.written)
 
 
 def _refuse_repeated(batches: Sequence[Batch]) -> dict[UUID, Answer]:

@@ -75,7 +75,7 @@ class PostgresUnitOfWork:
                 raise StorageError("the transaction began before the instance's last commit and has to be run again")
             if outcome.xid != self._xid:
                 raise StorageError("the transaction is another one: user SQL must not commit or roll back")
-            if not await commit_transaction(self._connections, connection, outcome.xid):
+            if not await commit_transaction(self._connections, connection, outcome.xid, batch):
                 raise CommitOutcomeUnknown("the connection broke during the commit, and its outcome is unknown")
         except TransactionAborted as error:
             cause = error.__cause__

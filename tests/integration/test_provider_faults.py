@@ -8,6 +8,9 @@ import pytest
 from compose.local.services import Services
 from holdfast.processor.engine.provider import Committed
 from holdfast.processor.store import commit
+from holdfast.processor.store.commit import TransactionAborted, commit_transaction
+from holdfast.processor.store.connections import Connections
+from holdfast.processor.store.persistence_point import write
 from holdfast.processor.store.postgres import PostgresProvider
 from holdfast.processor.testing.conformance.harness import APP, Store, message
 from holdfast.schemas.errors import CommitOutcomeUnknown, StorageError
@@ -80,6 +83,34 @@ async def test_a_unit_of_work_knows_too(proxied: tuple[Proxy, Store], *, cut: Cu
                 await unit.commit(move.batch)
     assert await store.behind.versions(case.instance_id) == list(range(1, case.state.version + 1))
     await store.commit(case.move())
+
+
+# Protocol: C5, I5.
+async def test_a_commit_that_the_server_lost_is_not_taken_for_that_of_a_later_one_under_the_same_id(
+    own_services: Services, private_url: str
+) -> None:
+    await migrate(private_url)
+    postgres, behind = own_services.postgres, BehindPostgres(private_url)
+    assert postgres is not None
+    provider = PostgresProvider(private_url, APP)
+    store = Store(provider, behind)
+    host = await store.host(lease_seconds=600)
+    case = await store.waiting(host, "k", "Paid")
+    move = case.move()
+    connections = Connections(private_url, limit=1)
+    async with await connections.open() as connection:
+        await connection.execute("begin")
+        outcome = await write(connection, APP, [move.batch])
+        assert case.instance_id in outcome.written
+        await asyncio.to_thread(postgres.restart, "immediate")
+        # Others go on at once, and get the ids that the server no longer knows of.
+        later = [await behind.ask("select pg_current_xact_id()::text::bigint") for _ in range(20)]
+        assert [(outcome.xid,)] in later
+        with pytest.raises(TransactionAborted):
+            await commit_transaction(connections, connection, outcome.xid, move.batch)
+    assert await behind.versions(case.instance_id) == list(range(1, case.state.version + 1))
+    await store.commit(case.move())
+    await provider.close()
 
 
 # Protocol: C5.

@@ -51,4 +51,17 @@ select
     set_config('idle_in_transaction_session_timeout', %(milliseconds)s::text, true);
 
 -- name: transaction_status
-select pg_xact_status(%(xid)s::text::xid8);
+-- A server that fell before it wrote down what a transaction did gives the transaction's id to another one. So what has
+-- committed under the id is the transaction in question only if the first event of its batch is there.
+select case
+    when s.status <> 'committed' then s.status
+    when exists (
+        select from holdfast.events e
+        where e.instance_id = %(instance_id)s
+            and e.version = %(version)s
+            and e.xid = %(xid)s::text::xid8
+            and coalesce(e.metadata ->> 'host', %(host_id)s::text) = %(host_id)s::text
+    ) then 'committed'
+    else 'aborted'
+end
+from (select pg_xact_status(%(xid)s::text::xid8) as status) s;
