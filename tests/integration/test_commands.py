@@ -28,6 +28,13 @@ class Begun(Message, correlation="key"):
 class Came(Begun): ...
 
 
+class Counted(Begun): ...
+
+
+class Number(Begun):
+    number: int
+
+
 @app.activity
 async def work(what: str) -> None:
     ran.append(what)
@@ -44,6 +51,13 @@ async def begun(start: Begun) -> None:
         await work("unwinding")
         raise
     await work("last")
+
+
+@app.workflow(start=Counted)
+async def counted(start: Counted) -> None:
+    for _ in range(3):
+        came = await receive(Number, start.key)
+        await work(f"{came.number}")
 
 
 @pytest.fixture
@@ -85,6 +99,20 @@ async def test_suspend_and_resume_leave_who_and_why(host: Host, client: Client) 
     assert await verdict(host, await client.resume(instance_id, by="bob", why="mended")) == ("applied", None)
     assert await said(host, instance_id, "InstanceResumed") == {"by": "bob", "why": "mended"}
     assert ran == ["first", "last"]
+
+
+async def test_messages_that_come_for_a_suspended_instance_are_handled_in_order_once_it_is_resumed(
+    host: Host, client: Client
+) -> None:
+    instance_id = await host.deliver(Counted(key="kay"))
+    await verdict(host, await client.suspend(instance_id, by="ann"))
+    for number, message_id in enumerate(("c", "a", "b")):
+        await host.hear(Number(key="kay", number=number).envelope(message_id))
+    await Detection(host.engine).look()
+    await host.rest()
+    assert ran == []
+    assert await verdict(host, await client.resume(instance_id, by="ann")) == ("applied", None)
+    assert ran == ["0", "1", "2"]
 
 
 async def test_cancel_unwinds_and_terminate_does_not(host: Host, client: Client) -> None:
