@@ -190,7 +190,10 @@ class Sweep:
             source = self._sources[0]
             self._sources.rotate(-1)
             for each in await source.look(connection, about, limit - len(found)):
-                found.setdefault(each.instance_id or (each.message.sequence if each.message else 0), each)
+                key = each.instance_id or (each.message.sequence if each.message else 0)
+                # A command may have to be heard in the middle of a burst, so it counts before all else.
+                if key not in found or each.why == "control":
+                    found[key] = each
             if len(found) == limit:
                 break
         return list(found.values())

@@ -12,6 +12,7 @@ from holdfast import App, InstanceView, Message, Participant, Transaction, delay
 from holdfast.processor.engine.provider import Intake
 from holdfast.processor.services.detection import LIMIT, Detection
 from holdfast.processor.store.wakeups import PAGE
+from holdfast.schemas.control import Command
 from holdfast.schemas.settings import Settings
 from tests.support.hosts import Host, running_host
 
@@ -216,3 +217,20 @@ async def test_a_backlog_that_nobody_waits_for_hides_no_message_for_long(host: H
 def _quiet() -> Any:
     with structlog.testing.capture_logs():
         yield
+
+
+async def test_a_command_is_found_as_one_whatever_else_waits_for_its_instance(host: Host) -> None:
+    instance_id = await host.deliver(Begun(key="k"))
+    provider, host_id = host.runtime.provider, host.runtime.host_id
+    command = Command(command="terminate", by="me").envelope("c-1", "k")
+    await provider.take_in(
+        [
+            Intake(envelope=Told(key="k").envelope("t-1"), verdict="buffered"),
+            Intake(envelope=command, verdict="buffered", kind="control", instance_id=instance_id),
+        ]
+    )
+    # A look that takes all the room, and one behind where it ended.
+    assert len(await provider.runnable(host_id, (), 1)) == 1
+    await provider.runnable(host_id, (), LIMIT)
+    found = await provider.runnable(host_id, (), LIMIT)
+    assert [(each.instance_id, each.why) for each in found] == [(instance_id, "control")]
