@@ -106,8 +106,11 @@ class Waiting:
     def _is_heard_here(self) -> bool:
         """Whether whatever comes for the bookmarks that are not persisted comes to this host, by the instance's key."""
         writer = self._writer
+        loaded, settings = writer.loaded, writer.runtime.settings
+        # Another instance's child is where that one was, wherever the messages with its own key come.
+        own = loaded.correlation_key if loaded.parent_id is None or settings.partitions == 1 else None
         return not writer.sql.is_open and all(
-            event.correlation_key in (None, writer.loaded.correlation_key)
+            event.correlation_key in (None, own)
             for event in writer.unwritten.events
             if isinstance(event, BookmarkOpened)
         )

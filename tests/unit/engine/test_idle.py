@@ -8,6 +8,7 @@ import pytest
 
 from holdfast.processor.language.app import App
 from holdfast.processor.language.awaitables import delay, first_of, receive, send
+from holdfast.processor.language.subflows import start
 from holdfast.processor.testing.host import SimulatedHost
 from holdfast.processor.testing.world import World
 from holdfast.schemas.errors import AppError, KeyInUse
@@ -29,6 +30,10 @@ class Lazy(Message, correlation="key"):
 
 
 class Stranger(Message, correlation="key"):
+    key: str
+
+
+class Parent(Message, correlation="key"):
     key: str
 
 
@@ -82,6 +87,11 @@ async def lazy(begun: Lazy) -> str:
 async def stranger(begun: Stranger) -> int:
     part = await receive(Part, f"{begun.key}-other")
     return part.number
+
+
+@app.workflow(start=Parent)
+async def parent(begun: Parent) -> str:
+    return await start(lazy, Lazy(key=f"{begun.key}-child"))
 
 
 @pytest.fixture(autouse=True)
@@ -223,6 +233,16 @@ async def test_what_waits_for_another_key_than_its_own_persists_at_once(world: W
     assert await world.commits() == ["idle"]
     await host.deliver(Part(key="k-other", number=5), "m1")
     assert world.state.result == 5
+
+
+@pytest.mark.parametrize("partitions", [1, 8])
+async def test_a_child_whose_messages_may_come_to_another_host_persists_at_once(partitions: int) -> None:
+    world = World(app, partitions=partitions)
+    host = await world.host()
+    await host.deliver(Parent(key="k"), "m0")
+    await host.detect()
+    (child,) = [row for row in world.store.tables.instances.values() if row.registration.workflow == "lazy"]
+    assert child.is_initialized is (partitions > 1)
 
 
 async def test_a_command_makes_a_persistence_point_of_what_idles_unpersisted(world: World, host: SimulatedHost) -> None:
