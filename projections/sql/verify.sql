@@ -38,6 +38,9 @@ cross join lateral (
 ) e
 order by e.instance_id, e.version;
 
+-- name: has_row
+select from holdfast.instance_rows where instance_id = %(instance_id)s::uuid;
+
 -- name: without_row
 -- Streams whose instance has no row, and whether they are closed, as of discarded instances; the open ones, which
 -- must have one, or a single one of either kind.

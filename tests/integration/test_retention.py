@@ -12,6 +12,7 @@ from holdfast import Client, Removed, Retention
 from holdfast.events.postgres import read_all
 from holdfast.processor.store import retention
 from holdfast.processor.store.connections import one
+from holdfast.projections import verify
 from holdfast.schemas.errors import InstanceNotFound, StorageError
 from tests.support.instances import PAID, SUSPENDED, WAITING, add_host, add_order, register
 
@@ -128,6 +129,23 @@ async def test_a_stream_goes_as_a_whole_and_with_it_what_is_left_of_its_instance
         with pytest.raises(InstanceNotFound):
             await client.instance(gone)
     await assert_verified(client)
+
+
+async def test_what_goes_while_it_is_verified_is_no_difference(
+    connection: psycopg.AsyncConnection, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await order(connection, WAITING, PAID)
+    waiting = await order(connection, WAITING)
+    # Between the look at the rows and the one at their streams.
+    fold_streams = verify._run
+
+    async def remove_and_fold(*arguments: Any) -> None:
+        await client.apply_retention(Retention(streams=AT_ONCE))
+        await fold_streams(*arguments)
+
+    monkeypatch.setattr(verify, "_run", remove_and_fold)
+    checked = [each async for each in client.verify()]
+    assert [(each.instance_id, each.differences) for each in checked] == [(waiting, ())]
 
 
 async def test_who_is_awaited_or_has_mail_stays(connection: psycopg.AsyncConnection, client: Client) -> None:
