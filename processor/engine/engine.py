@@ -208,6 +208,9 @@ class Engine:
             busy = self._leaving.get(instance_id) or self._loading.get(instance_id)
             if busy is None:
                 break
+            if patience <= 0 and self._places.wanted and instance_id in self._loading:
+                # Whoever loads it may wait long for a place, and looks for all that there is once it has one.
+                return None
             await asyncio.shield(busy)
         else:
             return self.held[instance_id]

@@ -192,6 +192,26 @@ async def test_what_waited_long_in_its_queue_waits_for_a_place_all_the_same() ->
     assert world.verdict("m1") == ("buffered", None)
 
 
+async def test_a_message_that_waits_for_a_place_does_not_hold_up_the_detection_of_what_can_run() -> None:
+    world = World(app, max_loaded=1, ack_deadline=60)
+    host = await world.host()
+    await host.deliver(Waiting(key="w"), "w")
+    instance_id = world.instance_id
+    await host.engine.unload_idle(0)
+    await host.deliver(Common(key="busy"), "m0")
+    late = await host.deliver(Item(key="w", number=7), "i0")
+    commanding = asyncio.create_task(host.command(instance_id, "persist"))
+    for _ in range(3):
+        await world.rest()
+    assert commanding.done()
+    assert late.count == 0
+    gates["all"].set()
+    await world.rest()
+    assert late.acked
+    assert order == ["busy", "w7"]
+    assert world.verdict(await commanding) == ("applied", "not_loaded")
+
+
 async def test_who_waits_for_a_place_gets_that_of_one_that_becomes_idle() -> None:
     world = World(app, max_loaded=1)
     host = await world.host()
