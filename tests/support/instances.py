@@ -80,11 +80,11 @@ class Step:
 
 
 async def add_host(connection: psycopg.AsyncConnection, machine: str = "m-1", *, lease: float = 60) -> UUID:
-    """Add a host of the app `shop`; a negative lease has lapsed."""
+    """Add a worker of the app `shop`, which has another program than instances here; a negative lease has lapsed."""
     host_id = uuid4()
     await connection.execute(
-        """insert into holdfast.hosts (host_id, app, machine, process_id, lease_expiration)
-        values (%s, 'shop', %s, 1, clock_timestamp() + make_interval(secs => %s))""",
+        """insert into holdfast.hosts (host_id, app, machine, process_id, lease_expiration, programs)
+        values (%s, 'shop', %s, 1, clock_timestamp() + make_interval(secs => %s), '{p-0}')""",
         [host_id, machine, lease],
     )
     return host_id
