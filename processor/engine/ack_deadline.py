@@ -44,17 +44,21 @@ def look_after_unacked(engine: Engine) -> None:
         is_crowded = any(held[arrival.partition] > settings.prefetch // 2 for arrival in unacked)
         if is_crowded or now - oldest >= timedelta(seconds=settings.ack_deadline):
             held -= Counter(arrival.partition for arrival in unacked)
-            engine.spawn(store_what_is_taken(holding))
-            spill(holding)
+            if not spill(holding):
+                engine.spawn(store_what_is_taken(holding))
 
 
-def spill(holding: Holding) -> None:
-    """Have what waits in memory go into the inbox, in order; the instance takes nothing up until it is there."""
+def spill(holding: Holding) -> bool:
+    """Have what waits in memory go into the inbox, in order; the instance takes nothing up until it is there.
+
+    What the instance has taken goes before it, as another host may find all of it there. False if nothing waits.
+    """
     mailbox = holding.mailbox
     arrivals = mailbox.empty(keeping=_needed(holding))
     if arrivals:
         mailbox.is_stale = True
         mailbox.spilling = holding.engine.spawn(_spill(holding, deque(arrivals), mailbox.spilling))
+    return bool(arrivals)
 
 
 async def store_what_is_taken(holding: Holding) -> None:
@@ -80,6 +84,7 @@ async def _spill(holding: Holding, arrivals: deque[Arrival], earlier: asyncio.Ta
         await asyncio.wait([earlier])
     while arrivals:
         try:
+            await store_what_is_taken(holding)
             await holding.engine.lanes.keep_in_order(arrivals)
         except StorageError as error:
             log.warning("store unreachable", error=str(error), instance_id=str(holding.instance.instance_id))

@@ -149,6 +149,12 @@ class Engine:
         if persisted:
             await self.release([h.instance.instance_id for h in persisted])
 
+    def look_again(self, partition: int) -> None:
+        """Have the instances of a partition look into the store before they take up anything else."""
+        for holding in self.held.values():
+            if holding.instance.loaded.partition == partition:
+                holding.mailbox.is_stale = True
+
     def look_after_unpersisted(self) -> None:
         """Have idle instances look whose bookmarks the store does not know, so that nobody tells them of messages."""
         for holding in self.held.values():

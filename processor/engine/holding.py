@@ -195,6 +195,9 @@ class Holding:
         if instance.must_run:
             await self.run()
             return True
+        if self.mailbox.spilling is not None:
+            # It began while the store was asked, and what it takes there comes before what is in memory now.
+            return True
         chosen = self.mailbox.next_message(instance)
         is_held_back = self.engine.backlogs.holds_back(instance.loaded.partition)
         timer = None if is_held_back else self.mailbox.next_timer(instance)

@@ -116,7 +116,11 @@ class Intake:
         self.changed()
 
     def _deliver(self, delivery: Delivery) -> None:
-        consumer = self._consumers[delivery.partition or 0]
+        partition = delivery.partition or 0
+        consumer = self._consumers[partition]
+        if consumer.delivered == 1:
+            # Who consumed the partition before has stored its last message; the instances here may not know of it yet.
+            self._engine.look_again(partition)
         self._engine.deliver(self._arrival(consumer, delivery, delivery.problem))
 
     def _bury(self, delivery: Delivery) -> None:

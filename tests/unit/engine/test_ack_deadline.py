@@ -273,3 +273,57 @@ async def test_a_full_mailbox_makes_dead_letters_that_can_be_seen() -> None:
     again = await host.deliver(item(0), "m0", redelivered=True)
     assert again.acked
     assert world.verdict("m0") == ("buffered", None)
+
+
+async def test_what_is_stored_while_the_instance_looks_comes_before_what_came_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(app, prefetch=4)
+    host = await world.host()
+    await host.deliver(Begun(key="k", items=6), "m0")
+    looking, go_on = asyncio.Event(), asyncio.Event()
+    wakeups = world.store.wakeups
+
+    async def look(*arguments: Any) -> Any:
+        found = await wakeups(*arguments)
+        looking.set()
+        await go_on.wait()
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "wakeups", look)
+        host.put(item(1).envelope("m1"))
+        await world.rest()
+        assert looking.is_set()
+        for number in (2, 3, 4, 5, 6):
+            await host.deliver(item(number), f"m{number}")
+        assert ("buffered", None) in {world.verdict(f"m{number}") for number in (2, 3, 4)}
+    go_on.set()
+    await world.rest()
+    assert world.state.result == [1, 2, 3, 4, 5, 6]
+
+
+async def test_what_is_stored_for_others_to_find_comes_behind_what_the_instance_has_taken() -> None:
+    world = World(app, prefetch=4)
+    host = await world.host()
+    await host.deliver(Begun(key="k", items=5), "m0")
+    gates["k"] = asyncio.Event()
+    for number in (1, 2, 3, 4, 5):
+        await host.deliver(item(number), f"m{number}")
+    assert world.verdict("m2") == ("buffered", None)
+    gates["k"].set()
+    successor = await end_as_killed(world, host)
+    for number in (1, 2, 3, 4, 5):
+        await successor.deliver(item(number), f"m{number}", redelivered=True)
+    assert world.state.result == [1, 2, 3, 4, 5]
+
+
+async def test_what_another_host_stored_last_comes_before_what_this_one_is_given_next() -> None:
+    world = World(app)
+    host, other = await world.host(), await world.host()
+    await host.deliver(Begun(key="k", items=2), "m0")
+    await other.deliver(item(1), "m1")
+    assert world.verdict("m1") == ("buffered", None)
+    host.engine.look_again(0)
+    await host.deliver(item(2), "m2")
+    assert world.state.result == [1, 2]
