@@ -111,7 +111,7 @@ class Projector:
         found = await self._connections.run(lambda connection: checkpoint(connection, build))
         if found is not None and found.version != build.subscription.version:
             log.warning(
-                "projection left alone: its tables are of another version, rebuild it",
+                "projection left alone",
                 projection=build.subscription.name,
                 tables=found.version,
                 code=build.subscription.version,
