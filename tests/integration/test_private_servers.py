@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from pwd import getpwnam, getpwuid
 from urllib.parse import parse_qs, urlsplit
@@ -13,7 +14,8 @@ import psutil
 import psycopg
 import pytest
 
-from compose.local import provide
+from compose.local import containers, provide
+from compose.local.postgres import Postgres
 from compose.local.process import Server, ServerError
 from compose.local.services import Services
 from tests.architecture.house import ROOT
@@ -90,16 +92,26 @@ def test_postgres_keeps_what_was_committed_through_a_crash(own_services: Service
     own_services.drop_database("crash")
 
 
-def test_postgres_runs_with_the_rights_of_nobody_when_root_starts_it(own_services: Services) -> None:
-    assert own_services.postgres is not None
-    folder = parse_qs(urlsplit(own_services.postgres.url).query)["host"][0]
+@pytest.fixture
+def postgres() -> Iterator[Postgres]:
+    """A private server, also where the tests run on others."""
+    postgres = Postgres()
+    try:
+        postgres.start()
+        yield postgres
+    finally:
+        postgres.close()
+
+
+def test_postgres_runs_with_the_rights_of_nobody_when_root_starts_it(postgres: Postgres) -> None:
+    folder = parse_qs(urlsplit(postgres.url).query)["host"][0]
     server = psutil.Process(int(Path(folder, "data", "postmaster.pid").read_text().split()[0]))
     account = getpwnam("nobody") if os.geteuid() == 0 else getpwuid(os.geteuid())
     assert (server.uids().effective, server.gids().effective) == (account.pw_uid, account.pw_gid)
 
 
-def test_postgres_data_are_closed_to_other_users(own_services: Services) -> None:
-    with psycopg.connect(own_services.database_url) as connection:
+def test_postgres_data_are_closed_to_other_users(postgres: Postgres) -> None:
+    with psycopg.connect(postgres.url) as connection:
         row = connection.execute("show data_directory").fetchone()
     assert row is not None
     assert Path(row[0]).parent.stat().st_mode & 0o077 == 0
@@ -123,6 +135,7 @@ async def test_rabbitmq_keeps_its_messages_through_a_restart(own_services: Servi
 
 def test_without_any_rabbitmq_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provide, "find_server", lambda: None)
+    monkeypatch.setattr(containers, "why_not", lambda: "no engine answers")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ServerError, match="apt-get install rabbitmq-server"):
         provide.provide_rabbitmq()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
-from urllib.parse import parse_qs, quote, urlsplit
 
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 Cut = Literal["before", "after"]
 """Where a connection is cut: before the server sees the statement, or after it has answered."""
+
+Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+"""How the server itself is reached."""
 
 
 class Proxy:
@@ -23,8 +26,8 @@ class Proxy:
     ``is_closed`` no new connection is let in.
     """
 
-    def __init__(self, target: str) -> None:
-        self._target = target
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
         self.cut: Cut | None = None
         self.is_closed = False
         self.cuts = 0
@@ -33,7 +36,7 @@ class Proxy:
         if self.is_closed:
             writer.close()
             return
-        from_server, to_server = await asyncio.open_unix_connection(self._target)
+        from_server, to_server = await self._connect()
         answers = asyncio.create_task(_pump(from_server, writer))
         try:
             while data := await reader.read(1 << 16):
@@ -57,15 +60,17 @@ class Proxy:
 
 @asynccontextmanager
 async def proxy_to(database_url: str) -> AsyncIterator[tuple[Proxy, str]]:
-    """Give a proxy in front of a server that listens on a socket, and the address to use instead."""
-    folder = conninfo_to_dict(database_url)["host"]
-    proxy = Proxy(f"{folder}/.s.PGSQL.5432")
+    """Give a proxy in front of a server, wherever that listens, and the address to use instead."""
+    given = conninfo_to_dict(database_url)
+    host, port = str(given["host"]), int(given.get("port") or 5432)
     with TemporaryDirectory(prefix="holdfast-proxy-") as own:
-        server = await asyncio.start_unix_server(proxy.serve, Path(own) / ".s.PGSQL.5432")
-        parts = urlsplit(database_url)
-        assert parse_qs(parts.query)["host"] == [folder]
+        if host.startswith("/"):
+            proxy = Proxy(partial(asyncio.open_unix_connection, f"{host}/.s.PGSQL.{port}"))
+        else:
+            proxy = Proxy(partial(asyncio.open_connection, host, port))
+        server = await asyncio.start_unix_server(proxy.serve, Path(own) / f".s.PGSQL.{port}")
         try:
-            yield proxy, parts._replace(query=f"host={quote(own)}").geturl()
+            yield proxy, make_conninfo(database_url, host=own)
         finally:
             server.close()
 
