@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from tests.support.behind import Connect, connect_to, listening
 
 Cut = Literal["before", "after"]
 """Where a connection is cut: before the server sees the statement, or after it has answered."""
-
-Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
-"""How the server itself is reached."""
 
 
 class Proxy:
@@ -61,18 +55,9 @@ class Proxy:
 @asynccontextmanager
 async def proxy_to(database_url: str) -> AsyncIterator[tuple[Proxy, str]]:
     """Give a proxy in front of a server, wherever that listens, and the address to use instead."""
-    given = conninfo_to_dict(database_url)
-    host, port = str(given["host"]), int(given.get("port") or 5432)
-    with TemporaryDirectory(prefix="holdfast-proxy-") as own:
-        if host.startswith("/"):
-            proxy = Proxy(partial(asyncio.open_unix_connection, f"{host}/.s.PGSQL.{port}"))
-        else:
-            proxy = Proxy(partial(asyncio.open_connection, host, port))
-        server = await asyncio.start_unix_server(proxy.serve, Path(own) / f".s.PGSQL.{port}")
-        try:
-            yield proxy, make_conninfo(database_url, host=own)
-        finally:
-            server.close()
+    proxy = Proxy(connect_to(database_url))
+    async with listening(proxy.serve, database_url) as url:
+        yield proxy, url
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

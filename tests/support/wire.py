@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
-from psycopg.conninfo import conninfo_to_dict
-
-Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+from tests.support.behind import Connect, connect_to, listening
 
 
 class Wire:
     """Passes bytes on, in both directions, for everybody who connects."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Ends]]) -> None:
+    def __init__(self, connect: Connect) -> None:
         self._connect = connect
         self._open: set[asyncio.StreamWriter] = set()
         self._serving: set[asyncio.Task[None]] = set()
@@ -96,13 +92,10 @@ async def wire_to_rabbitmq(amqp_url: str) -> AsyncIterator[tuple[Wire, str]]:
 
 @asynccontextmanager
 async def wire_to_postgres(database_url: str) -> AsyncIterator[tuple[Wire, str]]:
-    """Give a wire to a server that listens on a socket, and the address to use instead of its own."""
-    socket = Path(str(conninfo_to_dict(database_url)["host"])) / ".s.PGSQL.5432"
-    wire = Wire(lambda: asyncio.open_unix_connection(socket))
-    with TemporaryDirectory(prefix="holdfast-wire-") as folder:
-        server = await asyncio.start_unix_server(wire.accept, Path(folder) / socket.name)
+    """Give a wire to a server, and the address to use instead of its own."""
+    wire = Wire(connect_to(database_url))
+    async with listening(wire.accept, database_url) as url:
         try:
-            yield wire, urlsplit(database_url)._replace(query=f"host={quote(folder)}").geturl()
+            yield wire, url
         finally:
-            server.close()
             await wire.close()
