@@ -79,15 +79,34 @@ class Channel(Listener):
         """Send what was written, then give every unacked message back to its queue, in order."""
         self._flush()
         self.end(BrokerError("the channel was closed"))
-        with suppress(*FAILURES):
+        with heeding_cancellation(), suppress(*FAILURES):
             await self.library.close()
+
+
+@contextmanager
+def heeding_cancellation() -> Iterator[None]:
+    """Raise ``CancelledError`` if the task is cancelled in the body, whatever the AMQP library makes of that.
+
+    It may take the cancellation for that of its own work, and raise something else or return as if nothing had been.
+    """
+    task = asyncio.current_task()
+    before = 0 if task is None else task.cancelling()
+    try:
+        yield
+    except Exception:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError from None
+        raise
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 @contextmanager
 def broker_errors(doing: str) -> Iterator[None]:
     """Raise what the AMQP library raises as ``BrokerError``; ``doing`` says what was tried."""
     try:
-        yield
+        with heeding_cancellation():
+            yield
     except FAILURES as error:
         raise BrokerError(f"{doing}: {describe(error)}") from error
     except asyncio.CancelledError:
