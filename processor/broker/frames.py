@@ -18,6 +18,8 @@ from typing import NamedTuple, Protocol
 from pamqp import decode, encode
 from pamqp.common import FieldTable
 
+from holdfast.processor.tracing import Traced
+
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 FRAME_END = b"\xce"
 FRAME_OVERHEAD = 8
@@ -38,28 +40,12 @@ _UNDECODABLE = (ValueError, LookupError, OverflowError, OSError, RecursionError,
 """What decoding a damaged or merely unusual field table may raise."""
 
 
-class Publishable(Protocol):
+class Publishable(Traced, Protocol):
     """What a message needs to be published; an ``Envelope`` has it and so has an ``Outgoing``."""
-
-    @property
-    def message_id(self) -> str:
-        """The unique id."""
-
-    @property
-    def type(self) -> str:
-        """The message type."""
-
-    @property
-    def key(self) -> str:
-        """The correlation key."""
 
     @property
     def body(self) -> bytes:
         """The JSON body."""
-
-    @property
-    def traceparent(self) -> str | None:
-        """The trace context, if there is one."""
 
     @property
     def reply_to(self) -> str | None:
