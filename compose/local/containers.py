@@ -3,10 +3,13 @@
 The images can be others, by the variables that the compose file has for them.
 """
 
+import gc
 import os
 import secrets
 import time
+import warnings
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from functools import cache
 
 import docker
@@ -37,17 +40,26 @@ def images(given: Mapping[str, str] = os.environ) -> tuple[str, str]:
 @cache
 def why_not() -> str | None:
     """Return why no containers can be had; None if an engine answers and has the images, or can pull them."""
-    try:
-        client = docker.from_env()
-        client.ping()
-        for image in images():
-            try:
-                client.images.get(image)
-            except ImageNotFound:
-                client.images.pull(image)
-    except DockerException as error:
-        return str(error)
+    with warnings.catch_warnings():
+        # docker leaves a socket open when it is refused: it ends here, and not in whatever runs when it is collected.
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            with closing(docker.from_env()) as client:
+                _obtain(client)
+        except DockerException as error:
+            return str(error)
+        finally:
+            gc.collect()
     return None
+
+
+def _obtain(client: docker.DockerClient) -> None:
+    client.ping()
+    for image in images():
+        try:
+            client.images.get(image)
+        except ImageNotFound:
+            client.images.pull(image)
 
 
 class _Contained:

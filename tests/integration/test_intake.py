@@ -31,8 +31,8 @@ async def test_the_brokers_dead_letters_are_taken_into_the_inbox(amqp_url: str, 
         channel = await broker.connection.open(Rejecting())
         await channel.library.basic_consume(broker.topology.queue(0), ignore)
         await broker.publish([poison])
-        async with Intake(host.engine, broker.connection, broker.topology, random=dice()):
-            await eventually(lambda: world.verdict("m-1") is not None)
+        async with Intake(host.engine, broker.connection, broker.topology, random=dice()) as intake:
+            await eventually(lambda: world.verdict("m-1") is not None and not intake.unsettled)
         (row,) = world.store.tables.inbox.values()
         assert (row.verdict, row.reason) == ("dead_lettered", "rejected")
         assert row.detail == f"the broker gave the message up in {broker.topology.queue(0)}"
