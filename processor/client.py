@@ -26,17 +26,15 @@ from holdfast.processor.engine.environment import Environment, RealEnvironment
 from holdfast.processor.following import Projections
 from holdfast.processor.hold import HeldInstance, OnLocked, hold
 from holdfast.processor.language.program import Program
+from holdfast.processor.looking_back import LookingBack
 from holdfast.processor.store import hosts, inbox, removal, retention
 from holdfast.processor.store.connections import Connection, Connections, failure
 from holdfast.processor.store.retention import Removed, Retention
-from holdfast.projections import compensation, explanation, history, queries, timers, transactions, verify
+from holdfast.projections import explanation, queries, timers
 from holdfast.projections import inbox as messages
-from holdfast.projections.compensation import Compensation
 from holdfast.projections.explanation import Explanation
-from holdfast.projections.history import Entry
 from holdfast.projections.hosts import HostStatus, host_statuses
 from holdfast.projections.inbox import Criteria, InboxMessage, VerdictTally
-from holdfast.projections.instance import InstanceState
 from holdfast.projections.queries import (
     Class,
     DeadLetter,
@@ -48,8 +46,6 @@ from holdfast.projections.queries import (
     Tally,
 )
 from holdfast.projections.timers import Timer
-from holdfast.projections.transactions import Commit
-from holdfast.projections.verify import Checked
 from holdfast.schemas.errors import (
     DeadLetterNotFound,
     NotMigrated,
@@ -70,7 +66,7 @@ _NO_SCHEMA = (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFun
 T = TypeVar("T")
 
 
-class Client(Control):
+class Client(Control, LookingBack):
     """An app's instances, messages, history and ``projections``; to be used as an async context manager.
 
     ``database_url`` is needed by everything but ``publish``, ``amqp_url`` and ``app`` by ``publish`` alone. Where
@@ -262,40 +258,6 @@ class Client(Control):
         """Return a program that instances run on, not linked to any module; None if it is not stored."""
         stored = await self._run(lambda connection: hosts.load_program(connection, app, program_hash))
         return None if stored is None else Program.from_json(stored.program)
-
-    async def history(
-        self, instance_id: UUID, from_version: int = 1, to_version: int | None = None
-    ) -> AsyncIterator[Entry]:
-        """Yield what happened to an instance, both ends included, or raise ``InstanceNotFound``."""
-        async with self._connection() as connection:
-            async for entry in history.history(connection, instance_id, from_version, to_version):
-                yield entry
-
-    async def transactions(self, instance_id: UUID) -> AsyncIterator[Commit]:
-        """Yield the transactions in which an instance committed, oldest first, or raise ``InstanceNotFound``."""
-        async with self._connection() as connection:
-            async for commit in transactions.transactions(connection, instance_id):
-                yield commit
-
-    async def compensation(self, instance_id: UUID) -> Compensation:
-        """Return what would be undone if an instance were cancelled now, and what can no longer be.
-
-        It knows what was registered up to the last persistence point. Raises ``InstanceNotFound``.
-        """
-        return await self._run(lambda connection: compensation.compensation(connection, instance_id))
-
-    async def state(self, instance_id: UUID, at: int | datetime | None = None) -> InstanceState:
-        """Return an instance's state at a version or a moment, or as it is now.
-
-        Raises ``InstanceNotFound``, and ``VersionNotFound`` for a version that it has not come to.
-        """
-        return await self._run(lambda connection: history.state_at(connection, instance_id, at))
-
-    async def verify(self, instance_id: UUID | None = None) -> AsyncIterator[Checked]:
-        """Refold every persisted instance, or one, and yield how the instance store compares with the log."""
-        async with self._connection() as connection:
-            async for checked in verify.verify(connection, app=self.app, instance_id=instance_id):
-                yield checked
 
     @asynccontextmanager
     async def hold(self, instance_id: UUID, *, on_locked: OnLocked = "basic_retry") -> AsyncIterator[HeldInstance]:
