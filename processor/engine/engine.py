@@ -296,6 +296,12 @@ class Engine:
                 frames = loaded.state.frames
                 await runtime.load_routines(frames[path].program for path in sorted(frames, key=place) if path != ROOT)
         except ProgramUnresolvable as error:
+            frames = {} if loaded.state is None else loaded.state.frames
+            if await runtime.runs_elsewhere([program_hash, *(frame.program for frame in frames.values())]):
+                # As during a deployment: it goes on as long as a host of the older version lives.
+                log.info("program left to others", instance_id=str(instance_id), error=str(error))
+                await self.release([instance_id])
+                raise ProgramUnknown(str(error)) from error
             workflow = runtime.app.workflows[loaded.workflow]
             return LiveInstance(runtime, loaded, workflow, workflow.program, unresolvable=error, inner=inner)
         except ProgramUnknown as error:

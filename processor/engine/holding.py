@@ -341,7 +341,7 @@ class Holding:
     async def parse(self, arrival: Arrival) -> Message | None:
         """Return a validated message; None if it had to become a dead letter."""
         if arrival.message is None:
-            kind = self.runtime.app.messages.get(arrival.envelope.type)
+            kind = self.runtime.messages.get(arrival.envelope.type)
             if kind is None:
                 await self.keep(arrival, "unknown_type", f"message type {arrival.envelope.type!r} is not known here")
                 return None

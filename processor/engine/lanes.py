@@ -153,7 +153,7 @@ class Lanes:
     def _validate(self, arrival: Arrival) -> bool:
         """Parse the body, once; False if this host does not know the type."""
         if arrival.message is None:
-            kind = self._runtime.app.messages.get(arrival.envelope.type)
+            kind = self._runtime.messages.get(arrival.envelope.type)
             if kind is None:
                 return False
             if kind is SubflowResult:

@@ -277,6 +277,14 @@ class PersistenceProvider(Protocol):
         """Return a program of the app."""
         ...
 
+    async def living_programs(self) -> Sequence[tuple[str, str]]:
+        """Return name of workflow and hash of each program on which an instance lives."""
+        ...
+
+    async def runs_elsewhere(self, host_id: UUID, programs: Sequence[str]) -> bool:
+        """Whether some other living host can run all of these programs."""
+        ...
+
     async def route(self, envelopes: Sequence[Envelope]) -> Sequence[Route]:
         """Answer where each message belongs."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
@@ -35,8 +36,9 @@ from holdfast.processor.language.routine import Routine, reachable
 from holdfast.processor.language.workflow import Workflow
 from holdfast.schemas.activity_messages import ActivityHeartbeat
 from holdfast.schemas.errors import AppError, ProgramUnknown, ProgramUnresolvable
-from holdfast.schemas.message import Envelope
+from holdfast.schemas.message import Envelope, Message
 from holdfast.schemas.settings import Settings
+from holdfast.schemas.values import declarable
 
 READ_GROUP = 200
 """How many routes, registrations, loads and looks go into one round trip at most."""
@@ -65,7 +67,8 @@ class Runtime:
 
     ``publish``, ``hint`` and ``wake`` are told after commits; a worker sets them to its relay and detection,
     and its engine takes the last. ``committed_at`` is when the latest group was committed and ``renewed_at`` when the
-    lease was renewed, on the monotonic clock. ``tracer`` is None where nobody wants spans.
+    lease was renewed, on the monotonic clock. ``messages`` are the message types by name, those included that only older
+    programs name. ``tracer`` is None where nobody wants spans.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class Runtime:
         self._process_id = process_id
         self._programs = {w.program.hash: (w, w.program) for w in app.workflows.values()}
         self.idle_policies = {w.name: w.idling.on(settings) for w in app.workflows.values()}
+        self.messages: dict[str, type[Message]] = dict(app.messages)
         self._routines = dict(app.routines)
         self.frame_programs = dict(BY_HASH) | {d.program.hash: d.program for d in self._definitions()}
         self._kept = Keeping(state_encoding=settings.state_encoding)
@@ -121,6 +125,7 @@ class Runtime:
         self._be(self.environment.new_id())
         await self.read_clock()
         await self._save_programs(self._definitions())
+        await self._know_older_programs()
         await self.provider.open_host(
             Host(
                 host_id=self.host_id,
@@ -129,7 +134,7 @@ class Runtime:
                 process_id=self._process_id,
                 lease_seconds=self.settings.lease,
                 programs=tuple(dict.fromkeys((*self._programs, *self.frame_programs))),
-                message_types=tuple(app.messages),
+                message_types=tuple(self.messages),
             )
         )
         self.counts.tenures += 1
@@ -240,15 +245,43 @@ class Runtime:
         await self._adopt(program)
         return program
 
+    async def _know_older_programs(self) -> None:
+        """Make known what the programs name on which instances live, as far as they can run here.
+
+        So a message is known here that only an older program receives.
+        """
+        if not self.settings.program_key:
+            return
+        for workflow, program_hash in await self.provider.living_programs():
+            # Whoever comes to such an instance says what is wrong with its program.
+            with suppress(ProgramUnknown, ProgramUnresolvable):
+                await self.program(workflow, program_hash)
+
+    async def runs_elsewhere(self, programs: Iterable[str]) -> bool:
+        """Whether another living host can run all of these programs."""
+        others = [each for each in {*programs} if each not in BY_HASH]
+        return await self.provider.runs_elsewhere(self.host_id, others)
+
     async def _adopt(self, program: Program) -> None:
-        """Make the routines known that an old program names and the deployed ones do not."""
-        namespace = program.namespace or {}
-        named = reachable(namespace[name] for name in program.names if name in namespace)
+        """Make the routines and classes known that an old program names and the deployed ones do not."""
+        values = list(program.named(program.namespace or {}))
+        named = reachable(values)
         fresh: dict[str, Routine[Any, Any]] = {n: r for n, r in named.items() if n not in self._routines}
+        values += (value for routine in fresh.values() for value in routine.definition.named())
+        for value in values:
+            if isinstance(value, type) and value is not Message and declarable(value):
+                self._adopt_class(value)
         if fresh:
             await self._save_programs([routine.definition for routine in fresh.values()])
             self._routines.update(fresh)
             self.frame_programs.update({r.program.hash: r.program for r in fresh.values()})
+
+    def _adopt_class(self, kind: type) -> None:
+        # A name that is taken by now means what the deployed programs mean by it.
+        with suppress(ValueError):
+            self.app.types.add(kind)
+        if issubclass(kind, Message):
+            self.messages.setdefault(kind.message_type, kind)
 
     async def _commit(self, batches: Sequence[Batch]) -> Sequence[Committed | Exception]:
         began = self.environment.monotonic()

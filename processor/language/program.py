@@ -28,9 +28,10 @@ import dataclasses
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import ModuleType
 from typing import Any
 
 from holdfast.processor.language.linking import Code
@@ -91,6 +92,24 @@ class Program:
         no fault of the user's, so it must not run here.
         """
         return [name for name in self.names if name not in namespace and not hasattr(builtins, name)]
+
+    def named(self, namespace: Mapping[str, Any]) -> Iterator[object]:
+        """Yield what the global names of its blocks stand for in ``namespace``, and names in modules among these."""
+        for name in self.names:
+            if name in namespace:
+                yield namespace[name]
+        waiting: list[Json] = [*self.blocks]
+        while waiting:
+            node = waiting.pop()
+            if isinstance(node, dict):
+                owner = node.get("value")
+                if node.get("_") == "Attribute" and isinstance(owner, dict) and owner.get("_") == "Name":
+                    module = namespace.get(owner["id"])
+                    if isinstance(module, ModuleType) and hasattr(module, node["attr"]):
+                        yield getattr(module, node["attr"])
+                waiting += node.values()
+            elif isinstance(node, list):
+                waiting += node
 
     def to_json(self) -> dict[str, Json]:
         """Return the stored form: strings, integers, booleans, lists and objects only."""

@@ -127,6 +127,20 @@ async def load_program(connection: Connection, app: str, program_hash: str) -> S
     )
 
 
+async def living_programs(connection: Connection, app: str) -> list[tuple[str, str]]:
+    """Return name of workflow and hash of each program on which an instance lives."""
+    cursor = await connection.execute(_SQL["living_programs"], {"app": app})
+    return [(workflow, program_hash) for workflow, program_hash in await cursor.fetchall()]
+
+
+async def runs_elsewhere(connection: Connection, app: str, host_id: UUID, programs: Sequence[str]) -> bool:
+    """Tell whether some other living host can run all of these programs."""
+    cursor = await connection.execute(
+        _SQL["runs_elsewhere"], {"app": app, "host_id": host_id, "programs": list(programs)}
+    )
+    return await cursor.fetchone() is not None
+
+
 async def now(connection: Connection) -> datetime:
     """Return the database's clock, in UTC."""
     cursor = await connection.execute(_SQL["now"])

@@ -128,6 +128,17 @@ class MemoryProvider:
     async def load_program(self, program_hash: str) -> StoredProgram | None:
         return self.tables.programs.get(program_hash)
 
+    async def living_programs(self) -> Sequence[tuple[str, str]]:
+        live = {row.registration.program_hash for row in self.tables.instances.values() if not row.is_completed}
+        return sorted((p.workflow, p.program_hash) for p in self.tables.programs.values() if p.program_hash in live)
+
+    async def runs_elsewhere(self, host_id: UUID, programs: Sequence[str]) -> bool:
+        now = self._clock()
+        return any(
+            name != host_id and row.expiration > now and {*programs} <= {*row.host.programs}
+            for name, row in self.tables.hosts.items()
+        )
+
     # Locks.
 
     async def register(self, host_id: UUID, registrations: Sequence[Registration]) -> Sequence[int | HoldfastError]:

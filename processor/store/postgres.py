@@ -94,6 +94,12 @@ class PostgresProvider:
     async def load_program(self, program_hash: str) -> StoredProgram | None:
         return await self._shared.run(lambda c: hosts.load_program(c, self._app, program_hash))
 
+    async def living_programs(self) -> Sequence[tuple[str, str]]:
+        return await self._shared.run(lambda c: hosts.living_programs(c, self._app))
+
+    async def runs_elsewhere(self, host_id: UUID, programs: Sequence[str]) -> bool:
+        return await self._shared.run(lambda c: hosts.runs_elsewhere(c, self._app, host_id, programs))
+
     async def route(self, envelopes: Sequence[Envelope]) -> Sequence[Route]:
         return await self._shared.run(lambda c: inbox.route(c, self._app, envelopes))
 

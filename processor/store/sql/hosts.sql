@@ -62,5 +62,14 @@ select distinct unnest(message_types)
 from holdfast.hosts
 where app = %(app)s and lease_expiration > clock_timestamp();
 
+-- name: runs_elsewhere
+select
+from holdfast.hosts
+where app = %(app)s
+    and host_id <> %(host_id)s
+    and lease_expiration > clock_timestamp()
+    and programs @> %(programs)s::text[]
+limit 1;
+
 -- name: now
 select clock_timestamp();

@@ -34,3 +34,15 @@ where app = %(app)s
 select program_hash, workflow, format, program::text, starts_with, receives, signature, expected_lifetime, reuse_key
 from holdfast.programs
 where app = %(app)s and program_hash = %(program_hash)s;
+
+-- name: living_programs
+-- Not by way of the instances, which may be many, but by a look for one of each program.
+select p.workflow, p.program_hash
+from holdfast.programs p
+where p.app = %(app)s
+    and p.starts_with is not null
+    and exists (
+        select from holdfast.instance_rows r
+        where r.app = p.app and r.workflow = p.workflow and r.program_hash = p.program_hash and not r.is_completed
+    )
+order by p.workflow, p.program_hash;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from uuid import uuid4
 
 from holdfast.processor.testing.conformance.harness import AUDIT, ORDER, Store
 from holdfast.processor.testing.conformance.laws import law
@@ -41,3 +42,25 @@ async def a_program_stays_as_it_was_first_saved(store: Store) -> None:
     assert await store.provider.load_program(ORDER.program_hash) == ORDER
     assert await store.provider.load_program(AUDIT.program_hash) == AUDIT
     assert await store.provider.load_program("unheard-of") is None
+
+
+@law
+async def programs_live_as_long_as_an_instance_that_runs_on_them(store: Store) -> None:
+    host = await store.host()
+    assert await store.provider.living_programs() == []
+    case = await store.waiting(host, "k", "Paid")
+    await store.register(host, "l", AUDIT)
+    living = [(AUDIT.workflow, AUDIT.program_hash), (ORDER.workflow, ORDER.program_hash)]
+    assert await store.provider.living_programs() == living
+    await store.commit(case.end())
+    assert await store.provider.living_programs() == [(AUDIT.workflow, AUDIT.program_hash)]
+
+
+@law("locking")
+async def programs_run_elsewhere_as_long_as_another_host_that_has_them_all_lives(store: Store) -> None:
+    here, there, programs = uuid4(), await store.host(), [ORDER.program_hash, AUDIT.program_hash]
+    assert await store.provider.runs_elsewhere(here, programs)
+    assert not await store.provider.runs_elsewhere(here, [*programs, "unheard-of"])
+    assert not await store.provider.runs_elsewhere(there, programs)
+    await store.behind.lapse(there)
+    assert not await store.provider.runs_elsewhere(here, programs)

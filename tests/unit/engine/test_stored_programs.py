@@ -43,9 +43,9 @@ WITHOUT_SUFFIX = {**NEW, "helper": ""}
 def deploy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Import one version of the app's module, as a host does at its start."""
 
-    def load(version: dict[str, str], number: int) -> ModuleType:
+    def load(version: dict[str, str], number: int, source: str | None = None) -> ModuleType:
         file = tmp_path / f"shop_{number}.py"
-        file.write_text(SOURCE.format(**version))
+        file.write_text((source or SOURCE).format(**version))
         spec = importlib.util.spec_from_file_location("shop_app", file)
         assert spec is not None
         assert spec.loader is not None
@@ -105,6 +105,7 @@ async def test_a_program_whose_names_are_gone_suspends_its_instance(deploy: Any)
     host = await world.host()
     await host.deliver(message(old, "Placed"), "m1")
     await host.engine.unload_idle(0)
+    await world.store.close_host(host.runtime.host_id)
     new = deploy(WITHOUT_SUFFIX, 2)
     newer = successor(world, new)
     newer_host = await newer.host()
@@ -117,6 +118,40 @@ async def test_a_program_whose_names_are_gone_suspends_its_instance(deploy: Any)
     assert newer.row.is_suspended
     assert newer.row.suspension_reason == "program_unresolvable"
     assert "suffix" in (newer.state.suspension_detail or "")
+
+
+async def test_a_program_whose_names_are_gone_is_left_to_the_older_hosts_that_live(deploy: Any) -> None:
+    old = deploy(OLD, 1)
+    world = World(old.app, program_key="secret")
+    host = await world.host()
+    await host.deliver(message(old, "Placed"), "m1")
+    await host.engine.unload_idle(0)
+    new = deploy(WITHOUT_SUFFIX, 2)
+    newer = successor(world, new)
+    paid = await (await newer.host()).deliver(message(new, "Paid"), "m2")
+    assert paid.acked
+    assert not world.row.is_suspended
+    await host.detect()
+    assert world.state.result == "old program, old 7!"
+
+
+async def test_a_message_that_only_an_older_program_receives_is_known_to_newer_hosts_that_can_run_it(
+    deploy: Any,
+) -> None:
+    waits = SOURCE.replace("receive(Paid, placed.key)", "receive({type}, placed.key)")
+    waits = waits.replace("def label", 'class Recalled(Paid, correlation="key", type="Recalled"):\n    pass\n\ndef label')
+    old = deploy({**OLD, "type": "Recalled"}, 1, waits)
+    world = World(old.app, program_key="secret")
+    host = await world.host()
+    await host.deliver(message(old, "Placed"), "m1")
+    await host.engine.unload_idle(0)
+    await world.store.close_host(host.runtime.host_id)
+    new = deploy({**NEW, "type": "Paid"}, 2, waits)
+    newer = successor(world, new)
+    assert "Recalled" not in new.app.messages
+    await (await newer.host()).deliver(message(new, "Recalled"), "m2")
+    assert newer.verdict("m2") == ("applied", None)
+    assert newer.state.result == "old program, new 7?"
 
 
 ROUTINE = """
