@@ -1,4 +1,4 @@
-"""Where a RabbitMQ comes from: installed here, installed now, or run with Docker."""
+"""Where a server comes from that no wheel carries: installed here, installed now, or run with Docker."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ def provide_rabbitmq() -> Broker:
     Raises ServerError, saying what to install, when there is none.
     """
     script = find_server()
-    if script is None and _install():
+    if script is None and install("rabbitmq-server"):
         script = find_server()
     if script is not None:
         return RabbitMQ(script)
@@ -32,20 +32,20 @@ def provide_rabbitmq() -> Broker:
     raise ServerError(HELP)
 
 
-def _install() -> bool:
-    """Install Debian's or Ubuntu's package, where that is possible without asking for a password.
+def install(package: str) -> bool:
+    """Install a package of Debian or Ubuntu, where that is possible without asking for a password.
 
-    The package may start a node for the whole system; that is not touched.
+    The package may start a server for the whole system; that is not touched.
     """
     if shutil.which("apt-get") is None:
         return False
     become_root = [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]
     if become_root and (shutil.which("sudo") is None or subprocess.run([*become_root, "true"], check=False).returncode):
         return False
-    print("Installing RabbitMQ (apt-get install rabbitmq-server)…", file=sys.stderr, flush=True)
+    print(f"Installing what is missing (apt-get install {package})…", file=sys.stderr, flush=True)
     apt_get = [*become_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet", "--quiet"]
     wait = ["--option", "DPkg::Lock::Timeout=600"]
-    for arguments in (["update"], ["install", "--yes", "--no-install-recommends", *wait, "rabbitmq-server"]):
+    for arguments in (["update"], ["install", "--yes", "--no-install-recommends", *wait, package]):
         done = subprocess.run(
             [*apt_get, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
         )

@@ -1,16 +1,18 @@
-"""RabbitMQ and Postgres go away and come back: a worker waits for them, loses nothing and repeats nothing."""
+"""Servers go away and come back, and a pooler too: a worker waits for them, loses nothing and repeats nothing."""
 
 import asyncio
 import json
 import secrets
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
 import pytest
 
+from compose.local.pgbouncer import PgBouncer
 from compose.local.services import Services
 from holdfast.schemas.postgres.migrate import migrate
 from tests.faults.orders import Paid, Placed, Settled
@@ -132,3 +134,24 @@ def test_postgres_is_restarted_in_mid_run(
         eventually("every order is closed", lambda: closed(own_database_url) == ORDERS, 120)
         assert worker.is_running
         check(own_database_url, own_services.amqp_url, ORDERS)
+
+
+def test_pgbouncer_dies_in_mid_run(own_services: Services, own_database_url: str, tmp_path: Path) -> None:
+    remove_app(own_services.amqp_url, APP)
+    with closing(PgBouncer(own_database_url)) as pgbouncer:
+        pgbouncer.start()
+        env = environment(pgbouncer.url, own_services.amqp_url, lease=3, runnable_detection=0.5, partitions=2)
+        with Workers("tests.faults.orders:app", env, tmp_path) as workers:
+            running = [workers.start(), workers.start()]
+            await_hosts(own_database_url, 2)
+            bind_out(own_services.amqp_url, APP, OUT)
+            publish(own_services.amqp_url, APP, orders(range(ORDERS)))
+            for part in (20, ORDERS // 2):
+                eventually(f"{part} orders are closed", lambda part=part: closed(own_database_url) >= part, 60)
+                pgbouncer.kill()
+                assert closed(own_database_url) < ORDERS
+                pgbouncer.start()
+            eventually("every order is closed", lambda: closed(own_database_url) == ORDERS, 120)
+            assert all(worker.is_running for worker in running)
+            check(own_database_url, own_services.amqp_url, ORDERS)
+    remove_app(own_services.amqp_url, APP)
