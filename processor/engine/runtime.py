@@ -67,8 +67,8 @@ class Runtime:
 
     ``publish``, ``hint`` and ``wake`` are told after commits; a worker sets them to its relay and detection,
     and its engine takes the last. ``committed_at`` is when the latest group was committed and ``renewed_at`` when the
-    lease was renewed, on the monotonic clock. ``messages`` are the message types by name, those included that only older
-    programs name. ``tracer`` is None where nobody wants spans.
+    lease was renewed, on the monotonic clock. ``messages`` are the message types by name, those included that only
+    older programs name. ``tracer`` is None where nobody wants spans.
     """
 
     def __init__(

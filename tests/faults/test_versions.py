@@ -108,7 +108,13 @@ class Deployment:
         home.mkdir()
         (home / "parcels.py").write_text(source)
         env = environment(
-            self.database_url, self.amqp_url, partitions=2, lease=6, host_lock_renewal=2, runnable_detection=1, **settings
+            self.database_url,
+            self.amqp_url,
+            partitions=2,
+            lease=6,
+            host_lock_renewal=2,
+            runnable_detection=1,
+            **settings,
         )
         return Workers("parcels:app", {**env, "PYTHONPATH": str(home)}, home)
 

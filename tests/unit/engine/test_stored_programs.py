@@ -139,7 +139,8 @@ async def test_a_message_that_only_an_older_program_receives_is_known_to_newer_h
     deploy: Any,
 ) -> None:
     waits = SOURCE.replace("receive(Paid, placed.key)", "receive({type}, placed.key)")
-    waits = waits.replace("def label", 'class Recalled(Paid, correlation="key", type="Recalled"):\n    pass\n\ndef label')
+    recalled = 'class Recalled(Paid, correlation="key", type="Recalled"):\n    pass'
+    waits = waits.replace("def label", f"{recalled}\n\ndef label")
     old = deploy({**OLD, "type": "Recalled"}, 1, waits)
     world = World(old.app, program_key="secret")
     host = await world.host()
