@@ -6,6 +6,7 @@ import secrets
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -52,6 +53,10 @@ def rows(database_url: str, query: LiteralString) -> list[Any]:
 
 def closed(database_url: str) -> int:
     return int(rows(database_url, CLOSED)[0][0])
+
+
+def _are_closed(database_url: str, count: int) -> bool:
+    return closed(database_url) >= count
 
 
 def orders(numbers: range) -> Iterator[Raw]:
@@ -147,7 +152,7 @@ def test_pgbouncer_dies_in_mid_run(own_services: Services, own_database_url: str
             bind_out(own_services.amqp_url, APP, OUT)
             publish(own_services.amqp_url, APP, orders(range(ORDERS)))
             for part in (20, ORDERS // 2):
-                eventually(f"{part} orders are closed", lambda part=part: closed(own_database_url) >= part, 60)
+                eventually(f"{part} orders are closed", partial(_are_closed, own_database_url, part))
                 pgbouncer.kill()
                 assert closed(own_database_url) < ORDERS
                 pgbouncer.start()
