@@ -288,7 +288,8 @@ class Client(Control, LookingBack):
     async def requeue(self, message_id: str) -> None:
         """Give a dead letter another chance: workers take it in, or publish it, once more.
 
-        Raises ``DeadLetterNotFound``, also for a message of which no body was kept, and for one to the control queue.
+        Raises ``DeadLetterNotFound``, also for a message of which no body was kept, for one to the control queue, and
+        for history that was replayed.
         """
         await self._settle("requeue", message_id)
 

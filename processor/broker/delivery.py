@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from holdfast.processor.broker.frames import Properties
+from holdfast.processor.broker.frames import REPLAYED, Properties
 from holdfast.schemas.errors import InvalidMessage
 from holdfast.schemas.identifiers import check_name, digest, storable
 from holdfast.schemas.message import Envelope
@@ -36,8 +36,9 @@ def read_envelope(properties: Properties, body: bytes, max_body_bytes: int = MAX
     """Return the envelope of a message, or raise ``InvalidMessage``.
 
     Reasons: ``missing_message_id``, ``missing_type``, ``missing_correlation``, ``invalid_message_id``,
-    ``invalid_type``, ``invalid_correlation``, ``too_large``.
+    ``invalid_type``, ``invalid_correlation``, ``too_large``, and ``replayed`` for history that is published again.
     """
+    refuse_replayed(properties)
     envelope = Envelope(
         message_id=check_name("message_id", properties.message_id or ""),
         type=check_name("type", properties.type or ""),
@@ -48,6 +49,13 @@ def read_envelope(properties: Properties, body: bytes, max_body_bytes: int = MAX
     )
     check_size(body, max_body_bytes)
     return envelope
+
+
+def refuse_replayed(properties: Properties) -> None:
+    """Raise ``InvalidMessage`` (``replayed``) for history that is published again, which no app takes in."""
+    if properties.is_replayed:
+        name = storable(str(properties.headers.get(REPLAYED, "")))
+        raise InvalidMessage("replayed", f"replay {name} published it again: history never goes into an instance")
 
 
 def check_size(body: bytes, max_body_bytes: int) -> None:

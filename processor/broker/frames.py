@@ -13,6 +13,7 @@ Layouts: AMQP 0-9-1, sections 2.3.5 (frames), 2.3.5.2 (content) and 4.2.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from pamqp import decode, encode
@@ -35,6 +36,12 @@ _METHOD_ID = struct.Struct(">HH")
 _TAG = struct.Struct(">QB")
 _CONTENT = struct.Struct(">HHQH")
 _ACK = struct.Struct(">BHIHHQBB")
+
+REPLAYED = "x-holdfast-replayed"
+"""The header that marks history which is published again; its value is the name of the replay."""
+
+REPLAYED_AT = "x-holdfast-replayed-at"
+"""The header with the moment at which that replay began, in ISO 8601."""
 
 _UNDECODABLE = (ValueError, LookupError, OverflowError, OSError, RecursionError, struct.error)
 """What decoding a damaged or merely unusual field table may raise."""
@@ -74,6 +81,14 @@ class Properties(NamedTuple):
             return decode.field_table(self.table)[1]
         except _UNDECODABLE:
             return {}
+
+    @property
+    def is_replayed(self) -> bool:
+        """Whether the message is history that is published again; headers that cannot be read do not hide it."""
+        if REPLAYED.encode() not in self.table:
+            return False
+        headers = self.headers
+        return not headers or REPLAYED in headers
 
     @property
     def traceparent(self) -> str | None:
@@ -193,19 +208,28 @@ def reject(channel: int, tag: int) -> bytes:
 
 
 def publish(
-    channel: int, exchange: str, routing_key: str, message: Publishable, frame_max: int, *, mandatory: bool = True
+    channel: int,
+    exchange: str,
+    routing_key: str,
+    message: Publishable,
+    frame_max: int,
+    *,
+    mandatory: bool = True,
+    headers: Mapping[str, str] | None = None,
 ) -> bytes:
     """Return the frames that publish a persistent message with a JSON body.
 
-    A ``mandatory`` one comes back if it finds no queue. ``frame_max`` is the largest frame in bytes that the peers
-    agreed on. Raises ``ValueError`` when a property is longer than 255 bytes or is not valid Unicode.
+    A ``mandatory`` one comes back if it finds no queue. ``headers`` come beside the trace context. ``frame_max`` is the
+    largest frame in bytes that the peers agreed on. Raises ``ValueError`` when a property is longer than 255 bytes or
+    is not valid Unicode.
     """
     method = b"\x00<\x00(\x00\x00" + _shortstr(exchange) + _shortstr(routing_key) + bytes((mandatory,))
     flags = 0x9000 | 0x0400 | 0x0080 | 0x0020
     table = b""
-    if message.traceparent:
+    if message.traceparent or headers:
         flags |= 0x2000
-        table = encode.field_table({"traceparent": message.traceparent})
+        trace = {"traceparent": message.traceparent} if message.traceparent else {}
+        table = encode.field_table({**trace, **(headers or {})})
     reply_to = b""
     if message.reply_to:
         flags |= 0x0200

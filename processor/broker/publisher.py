@@ -9,7 +9,7 @@ so one id is never on its way twice at the same time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -72,16 +72,22 @@ class Publisher:
         return [await receipt for receipt in sent]
 
     async def send(
-        self, exchange: str, routing_key: str, message: Publishable, *, mandatory: bool = True
+        self,
+        exchange: str,
+        routing_key: str,
+        message: Publishable,
+        *,
+        mandatory: bool = True,
+        headers: Mapping[str, str] | None = None,
     ) -> asyncio.Future[Receipt]:
         """Put one message on its way and return the future receipt; calls one after the other keep their order.
 
-        One that is not ``mandatory`` is confirmed, too, if no queue is bound for it. Cancelling the future does not
-        stop the message.
+        One that is not ``mandatory`` is confirmed, too, if no queue is bound for it. ``headers`` come beside its trace
+        context. Cancelling the future does not stop the message.
         """
         await self._room.acquire()
         try:
-            receipt = await self._send(exchange, routing_key, message, mandatory=mandatory)
+            receipt = await self._send(exchange, routing_key, message, mandatory=mandatory, headers=headers)
         except BaseException:
             self._room.release()
             raise
@@ -89,7 +95,13 @@ class Publisher:
         return receipt
 
     async def _send(
-        self, exchange: str, routing_key: str, message: Publishable, *, mandatory: bool
+        self,
+        exchange: str,
+        routing_key: str,
+        message: Publishable,
+        *,
+        mandatory: bool,
+        headers: Mapping[str, str] | None,
     ) -> asyncio.Future[Receipt]:
         receipt: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         if len(message.body) > MAX_BODY_BYTES:
@@ -108,7 +120,7 @@ class Publisher:
                 break
             await asyncio.wait([earlier])
         try:
-            lane.send(routing_key, message, receipt, mandatory=mandatory)
+            lane.send(routing_key, message, receipt, mandatory=mandatory, headers=headers)
         except ValueError as error:
             receipt.set_result(Receipt(Fate.UNROUTABLE, describe(error)))
         return receipt
@@ -140,11 +152,25 @@ class _Lane(Channel):
         return None if tag is None else self._waiting[tag][1]
 
     def send(
-        self, routing_key: str, message: Publishable, receipt: asyncio.Future[Receipt], *, mandatory: bool
+        self,
+        routing_key: str,
+        message: Publishable,
+        receipt: asyncio.Future[Receipt],
+        *,
+        mandatory: bool,
+        headers: Mapping[str, str] | None,
     ) -> None:
         """Write a message, or raise ``ValueError`` if it has no form on the wire."""
         self.write(
-            frames.publish(self.number, self._exchange, routing_key, message, self.frame_max, mandatory=mandatory)
+            frames.publish(
+                self.number,
+                self._exchange,
+                routing_key,
+                message,
+                self.frame_max,
+                mandatory=mandatory,
+                headers=headers,
+            )
         )
         # The broker numbers what it gets on a channel from 1 and names these numbers in its confirms.
         self._last_tag += 1

@@ -17,7 +17,7 @@ import structlog
 
 from holdfast.processor.broker.connection import Connection
 from holdfast.processor.broker.consumer import Consumer
-from holdfast.processor.broker.delivery import Delivery, check_size, salvage
+from holdfast.processor.broker.delivery import Delivery, check_size, refuse_replayed, salvage
 from holdfast.processor.broker.topology import Topology
 from holdfast.processor.client import Client
 from holdfast.processor.engine.failures import STORAGE_PAUSE
@@ -79,6 +79,7 @@ class ControlIntake:
         envelope = replace(salvage(delivery.properties, delivery.body), type=ControlMessage.message_type, key="")
         try:
             try:
+                refuse_replayed(delivery.properties)
                 check_name("message_id", delivery.properties.message_id or "")
                 check_size(delivery.body, self._consumer.max_body_bytes)
                 await self._take_in(envelope, ControlMessage.parse_body(delivery.body))

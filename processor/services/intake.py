@@ -12,7 +12,7 @@ from typing import Self
 from holdfast.processor.broker.connection import Connection
 from holdfast.processor.broker.consumer import Consumer
 from holdfast.processor.broker.dead import read_death
-from holdfast.processor.broker.delivery import Delivery, salvage
+from holdfast.processor.broker.delivery import Delivery, refuse_replayed, salvage
 from holdfast.processor.broker.topology import Topology
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.engine import Engine
@@ -124,9 +124,13 @@ class Intake:
         self._engine.deliver(self._arrival(consumer, delivery, delivery.problem))
 
     def _bury(self, delivery: Delivery) -> None:
-        death = read_death(delivery.properties)
-        where = f" in {death.queue}" if death.queue else ""
-        problem = InvalidMessage(death.reason, f"the broker gave the message up{where}")
+        try:
+            refuse_replayed(delivery.properties)
+            death = read_death(delivery.properties)
+            where = f" in {death.queue}" if death.queue else ""
+            problem = InvalidMessage(death.reason, f"the broker gave the message up{where}")
+        except InvalidMessage as error:
+            problem = error
         self._engine.deliver(self._arrival(self._dead, delivery, problem))
 
     def _arrival(self, consumer: Consumer, delivery: Delivery, problem: InvalidMessage | None) -> Arrival:

@@ -6,11 +6,11 @@ order by app;
 
 -- name: requeue_inbox
 -- Received anew: a time to live that ran out while it was a dead letter must not end it at once. What came to the
--- control queue would wait for nobody.
+-- control queue would wait for nobody, and history that was replayed is for no instance.
 update holdfast.inbox
 set verdict = 'buffered', reason = null, detail = null, received_at = clock_timestamp()
 where app = %(app)s and message_id = %(message_id)s and verdict = 'dead_lettered' and kind = 'message'
-    and body is not null
+    and body is not null and reason is distinct from 'replayed'
 returning message_id;
 
 -- name: requeue_outbox

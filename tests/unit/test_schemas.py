@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -14,12 +14,11 @@ from jsonschema import Draft202012Validator
 from holdfast.events.event_schemas import event_schemas
 from holdfast.events.recorded import Cursor, RecordedEvent
 from holdfast.processor.broker.asyncapi import asyncapi, received
-from holdfast.processor.broker.publisher import Publisher
 from holdfast.processor.broker.topology import Topology
 from holdfast.processor.language.app import App
 from holdfast.processor.language.awaitables import receive, send
 from holdfast.processor.language.routine import routine
-from holdfast.processor.services.feed import _Feed
+from holdfast.processor.services.event_messages import event_message
 from holdfast.schemas.errors import AppError, InvalidMessage
 from holdfast.schemas.message import Message
 from holdfast.schemas.message_schemas import message_schema
@@ -160,11 +159,10 @@ def test_every_exchange_and_queue_of_the_topology_is_in_the_document() -> None:
 
 def test_an_event_that_is_published_fits_the_document() -> None:
     document = asyncapi(app, Topology("shop"), "1")
-    feed = _Feed("shop", cast("Publisher", None))
     moment = datetime(2026, 3, 4, tzinfo=UTC)
     for number, event in enumerate(EVERY_TYPE, 1):
         recorded = RecordedEvent(UUID(int=7), number, event, Cursor(1, 2, number), {}, moment)
-        body = json.loads(feed._message(recorded, "order").body)
+        body = json.loads(event_message("shop", "holdfast.shop.events", recorded, "order").body)
         payload = document["components"]["messages"][f"event.{type(event).__name__}"]["payload"]
         validator = Draft202012Validator({**payload, "components": document["components"]})
         validator.validate(body)

@@ -7,12 +7,13 @@ import pamqp.frame
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from pamqp import encode
 from pamqp.body import ContentBody
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from holdfast.processor.broker import frames
-from holdfast.processor.broker.frames import Damaged, Properties
+from holdfast.processor.broker.frames import REPLAYED, REPLAYED_AT, Damaged, Properties
 from holdfast.schemas.message import Envelope
 
 short = st.text(st.characters(exclude_categories=["Cs"]), max_size=255).filter(lambda s: len(s.encode()) <= 255)
@@ -66,6 +67,31 @@ def test_a_published_message_reads_as_it_was_written(exchange: str, routing_key:
     assert len(values) == len(bodies)
     assert all(len(value) <= 100 - frames.FRAME_OVERHEAD for value in values)
     assert b"".join(values) == envelope.body
+
+
+def test_headers_go_beside_the_trace_context() -> None:
+    message = Envelope(message_id="m", type="T", key="k", body=b"{}", traceparent="00-1")
+    marks = {REPLAYED: "july", REPLAYED_AT: "2026-08-01"}
+    _, header, *_ = unmarshal(frames.publish(7, "", "", message, frame_max=100, headers=marks))
+    assert isinstance(header, ContentHeader)
+    assert header.properties.headers == {"traceparent": "00-1", **marks}
+
+
+@pytest.mark.parametrize(
+    ("table", "is_replayed"),
+    [
+        (encode.field_table({REPLAYED: "july"}), True),
+        (encode.field_table({"b": 1, REPLAYED: None}), True),
+        (encode.field_table({"note": f"see {REPLAYED}"}), False),
+        (encode.field_table({REPLAYED_AT: "2026-08-01"}), False),
+        (encode.field_table({}), False),
+        (b"", False),
+        # It cannot be read, and may hide what it is.
+        (b"\x00\x00\x00\x20\x13" + REPLAYED.encode() + b"?", True),
+    ],
+)
+def test_history_that_is_published_again_is_told_by_its_header(table: bytes, *, is_replayed: bool) -> None:
+    assert Properties(table=table).is_replayed is is_replayed
 
 
 def test_what_does_not_fit_a_short_string_is_refused() -> None:

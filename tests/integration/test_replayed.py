@@ -1,0 +1,112 @@
+"""History that is published again never goes into an instance, whichever way it comes to an app."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from holdfast import App, Client, DeadLetterNotFound, Message
+from holdfast.processor.broker.frames import REPLAYED, REPLAYED_AT
+from holdfast.processor.broker.publisher import Fate
+from holdfast.processor.services.control_intake import ControlIntake
+from holdfast.processor.services.intake import Intake
+from holdfast.schemas.message import Envelope
+from holdfast.schemas.settings import Settings
+from tests.support.broker import Broker, dice, eventually, library, running_broker
+from tests.support.hosts import Host, running_host
+
+HEADERS = {REPLAYED: "july", REPLAYED_AT: "2026-08-01T00:00:00+00:00"}
+DETAIL = "replay july published it again: history never goes into an instance"
+
+
+class Placed(Message, correlation="key"):
+    key: str
+
+
+async def order(placed: Placed) -> None: ...
+
+
+@pytest.fixture
+async def host(database_url: str, app_name: str) -> AsyncIterator[Host]:
+    app = App(app_name)
+    app.workflow(start=Placed)(order)
+    async with running_host(app, database_url, Settings(database_url=database_url)) as host:
+        yield host
+
+
+@pytest.fixture
+async def broker(amqp_url: str, app_name: str) -> AsyncIterator[Broker]:
+    async with running_broker(amqp_url, app_name) as broker:
+        yield broker
+
+
+def placed(message_id: str) -> Envelope:
+    return Envelope(message_id=message_id, type="Placed", key=message_id, body=b'{"key":"%s"}' % message_id.encode())
+
+
+async def verdicts(host: Host) -> list[tuple[object, ...]]:
+    return await host.ask("select message_id, kind, verdict, reason from holdfast.inbox order by message_id")
+
+
+async def test_what_is_replayed_into_an_exchange_in_front_of_an_app_is_a_dead_letter(
+    host: Host, broker: Broker, app_name: str
+) -> None:
+    users = f"{app_name}-users"
+    async with library(broker.connection) as channel:
+        await channel.exchange_declare(users, exchange_type="topic", auto_delete=True)
+        await channel.exchange_bind(broker.topology.exchange, users, routing_key="#")
+    replayed = await broker.publisher.send(users, "order.Placed", placed("old"), headers=HEADERS)
+    assert (await replayed).fate is Fate.CONFIRMED
+    assert (await (await broker.publisher.send(users, "order.Placed", placed("new")))).fate is Fate.CONFIRMED
+    async with taking_in(host, broker):
+        await host.until(lambda: has_verdicts(host, 2))
+    assert await verdicts(host) == [
+        ("new", "message", "applied", None),
+        ("old", "message", "dead_lettered", "replayed"),
+    ]
+    assert await host.ask("select correlation_key from holdfast.instances") == [("new",)]
+    assert await host.ask("select detail from holdfast.inbox where message_id = 'old'") == [(DETAIL,)]
+
+
+async def test_it_cannot_be_requeued(host: Host, broker: Broker, database_url: str, app_name: str) -> None:
+    await (await broker.publisher.send(broker.topology.exchange, "", placed("old"), headers=HEADERS))
+    async with taking_in(host, broker), Client(database_url, app=app_name) as client:
+        await host.until(lambda: has_verdicts(host, 1))
+        with pytest.raises(DeadLetterNotFound):
+            await client.requeue("old")
+        await client.drop("old")
+    assert await verdicts(host) == [("old", "message", "rejected", "dropped")]
+
+
+async def test_what_the_broker_gave_up_on_is_no_less_history(host: Host, broker: Broker) -> None:
+    await (await broker.publisher.send(broker.topology.dead, "", placed("old"), headers=HEADERS))
+    await (await broker.publisher.send(broker.topology.dead, "", placed("strange")))
+    async with taking_in(host, broker):
+        await host.until(lambda: has_verdicts(host, 2))
+    assert await verdicts(host) == [
+        ("old", "message", "dead_lettered", "replayed"),
+        ("strange", "message", "dead_lettered", "unknown"),
+    ]
+
+
+async def test_it_commands_nobody(host: Host, broker: Broker) -> None:
+    instance = await host.deliver(Placed(key="kay"))
+    body = f'{{"command": "terminate", "by": "history", "instance_id": "{instance}"}}'.encode()
+    command = Envelope(message_id="old", type="holdfast.Control", key="", body=body)
+    await (await broker.publisher.send("", broker.topology.control, command, headers=HEADERS))
+    async with ControlIntake(host.runtime, broker.connection, broker.topology, random=dice()):
+        await host.until(lambda: has_verdicts(host, 2))
+    assert (await verdicts(host))[1] == ("old", "control", "dead_lettered", "replayed")
+
+
+@asynccontextmanager
+async def taking_in(host: Host, broker: Broker) -> AsyncIterator[None]:
+    """Have the host consume its partition and the dead letters, and ack all that came before the end."""
+    async with Intake(host.engine, broker.connection, broker.topology, random=dice()) as intake:
+        await intake.take(0)
+        yield
+        await eventually(lambda: not intake.unsettled)
+
+
+async def has_verdicts(host: Host, count: int) -> bool:
+    return len(await verdicts(host)) == count
