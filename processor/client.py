@@ -25,9 +25,8 @@ from holdfast.processor.control import Control
 from holdfast.processor.engine.environment import Environment, RealEnvironment
 from holdfast.processor.following import Projections
 from holdfast.processor.hold import HeldInstance, OnLocked, hold
-from holdfast.processor.language.program import Program
 from holdfast.processor.looking_back import LookingBack
-from holdfast.processor.store import hosts, inbox, removal, retention
+from holdfast.processor.store import inbox, removal, retention
 from holdfast.processor.store.connections import Connection, Connections, failure
 from holdfast.processor.store.retention import Removed, Retention
 from holdfast.projections import explanation, queries, timers
@@ -253,11 +252,6 @@ class Client(Control, LookingBack):
     async def tree(self, instance_id: UUID) -> list[Relative]:
         """Return one instance and the subflows that came out of it, nearest first, or raise ``InstanceNotFound``."""
         return await self._run(lambda connection: queries.tree(connection, instance_id))
-
-    async def program(self, app: str, program_hash: str) -> Program | None:
-        """Return a program that instances run on, not linked to any module; None if it is not stored."""
-        stored = await self._run(lambda connection: hosts.load_program(connection, app, program_hash))
-        return None if stored is None else Program.from_json(stored.program)
 
     @asynccontextmanager
     async def hold(self, instance_id: UUID, *, on_locked: OnLocked = "basic_retry") -> AsyncIterator[HeldInstance]:

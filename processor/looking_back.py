@@ -8,17 +8,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
+from holdfast.processor.language.program import Program
+from holdfast.processor.source import Source
+from holdfast.processor.store import hosts
 from holdfast.processor.store.connections import Connection
 from holdfast.projections import compensation, history, transactions, verify
 from holdfast.projections.compensation import Compensation
+from holdfast.projections.difference import Comparison, difference
 from holdfast.projections.history import Entry
 from holdfast.projections.instance import InstanceState
 from holdfast.projections.transactions import Commit
 from holdfast.projections.verify import Checked
+from holdfast.schemas.errors import ProgramUnresolvable
 
 T = TypeVar("T")
 
@@ -40,12 +46,24 @@ class LookingBack(ABC):
         """Give a connection of its own to what reads for longer."""
 
     async def history(
-        self, instance_id: UUID, from_version: int = 1, to_version: int | None = None
+        self, instance_id: UUID, first: int | datetime = 1, last: int | datetime | None = None
     ) -> AsyncIterator[Entry]:
-        """Yield what happened to an instance, both ends included, or raise ``InstanceNotFound``."""
+        """Yield what happened to an instance, what each event changed, and the source line at which it happened.
+
+        Both ends are included: each is a version, or a moment with an offset from UTC. The text of a line is that of
+        the user's file if it is here and unchanged, or else the await there as the stored program has it. Memory is
+        bounded, however long the history. Raises ``InstanceNotFound``.
+        """
         async with self._connection() as connection:
-            async for entry in history.history(connection, instance_id, from_version, to_version):
-                yield entry
+            sources: dict[str, Source] = {}
+            async for entry in history.history(connection, instance_id, first, last):
+                if entry.where is None:
+                    yield entry
+                    continue
+                name = entry.program or ""
+                if name not in sources:
+                    sources[name] = await _source(connection, entry.recorded.metadata.get("app", ""), name)
+                yield replace(entry, source=sources[name].at(entry.where))
 
     async def transactions(self, instance_id: UUID) -> AsyncIterator[Commit]:
         """Yield the transactions in which an instance committed, oldest first, or raise ``InstanceNotFound``."""
@@ -63,12 +81,46 @@ class LookingBack(ABC):
     async def state(self, instance_id: UUID, at: int | datetime | None = None) -> InstanceState:
         """Return an instance's state at a version or a moment, or as it is now.
 
-        Raises ``InstanceNotFound``, and ``VersionNotFound`` for a version that it has not come to.
+        At a moment, that is after the last event recorded by then. Raises ``InstanceNotFound``, ``VersionNotFound`` for
+        a version that it has not come to or a moment before its first event, and ``ValueError`` for a moment without an
+        offset from UTC.
         """
         return await self._run(lambda connection: history.state_at(connection, instance_id, at))
+
+    async def diff(
+        self,
+        instance_id: UUID,
+        before: int | datetime | None = None,
+        after: int | datetime | None = None,
+        *,
+        other: UUID | None = None,
+    ) -> Comparison:
+        """Return what differs between two states: of an instance, each at a version or a moment or as it is now.
+
+        With ``other`` the second state is that of another instance. Raises as ``state``.
+        """
+        one = await self.state(instance_id, before)
+        two = await self.state(other or instance_id, after)
+        return Comparison(before=one, after=two, changes=difference(one, two))
+
+    async def program(self, app: str, program_hash: str) -> Program | None:
+        """Return a program that instances run on, not linked to any module; None if it is not stored."""
+        return await self._run(lambda connection: _program(connection, app, program_hash))
 
     async def verify(self, instance_id: UUID | None = None) -> AsyncIterator[Checked]:
         """Refold every persisted instance, or one, and yield how the instance store compares with the log."""
         async with self._connection() as connection:
             async for checked in verify.verify(connection, app=self.app, instance_id=instance_id):
                 yield checked
+
+
+async def _source(connection: Connection, app: str, program_hash: str) -> Source:
+    try:
+        return Source(await _program(connection, app, program_hash))
+    except ProgramUnresolvable:  # What happened is told all the same.
+        return Source(None)
+
+
+async def _program(connection: Connection, app: str, program_hash: str) -> Program | None:
+    stored = await hosts.load_program(connection, app, program_hash)
+    return None if stored is None else Program.from_json(stored.program)

@@ -17,7 +17,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
 from holdfast.events.types import BookmarkKind, InstanceStarted, Outcome, SubflowMode
-from holdfast.projections.history import history
+from holdfast.projections.history import events_of
 from holdfast.projections.instance import ExecutionStatus, fold
 from holdfast.schemas.encodings import StateEncoding
 from holdfast.schemas.errors import InstanceNotFound
@@ -274,7 +274,7 @@ async def dead_letter(connection: AsyncConnection[Any], app: str, message_id: st
 
 async def _discarded(connection: AsyncConnection[Any], instance_id: UUID) -> Instance:
     """Return an instance as its history tells; ``InstanceNotFound`` if it has none, or should have a row."""
-    recorded = [entry.recorded async for entry in history(connection, instance_id)]
+    recorded = [recorded async for recorded in events_of(connection, instance_id)]
     state = fold(each.event for each in recorded)
     if state.execution_status != "closed":
         raise InstanceNotFound(instance_id)

@@ -29,7 +29,7 @@ from holdfast.events.types import (
     SubflowMode,
     SubflowStarted,
 )
-from holdfast.projections.history import history
+from holdfast.projections.history import events_of
 from holdfast.schemas.postgres.statements import load
 
 _SQL = load(__package__)
@@ -112,8 +112,7 @@ async def transactions(connection: AsyncConnection[Any], instance_id: UUID) -> A
     Raises ``InstanceNotFound`` if there is none at all.
     """
     page: list[list[RecordedEvent]] = []
-    async for entry in history(connection, instance_id):
-        recorded = entry.recorded
+    async for recorded in events_of(connection, instance_id):
         if page and _key(page[-1][0]) == _key(recorded):
             page[-1].append(recorded)
             continue

@@ -19,7 +19,7 @@
     │   └── UnreadableValue          a stored value names a type that is not declared, or is damaged
     ├── InstanceError
     │   ├── InstanceNotFound         no such instance
-    │   ├── VersionNotFound          the instance has not come to that version
+    │   ├── VersionNotFound          the instance has no such version
     │   ├── InstanceLocked           another host holds the instance
     │   ├── InstanceLockLost         this host no longer holds the instance
     │   ├── InstanceCompleted        the instance is closed
@@ -201,10 +201,16 @@ class InstanceNotFound(InstanceError):
 
 
 class VersionNotFound(InstanceError):
-    """The instance has not come to the version that was asked for."""
+    """The instance has no event of the version, or by the moment, that was ``asked`` for; its last is ``last``."""
 
-    def __init__(self, instance_id: UUID, *, asked: int, last: int) -> None:
-        super().__init__(instance_id, f"instance {instance_id} has versions up to {last}, not {asked}")
+    def __init__(self, instance_id: UUID, *, asked: int | datetime, last: int) -> None:
+        if last == 0:
+            why = "is not persisted, so it has no versions yet"
+        elif isinstance(asked, datetime):
+            why = f"had no event by {asked.isoformat()}"
+        else:
+            why = f"has versions 1 to {last}, not {asked}"
+        super().__init__(instance_id, f"instance {instance_id} {why}")
         self.asked = asked
         self.last = last
 

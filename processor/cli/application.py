@@ -20,6 +20,7 @@ from holdfast.processor.cli import (
     compensation,
     control,
     dead_letters,
+    diff,
     explain,
     history,
     hosts,
@@ -50,9 +51,10 @@ _MISTAKES = (AppError, CompileError, InvalidMessage, SettingsError)
 
 @dataclass
 class Flags:
-    """Options of ``holdfast`` itself."""
+    """Options of ``holdfast`` itself, and the exit code of a command that fails."""
 
     debug: bool = False
+    failed: int = FAILED
 
 
 app = typer.Typer(
@@ -95,7 +97,7 @@ def root(
     [bold]Exit codes[/]
 
         0  done
-        1  what was asked for failed, or verify found differences
+        1  what was asked for failed, or verify or diff found differences
         2  a mistake in the command, the settings, the app or the message
     """
     context.obj.debug = debug
@@ -129,6 +131,7 @@ _add(
         "transactions": transactions.transactions,
         "compensation": compensation.compensation,
         "state": state.state,
+        "diff": diff.diff,
         **{name: control.command(name) for name in control.COMMANDS},
         "resolve": control.resolve,
         "messages": messages.messages,
@@ -193,17 +196,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001  A person at a terminal gets one clear line for whatever it is.
         if flags.debug:
             traceback.print_exc()
-            return _code(error)
+            return _code(error, flags)
         if isinstance(error, HoldfastError):
             _complain(str(error))
         else:
             _complain(f"unexpected {type(error).__name__}: {error}. With `holdfast --debug …` you see where.")
-        return _code(error)
+        return _code(error, flags)
     return code if isinstance(code, int) else 0
 
 
-def _code(error: Exception) -> int:
-    return MISTAKE if isinstance(error, _MISTAKES) else FAILED
+def _code(error: Exception, flags: Flags) -> int:
+    return MISTAKE if isinstance(error, _MISTAKES) else flags.failed
 
 
 def _complain(message: str) -> None:

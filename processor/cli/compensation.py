@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from holdfast.processor.cli.options import DatabaseUrl, InstanceId, JsonDocument, open_client, run
 
 if TYPE_CHECKING:
-    from holdfast.projections.compensation import Compensation, Registered
+    from holdfast.projections.compensation import Compensation
+    from holdfast.projections.ledger import Registered
 
 
 def compensation(instance_id: InstanceId, *, database_url: DatabaseUrl = None, as_json: JsonDocument = False) -> None:

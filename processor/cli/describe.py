@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import PurePath
 from typing import Any, assert_never
 
 import orjson
@@ -41,6 +42,8 @@ from holdfast.events.types import (
 )
 from holdfast.processor.cli.output import local
 from holdfast.processor.cli.readable import readable, shortened
+from holdfast.projections.difference import Change, Section
+from holdfast.projections.history import SourceLine
 from holdfast.projections.instance import Bookmark
 from holdfast.projections.queries import Instance, NonPersisted, OpenBookmark, Tally
 
@@ -140,9 +143,17 @@ def what(event: Event) -> list[str]:
         case InstanceCancelled():
             return ["as requested" if event.error is None else f"because of {shortened(readable(event.error))}"]
         case Persisted():
-            return [f"because of {event.reason}", *_changes(event)]
+            return [f"because of {event.reason}"]
         case _:
             assert_never(event)
+
+
+def source_line(source: SourceLine | None, line: int) -> str:
+    """Return where a line is, and its text; in parentheses what stands in the stored program for it."""
+    if source is None or not source.file:
+        return f"line {line}"
+    text = "" if source.text is None else f": {f'({source.text})' if source.is_stored else source.text}"
+    return f"{PurePath(source.file).name}:{line}{text}"
 
 
 def variables(values: dict[str, Any]) -> dict[str, Any]:
@@ -150,15 +161,38 @@ def variables(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if not name.startswith("$")}
 
 
-def _changes(event: Persisted) -> list[str]:
-    lines = []
-    for path, change in event.frames.items():
-        where = "" if path == "0" else f"frame {path}: "
-        lines += [
-            f"{where}{name} = {shortened(readable(value))}" for name, value in variables(dict(change.set)).items()
-        ]
-        lines += [f"{where}{name} is gone" for name in change.unset if not name.startswith("$")]
-    return lines
+def change(it: Change) -> str:
+    """Return what became of one place in a state."""
+    where = "" if it.frame in (None, "0") else f"frame {it.frame}: "
+    if it.section == "place" and not it.name:
+        return f"frame {it.frame} {'begins' if it.kind == 'added' else 'ends'}"
+    if it.kind == "changed":
+        return f"{where}{it.name}: {_value(it.section, it.before)} -> {_value(it.section, it.after)}"
+    title = it.section if it.section in _RECORDS else ""
+    name = f"{where}{title} {it.name}".strip()
+    told = _value(it.section, it.after if it.kind == "added" else it.before)
+    if it.kind == "added":
+        return f"{name} = {told}" if not title else f"{name}: {told}"
+    return f"{name} is gone, was {told}"
+
+
+_RECORDS = ("bookmark", "call", "subflow", "compensation")
+
+
+def _value(section: Section, value: Any) -> str:
+    if isinstance(value, dict):
+        match section:
+            case "bookmark":
+                return wait(Bookmark(**value))
+            case "call":
+                return f"{value['activity']} {value['status']}, attempts {value['attempts']}"
+            case "subflow":
+                return f"{value['mode']} {value['workflow']}"
+            case "compensation":
+                arguments = [*map(readable, value["arguments"])]
+                arguments += [f"{name}={readable(each)}" for name, each in value["keywords"].items()]
+                return shortened(f"{value['kind']} {value['name']}({', '.join(arguments)})")
+    return shortened(readable(value))
 
 
 def _body(body: Any) -> str:

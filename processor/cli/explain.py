@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from holdfast.processor.cli.options import DatabaseUrl, InstanceId, JsonDocument, open_client, run
 
 if TYPE_CHECKING:
-    from holdfast.processor.cli.source import Source
+    from holdfast.processor.source import Source
     from holdfast.projections.explanation import Explanation
     from holdfast.projections.inbox import InboxMessage
 
@@ -28,7 +28,7 @@ def explain(instance_id: InstanceId, *, database_url: DatabaseUrl = None, as_jso
 
     async def work() -> None:
         from holdfast.processor.cli.output import emit
-        from holdfast.processor.cli.source import Source
+        from holdfast.processor.source import Source
 
         async with open_client(database_url) as client:
             found = await client.explain(instance_id)

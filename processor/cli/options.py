@@ -99,6 +99,17 @@ def moment(option: str, text: str, what: str = "a moment in ISO 8601") -> dateti
     return given if given.tzinfo is not None else given.astimezone()
 
 
+def version_or_moment(option: str, text: str | None) -> int | datetime | None:
+    """Return the version or the moment that an option gives; a version counts from 1."""
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal()):
+        return moment(option, text, "a version or a moment in ISO 8601")
+    if int(text) == 0:
+        raise typer.BadParameter(f"{option} takes a version from 1 on, or a moment in ISO 8601.")
+    return int(text)
+
+
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's work and return its result."""
     return asyncio.run(work)

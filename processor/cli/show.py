@@ -10,7 +10,7 @@ from uuid import UUID
 from holdfast.processor.cli.options import DatabaseUrl, InstanceId, JsonDocument, open_client, run
 
 if TYPE_CHECKING:
-    from holdfast.processor.cli.source import Source
+    from holdfast.processor.source import Source
     from holdfast.projections.queries import Instance, OpenBookmark, Relative
 
 
@@ -29,7 +29,7 @@ def show(instance_id: InstanceId, *, database_url: DatabaseUrl = None, as_json: 
 
     async def work() -> None:
         from holdfast.processor.cli.output import emit
-        from holdfast.processor.cli.source import Source
+        from holdfast.processor.source import Source
 
         async with open_client(database_url) as client:
             instance, bookmarks = await client.instance(instance_id)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import datetime
 from typing import Annotated
 
 import typer
 
-from holdfast.processor.cli.options import DatabaseUrl, InstanceId, JsonDocument, moment, open_client, run
+from holdfast.processor.cli.options import DatabaseUrl, InstanceId, JsonDocument, open_client, run, version_or_moment
 
 
 def state(
@@ -24,19 +23,20 @@ def state(
     """Show an instance's state, as it is now or was at any earlier version or moment.
 
     It is computed from the events alone, without the code of the workflow. Versions are those that
-    `holdfast history` shows. A moment without an offset from UTC is taken as local time.
+    `holdfast history` shows. A moment stands for the last event recorded by then; without an offset
+    from UTC it is taken as local time.
 
         holdfast state 0199c1a2-… --at 5
 
     With --json one document with all fields, variables in the form in which they are stored.
     """
-    when = _when(at)
+    when = version_or_moment("--at", at)
 
     async def work() -> None:
         from holdfast.processor.cli.describe import variables, wait
         from holdfast.processor.cli.output import details, emit, say
         from holdfast.processor.cli.readable import readable
-        from holdfast.processor.cli.source import Source
+        from holdfast.processor.source import Source
 
         async with open_client(database_url) as client:
             found = await client.state(instance_id, when)
@@ -74,9 +74,3 @@ def state(
                 say(f"  {name}: {wait(bookmark)}, {place}")
 
     run(work())
-
-
-def _when(text: str | None) -> int | datetime | None:
-    if text is None or text.isdigit():
-        return None if text is None else int(text)
-    return moment("--at", text, "a version or a moment in ISO 8601")

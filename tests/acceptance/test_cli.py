@@ -190,7 +190,7 @@ def test_nonpersisted_instances_are_listed_with_their_class(world: World) -> Non
 def test_history_shows_what_happened_at_which_line(world: World) -> None:
     printed = world.run("history", world.order(0)["instance_id"])
     assert re.search(
-        r"^   2  ActivityCompleted  frame 0, step \d+, line 56: reservation = await reserve_stock\(",
+        r"^   2  ActivityCompleted  frame 0, step \d+, app\.py:56: reservation = await reserve_stock\(",
         printed,
         re.MULTILINE,
     )

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.processor.cli.source import Source
+from holdfast.events.types import Where
 from holdfast.processor.language.compiler import compile_workflow
 from holdfast.processor.language.program import Program
+from holdfast.processor.source import Source
+from holdfast.projections.history import SourceLine
 
 TEXT = """\
 import asyncio
@@ -30,11 +32,15 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def program(file: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
-    spec = importlib.util.spec_from_file_location("loaded_source", file)
+    return loaded(file, monkeypatch)
+
+
+def loaded(path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "loaded_source", module)
+    monkeypatch.setitem(sys.modules, path.stem, module)
     spec.loader.exec_module(module)
     return compile_workflow(module.follow, name="follow")
 
@@ -67,14 +73,46 @@ def test_no_text_is_given_where_the_file_is_not(program: Program, file: Path) ->
     assert Source(program).place(4) == "line 4"
 
 
+WAITING = """\
+from holdfast import first_of, receive, routine, Message
+
+class Paid(Message, correlation="key"):
+    key: str
+
+@routine
+async def wait(key):
+    await receive(Paid, key)
+
+async def follow(case):
+    outcome = await first_of(
+        again=wait(await receive(Paid, "a")),
+        paid=receive(Paid, case.key),
+    )
+    return outcome
+"""
+
+
+def test_without_the_file_an_await_is_shown_as_the_program_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "waiting_source.py"
+    path.write_text(WAITING)
+    program = loaded(path, monkeypatch)
+    steps = [number for number, step in enumerate(program.steps) if step["op"] == "await"]
+    assert Source(program).at(Where("0", steps[1], 11)) == SourceLine(str(path), 11, "outcome = await first_of(")
+    path.unlink()
+    shown = [Source(program).at(Where("0", step, 11)) for step in steps]
+    assert [line.text for line in shown] == [
+        "await receive(Paid, 'a')",
+        "await first_of(again=wait(…), paid=receive(Paid, case.key))",
+    ]
+    assert all(line.is_stored for line in shown)
+    assert Source(program).at(Where("0", len(program.steps), 3)) == SourceLine(str(path), 3, None)
+
+
 def test_a_program_that_is_not_stored_has_no_source() -> None:
     assert Source(None).file == ""
     assert Source(None).place(4) == "line 4"
-
-
-@pytest.mark.parametrize(("path", "shown"), [(None, True), ("0", True), ("0.3", False), ("0.3-1", False)])
-def test_only_lines_of_the_workflow_are_taken_from_its_file(program: Program, path: str | None, *, shown: bool) -> None:
-    assert Source(program).of_frame(path).place(4) == ("line 4: step = 1" if shown else "line 4")
 
 
 @pytest.mark.parametrize(
