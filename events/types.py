@@ -89,6 +89,28 @@ class InstanceStarted:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InstanceForked:
+    """The instance began where another one, ``origin``, stood at a version; of that one it needs nothing any more.
+
+    What it waits for, its frames and their variables are in the events that follow, up to the persistence point.
+    ``changed`` names the variables that are not as they were, as ``frame.name``. ``reply_to`` is where the sender of
+    the last message waits for an answer, ``reply_key`` that message's correlation key.
+    """
+
+    origin: str
+    origin_version: int
+    workflow: str
+    program_hash: str
+    correlation_key: str
+    by: str
+    why: str | None = None
+    changed: tuple[str, ...] = ()
+    reply_to: str | None = None
+    reply_key: str = ""
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ActivityCompleted:
     """An activity returned; ``attempts`` counts the calls it took.
 
@@ -400,6 +422,7 @@ class Persisted:
 
 Event = (
     InstanceStarted
+    | InstanceForked
     | ActivityIntended
     | ActivityRequested
     | ActivityDelayed

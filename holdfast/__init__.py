@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from holdfast.events.recorded import RecordedEvent
     from holdfast.processor.client import Client
     from holdfast.processor.engine.activities import ActivityContext, activity_context
+    from holdfast.processor.forks import Fork
     from holdfast.processor.hold import HeldInstance
     from holdfast.processor.language.activity import Retry
     from holdfast.processor.language.app import App
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
         CompileError,
         ContinuedAsNew,
         DeadLetterNotFound,
+        ForkRefused,
         HoldfastError,
         InstanceCompleted,
         InstanceError,
@@ -112,6 +114,8 @@ __all__ = [
     "ContinuedAsNew",
     "DeadLetterNotFound",
     "Durations",
+    "Fork",
+    "ForkRefused",
     "HeldInstance",
     "HoldfastError",
     "InstanceCompleted",
@@ -205,6 +209,8 @@ _HOMES = {
     "ContinuedAsNew": "holdfast.schemas.errors",
     "DeadLetterNotFound": "holdfast.schemas.errors",
     "Durations": "holdfast.projections.builtin.durations",
+    "Fork": "holdfast.processor.forks",
+    "ForkRefused": "holdfast.schemas.errors",
     "HeldInstance": "holdfast.processor.hold",
     "HoldfastError": "holdfast.schemas.errors",
     "InstanceCompleted": "holdfast.schemas.errors",

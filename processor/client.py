@@ -24,6 +24,7 @@ from psycopg import errors
 from holdfast.processor.control import Control
 from holdfast.processor.engine.environment import Environment, RealEnvironment
 from holdfast.processor.following import Projections
+from holdfast.processor.forks import Forks
 from holdfast.processor.hold import HeldInstance, OnLocked, hold
 from holdfast.processor.looking_back import LookingBack
 from holdfast.processor.store import inbox, removal, retention
@@ -65,7 +66,7 @@ _NO_SCHEMA = (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFun
 T = TypeVar("T")
 
 
-class Client(Control, LookingBack):
+class Client(Control, Forks, LookingBack):
     """An app's instances, messages, history and ``projections``; to be used as an async context manager.
 
     ``database_url`` is needed by everything but ``publish``, ``amqp_url`` and ``app`` by ``publish`` alone. Where

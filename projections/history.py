@@ -19,6 +19,7 @@ from holdfast.events.types import (
     InstanceAbandoned,
     InstanceCompleted,
     InstanceContinued,
+    InstanceForked,
     InstanceResumed,
     InstanceStarted,
     InstanceTerminated,
@@ -124,7 +125,7 @@ def place(event: Event) -> Where | None:
     A persistence point has the place of the innermost frame that it changed.
     """
     match event:
-        case InstanceStarted() | InstanceResumed() | CancelRequested():
+        case InstanceStarted() | InstanceForked() | InstanceResumed() | CancelRequested():
             return None
         case InstanceAbandoned() | PersistRequested() | UnloadRequested():
             return None

@@ -27,6 +27,7 @@ from holdfast.events.types import (
     InstanceCompleted,
     InstanceContinued,
     InstanceFaulted,
+    InstanceForked,
     InstanceResumed,
     InstanceStarted,
     InstanceSuspended,
@@ -102,7 +103,8 @@ class InstanceState:
     ``calls`` are by idempotency key, ``subflows`` by instance id. ``awaited_as`` is the id under which another
     instance waits for the end of this one, ``traceparent`` the trace context that the start message carried.
     ``reply_to`` is where the sender of the last message waits for an answer, ``reply_key`` that message's correlation
-    key. ``values`` and ``promoted`` are the participants'.
+    key. ``values`` and ``promoted`` are the participants'. A fork has ``origin``, the instance that it came from, and
+    that one's version then.
     """
 
     version: int = 0
@@ -130,6 +132,8 @@ class InstanceState:
     subflows: Mapping[str, Subflow] = field(default_factory=dict)
     values: Mapping[str, Json] = field(default_factory=dict)
     promoted: Mapping[str, Json] = field(default_factory=dict)
+    origin: str | None = None
+    origin_version: int | None = None
 
 
 initial = InstanceState()
@@ -181,6 +185,8 @@ class _Draft:
     subflows: Mapping[str, Subflow]
     values: Mapping[str, Json]
     promoted: Mapping[str, Json]
+    origin: str | None
+    origin_version: int | None
 
     def __init__(self, state: InstanceState) -> None:
         vars(self).update(vars(state))
@@ -245,6 +251,13 @@ def _apply(draft: _Draft, event: Event) -> None:
             draft.awaited_as = event.awaited_as
             draft.traceparent = event.traceparent
             draft.reply_to, draft.reply_key = event.reply_to, event.correlation_key if event.reply_to else ""
+        case InstanceForked():
+            draft.workflow = event.workflow
+            draft.program_hash = event.program_hash
+            draft.correlation_key = event.correlation_key
+            draft.origin, draft.origin_version = event.origin, event.origin_version
+            draft.traceparent = event.traceparent
+            draft.reply_to, draft.reply_key = event.reply_to, event.reply_key
         case InstanceSuspended():
             draft.is_suspended = True
             draft.suspension_reason = event.reason

@@ -32,6 +32,8 @@ _LEFT_OUT = {
         "subflows",
         "values",
         "promoted",
+        "origin",
+        "origin_version",
     )
 }
 """Fields that are left out while they have these values."""

@@ -27,6 +27,7 @@
     │   ├── CommandRefused           what the instance is asked to do makes no sense as it is now
     │   │   ├── NotSuspended         the instance is not suspended
     │   │   └── NotInDoubt           the instance has no such call in doubt
+    │   ├── ForkRefused              the instance cannot be forked there, or not in that way
     │   ├── NotRemovable             the instance is persisted, in a host's hands, too young, or awaited
     │   └── KeyInUse                 another instance holds that bookmark or correlation key
     ├── DeadLetterNotFound           no dead letter has this message id, or more than one has
@@ -254,6 +255,13 @@ class CommandRefused(InstanceError):
 
     def __init__(self, instance_id: UUID, why: str) -> None:
         super().__init__(instance_id, f"instance {instance_id} {why}")
+
+
+class ForkRefused(InstanceError):
+    """The instance cannot be forked there, or not in that way."""
+
+    def __init__(self, instance_id: UUID, why: str) -> None:
+        super().__init__(instance_id, f"instance {instance_id} cannot be forked: {why}")
 
 
 class NotSuspended(CommandRefused):

@@ -213,7 +213,7 @@ def command_of(name: str, by: str | None, why: str | None, **about: Any) -> Comm
     """Return a command that this person gives."""
     from holdfast.schemas.control import Command
 
-    return Command(command=name, by=by or _login(), why=why, **about)
+    return Command(command=name, by=by or login(), why=why, **about)
 
 
 async def _list(client: Client, criteria: Criteria, *, as_json: bool) -> None:
@@ -259,7 +259,8 @@ def _instances(count: int) -> str:
     return "1 instance" if count == 1 else f"{count} instances"
 
 
-def _login() -> str:
+def login() -> str:
+    """Return who is logged in."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -24,6 +24,7 @@ from holdfast.events.types import (
     InstanceCompleted,
     InstanceContinued,
     InstanceFaulted,
+    InstanceForked,
     InstanceResumed,
     InstanceStarted,
     InstanceSuspended,
@@ -82,6 +83,10 @@ def what(event: Event) -> list[str]:
         case InstanceStarted():
             origin = [f"{event.subflow} by {event.parent}"] if event.parent else []
             return [f"{event.workflow} with {event.message_type} {event.message_id}", *origin, _body(event.body)]
+        case InstanceForked():
+            changed = [f"changed: {', '.join(event.changed)}"] if event.changed else []
+            link = f"{event.workflow} as {event.origin} stood at version {event.origin_version}"
+            return [link, *changed, f"by {_who(event.by, event.why)}"]
         case ActivityIntended():
             return [f"{event.activity} is about to run, once"]
         case ActivityRequested():

@@ -22,9 +22,9 @@ def show(instance_id: InstanceId, *, database_url: DatabaseUrl = None, as_json: 
 
         holdfast show 0199c1a2-…
 
-    With --json one document: the columns of the view holdfast.instances except state, "is_discarded", "bookmarks"
-    with all that it waits for, "suspension_detail", and "subflows" with the columns of each, nearest first, and its
-    "depth".
+    With --json one document: the columns of the view holdfast.instances except state, "is_discarded", "origin" and
+    "origin_version" of a fork, "bookmarks" with all that it waits for, "suspension_detail", and "subflows" with the
+    columns of each, nearest first, and its "depth".
     """
 
     async def work() -> None:
@@ -36,16 +36,25 @@ def show(instance_id: InstanceId, *, database_url: DatabaseUrl = None, as_json: 
             detail = (await client.state(instance_id)).suspension_detail if instance.is_suspended else None
             source = Source(await client.program(instance.app, instance.program_hash))
             subflows = (await client.tree(instance_id))[1:]
+            origin = await client.origin(instance_id)
         if as_json:
-            emit({**asdict(instance), "bookmarks": bookmarks, "suspension_detail": detail, "subflows": subflows})
+            link = {"origin": origin and origin[0], "origin_version": origin and origin[1]}
+            document = {**asdict(instance), **link, "bookmarks": bookmarks, "suspension_detail": detail}
+            emit({**document, "subflows": subflows})
         else:
-            _print(instance, bookmarks, detail, source)
+            _print(instance, origin, bookmarks, detail, source)
             _print_tree(instance, subflows)
 
     run(work())
 
 
-def _print(instance: Instance, bookmarks: list[OpenBookmark], detail: str | None, source: Source) -> None:
+def _print(
+    instance: Instance,
+    origin: tuple[UUID, int] | None,
+    bookmarks: list[OpenBookmark],
+    detail: str | None,
+    source: Source,
+) -> None:
     import orjson
 
     from holdfast.processor.cli.describe import condition, wait
@@ -60,7 +69,8 @@ def _print(instance: Instance, bookmarks: list[OpenBookmark], detail: str | None
             "file": source.file,
             "program": instance.program_hash,
             "correlation key": instance.correlation_key,
-            "started by": instance.start_message_id and f"message {instance.start_message_id}",
+            "started by": None if origin or not instance.start_message_id else f"message {instance.start_message_id}",
+            "forked from": origin and f"{origin[0]} at version {origin[1]}",
             "came out of": instance.parent_id and f"{instance.parent_id} ({instance.subflow})",
             "created": local(instance.creation_time),
             "updated": local(instance.last_updated_time),

@@ -52,6 +52,7 @@ def state(
                 "version": found.version,
                 "workflow": found.workflow,
                 "correlation key": found.correlation_key,
+                "forked from": found.origin and f"{found.origin} at version {found.origin_version}",
                 "status": found.outcome or found.execution_status,
                 "suspended": found.suspension_reason,
                 "because of": found.suspension_detail,

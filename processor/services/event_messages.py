@@ -10,7 +10,7 @@ import orjson
 
 from holdfast.events.codec import encode
 from holdfast.events.recorded import RecordedEvent
-from holdfast.events.types import InstanceStarted
+from holdfast.events.types import InstanceForked, InstanceStarted
 from holdfast.processor.broker.publisher import MAX_BODY_BYTES
 from holdfast.processor.engine.provider import Outgoing
 from holdfast.schemas.identifiers import MAX_NAME_BYTES
@@ -65,7 +65,8 @@ def event_message(app: str, exchange: str, recorded: RecordedEvent, workflow: st
 
 async def _workflows(tx: Any, recorded: Sequence[RecordedEvent]) -> dict[UUID, str]:
     """Return the workflow of each instance, as its first event says."""
-    found = {it.instance_id: it.event.workflow for it in recorded if isinstance(it.event, InstanceStarted)}
+    begun = InstanceStarted | InstanceForked
+    found = {it.instance_id: it.event.workflow for it in recorded if isinstance(it.event, begun)}
     missing = list({it.instance_id for it in recorded} - found.keys())
     if missing:
         cursor = await tx.execute(_SQL["workflows_of"], {"instance_ids": missing})

@@ -19,6 +19,7 @@ from holdfast.events.types import (
     InstanceCompleted,
     InstanceContinued,
     InstanceFaulted,
+    InstanceForked,
     InstanceStarted,
     InstanceTerminated,
     MessageReceived,
@@ -68,6 +69,7 @@ class Durations(Projection):
         tx: Any,
         events: Sequence[
             InstanceStarted
+            | InstanceForked
             | ActivityCompleted
             | ActivityFailed
             | BookmarkOpened
@@ -101,7 +103,7 @@ class Durations(Projection):
             clock = clocks.setdefault(it.instance_id, _Clock("unknown", at, at))
             before, clock.last = clock.last, at
             match event:
-                case InstanceStarted():
+                case InstanceStarted() | InstanceForked():
                     clock.workflow, clock.began = event.workflow, at
                 case ActivityCompleted() | ActivityFailed():
                     measure(clock, before, event.where, "activity", event.activity)

@@ -14,6 +14,7 @@ from holdfast.events.types import (
     InstanceCompleted,
     InstanceContinued,
     InstanceFaulted,
+    InstanceForked,
     InstanceResumed,
     InstanceStarted,
     InstanceSuspended,
@@ -58,6 +59,7 @@ class Overview(Projection):
         tx: Any,
         events: Sequence[
             InstanceStarted
+            | InstanceForked
             | Persisted
             | InstanceSuspended
             | InstanceResumed
@@ -75,7 +77,7 @@ class Overview(Projection):
         for event, it in zip(events, recorded, strict=True):
             change = changes.setdefault(it.instance_id, _Change())
             match event:
-                case InstanceStarted():
+                case InstanceStarted() | InstanceForked():
                     change.workflow, change.is_idle = event.workflow, False
                 case Persisted() if event.reason == "idle" or event.idle:
                     change.is_idle = True

@@ -14,6 +14,7 @@ from holdfast.events.types import (
     InstanceCompleted,
     InstanceContinued,
     InstanceFaulted,
+    InstanceForked,
     InstanceStarted,
     InstanceTerminated,
     MessageReceived,
@@ -25,7 +26,15 @@ from holdfast.schemas.postgres.statements import load
 
 _SQL = load(__package__)
 
-Step = InstanceStarted | MessageReceived | ActivityCompleted | ActivityFailed | TimerFired | SubflowEnded
+Step = (
+    InstanceStarted
+    | InstanceForked
+    | MessageReceived
+    | ActivityCompleted
+    | ActivityFailed
+    | TimerFired
+    | SubflowEnded
+)
 """An event that may be a step of a variant."""
 
 _SEPARATOR = "\x1f"
@@ -53,6 +62,8 @@ class Variants(Projection):
         match event:
             case InstanceStarted() | MessageReceived():
                 return event.message_type
+            case InstanceForked():
+                return "forked"
             case ActivityCompleted():
                 return event.activity
             case ActivityFailed():
@@ -66,7 +77,13 @@ class Variants(Projection):
         self,
         tx: Any,
         events: Sequence[
-            InstanceStarted | MessageReceived | ActivityCompleted | ActivityFailed | TimerFired | SubflowEnded
+            InstanceStarted
+            | InstanceForked
+            | MessageReceived
+            | ActivityCompleted
+            | ActivityFailed
+            | TimerFired
+            | SubflowEnded
         ],
         recorded: Sequence[RecordedEvent],
     ) -> None:
@@ -75,7 +92,7 @@ class Variants(Projection):
         paths: dict[UUID, list[str]] = {}
         for event, it in zip(events, recorded, strict=True):
             path = paths.setdefault(it.instance_id, [])
-            if isinstance(event, InstanceStarted):
+            if isinstance(event, InstanceStarted | InstanceForked):
                 workflows[it.instance_id] = event.workflow
             label = self.label(event)
             if label is not None:

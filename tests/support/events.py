@@ -24,6 +24,7 @@ from holdfast.events.types import (
     InstanceCompleted,
     InstanceContinued,
     InstanceFaulted,
+    InstanceForked,
     InstanceResumed,
     InstanceStarted,
     InstanceSuspended,
@@ -240,7 +241,27 @@ THIRD_RELEASE: tuple[Event, ...] = (
 )
 """The types and fields that the third release added."""
 
-EVERY_TYPE = (*FIRST_RELEASE, *SECOND_RELEASE, *THIRD_RELEASE)
+FOURTH_RELEASE: tuple[Event, ...] = (
+    InstanceForked(
+        origin=CHILD,
+        origin_version=7,
+        workflow="order",
+        program_hash="6a09e667",
+        correlation_key="order-1-again",
+        by="ops",
+        why="what if",
+        changed=("0.amount",),
+        reply_to="shop.answers",
+        reply_key="order-1",
+        traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    ),
+    InstanceForked(
+        origin=CHILD, origin_version=7, workflow="order", program_hash="6a09e667", correlation_key="order-1", by="ops"
+    ),
+)
+"""The types and fields that the fourth release added."""
+
+EVERY_TYPE = (*FIRST_RELEASE, *SECOND_RELEASE, *THIRD_RELEASE, *FOURTH_RELEASE)
 """Every type, each field once with and, if it may be left out, once without a value."""
 
 JSON = st.recursive(

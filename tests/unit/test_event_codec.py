@@ -11,7 +11,7 @@ from hypothesis import given
 from holdfast.events.codec import decode, encode
 from holdfast.events.types import Event, InstanceCompleted, InstanceResumed, Where
 from holdfast.schemas.errors import UnreadableEvent
-from tests.support.events import EVERY_TYPE, FIRST_RELEASE, SECOND_RELEASE, events
+from tests.support.events import EVERY_TYPE, FIRST_RELEASE, SECOND_RELEASE, THIRD_RELEASE, events
 
 
 def golden(name: str) -> list[dict[str, Any]]:
@@ -22,14 +22,15 @@ def golden(name: str) -> list[dict[str, Any]]:
 
 FIRST = list(zip(FIRST_RELEASE, golden("v1.json"), strict=True))
 SECOND = list(zip((*FIRST_RELEASE, *SECOND_RELEASE), golden("v2.json"), strict=True))
-NEWEST = list(zip(EVERY_TYPE, golden("v3.json"), strict=True))
+THIRD = list(zip((*FIRST_RELEASE, *SECOND_RELEASE, *THIRD_RELEASE), golden("v3.json"), strict=True))
+NEWEST = list(zip(EVERY_TYPE, golden("v4.json"), strict=True))
 
 
 def test_the_samples_hold_every_event_type() -> None:
     assert {type(event) for event in EVERY_TYPE} == set(get_args(Event))
 
 
-@pytest.mark.parametrize(("event", "stored"), [*FIRST, *SECOND, *NEWEST])
+@pytest.mark.parametrize(("event", "stored"), [*FIRST, *SECOND, *THIRD, *NEWEST])
 def test_every_released_form_is_still_read(event: Event, stored: dict[str, Any]) -> None:
     assert decode(stored["type"], orjson.dumps(stored["data"])) == event
 
