@@ -180,9 +180,7 @@ async def _write(
         # The connection broke after the commit, and all is done already.
         return
     app = origin.app
-    host = Host(
-        host_id=new_id, app=app, machine=socket.gethostname(), process_id=os.getpid(), lease_seconds=_LEASE
-    )
+    host = Host(host_id=new_id, app=app, machine=socket.gethostname(), process_id=os.getpid(), lease_seconds=_LEASE)
     await hosts.open_host(connection, host)
     registration = Registration(
         instance_id=new_id,
@@ -234,9 +232,7 @@ async def _not_registered(
     return ForkRefused(origin.instance_id, f"{who} lives under the key {state.correlation_key!r}: {_MEND}")
 
 
-async def _afterwards(
-    connection: Connection, origin: UUID, at: int
-) -> tuple[tuple[SentLater, ...], tuple[Done, ...]]:
+async def _afterwards(connection: Connection, origin: UUID, at: int) -> tuple[tuple[SentLater, ...], tuple[Done, ...]]:
     """Return what an instance sent, and what it did, after a version."""
     sent: list[SentLater] = []
     done: list[Done] = []

@@ -80,9 +80,7 @@ def _variables(values: list[str]) -> dict[str, Any]:
         try:
             given[name] = json.loads(text if is_given and name else "")
         except json.JSONDecodeError:
-            raise typer.BadParameter(
-                f"--set {each!r}: write NAME=JSON, such as amount=5 or name='\"Ann\"'"
-            ) from None
+            raise typer.BadParameter(f"--set {each!r}: write NAME=JSON, such as amount=5 or name='\"Ann\"'") from None
     return given
 
 

@@ -27,13 +27,7 @@ from holdfast.schemas.postgres.statements import load
 _SQL = load(__package__)
 
 Step = (
-    InstanceStarted
-    | InstanceForked
-    | MessageReceived
-    | ActivityCompleted
-    | ActivityFailed
-    | TimerFired
-    | SubflowEnded
+    InstanceStarted | InstanceForked | MessageReceived | ActivityCompleted | ActivityFailed | TimerFired | SubflowEnded
 )
 """An event that may be a step of a variant."""
 

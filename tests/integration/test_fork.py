@@ -356,4 +356,3 @@ async def test_on_the_command_line_a_fork_is_announced_made_and_shown(
     assert "write NAME=JSON" in run("fork", str(origin), "--at", "5", "--set", "item", code=2)
     assert "twice" in run("fork", str(origin), "--at", "5", "--set", "item=1", "--set", "item=2", code=2)
     assert "inside of a transaction" in run("fork", str(origin), "--at", str(version - 1), code=1)
-
