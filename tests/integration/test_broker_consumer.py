@@ -31,10 +31,12 @@ def numbers(inbox: Inbox) -> list[int]:
 
 
 async def acks_have_arrived(consumer: Consumer) -> None:
-    """Wait until the broker has heeded every ack sent so far; it answers commands in the order of their coming."""
+    """Wait until the broker has heeded the acks of all that is settled; it answers in the order of the commands."""
+    channel = consumer._channel
+    assert channel is not None
     await asyncio.sleep(0)
-    assert consumer._channel is not None
-    await consumer._channel.library.basic_qos(prefetch_count=consumer.prefetch)
+    await eventually(lambda: not channel._tracker.has_waiting)
+    await channel.library.basic_qos(prefetch_count=consumer.prefetch)
 
 
 async def ignore(message: DeliveredMessage) -> None:
