@@ -2,7 +2,8 @@
 
 A package keeps its SQL in the ``.sql`` files of its folder ``sql``. A file holds one or more
 statements, each under a line ``-- name: the_name``. Parameters are psycopg's: ``%(who)s``, or
-``%(who)b`` to pass one in binary.
+``%(who)b`` to pass one in binary. What several statements of a file have in common stands before them, once, under a
+line ``-- part: the_part``, and a line ``-- the_part`` in a statement stands for it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
 
-_HEADING = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+_HEADING = re.compile(r"^-- (name|part): (\w+)\n", re.MULTILINE)
 
 
 @cache
@@ -35,7 +36,17 @@ def load(package: str) -> Mapping[str, bytes]:
 
 def parse(text: str) -> list[tuple[str, str]]:
     """Return the names and statements of one file, in its order."""
-    before, *parts = _HEADING.split(text)
+    before, *found = _HEADING.split(text)
     if before.strip():
         raise ValueError(f"SQL stands under no name: {before.strip()[:60]!r}")
-    return [(name, body.strip().removesuffix(";")) for name, body in zip(parts[::2], parts[1::2], strict=True)]
+    parts: dict[str, str] = {}
+    statements = []
+    for kind, name, body in zip(found[::3], found[1::3], found[2::3], strict=True):
+        whole = body.strip().removesuffix(";")
+        for part, stands_for in parts.items():
+            whole = re.sub(rf"^ *-- {part}$", lambda _, it=stands_for: it, whole, flags=re.MULTILINE)
+        if kind == "part":
+            parts[name] = whole
+        else:
+            statements.append((name, whole))
+    return statements
