@@ -3,6 +3,7 @@
     ./dev bench [--orders 5000] [--rounds 3] [--json FILE]
     ./dev bench --idle [--few 1000] [--many 100000]
     ./dev bench --log [--events 100000] [--rounds 3] [--json FILE]
+    ./dev bench --queries [--instances 1000000] [--rounds 20] [--json FILE]
 
 ``README.md`` says what is measured and how.
 """
@@ -20,7 +21,7 @@ from typing import Any
 import psycopg
 import structlog
 
-from benchmarks import history
+from benchmarks import history, queries
 from benchmarks.idle import measure_idle, table
 from benchmarks.measure import BenchmarkError, Run, measure
 from benchmarks.subjects import SUBJECTS, Ceiling
@@ -78,8 +79,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="./dev bench", description="Measure the order workload, or the log.")
     parser.add_argument("--log", action="store_true", help="measure reading, folding and projecting the log instead")
     parser.add_argument("--events", type=int, default=100_000, help="with --log: events in the log (default: 100000)")
+    parser.add_argument("--queries", action="store_true", help="measure queries of the instance store instead")
+    parser.add_argument(
+        "--instances", type=int, default=1_000_000, help="with --queries: instances in the store (default: 1000000)"
+    )
     parser.add_argument("--orders", type=int, default=5000, help="orders a run (default: 5000)")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each subject (default: 3)")
+    parser.add_argument("--rounds", type=int, help="runs of each subject (default: 3, of each query 20)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run and the summary there")
     parser.add_argument("--idle", action="store_true", help="measure a worker's memory with idle instances instead")
     parser.add_argument("--few", type=int, default=1000, help="idle instances to compare with (default: 1000)")
@@ -94,16 +99,20 @@ def main() -> int:
             if arguments.idle:
                 print(table(asyncio.run(measure_idle(services, few=arguments.few, many=arguments.many))))
                 return 0
-            if arguments.log:
+            rounds = arguments.rounds or (20 if arguments.queries else 3)
+            if arguments.queries:
+                content = {"workload": "queries", "instances": arguments.instances}
+                content |= {"summary": queries.run(services, instances=arguments.instances, rounds=rounds)}
+            elif arguments.log:
                 content = {"workload": "log", "events": arguments.events}
-                content |= {"summary": history.run(services, events=arguments.events, rounds=arguments.rounds)}
+                content |= {"summary": history.run(services, events=arguments.events, rounds=rounds)}
             else:
-                content = orders(services, orders=arguments.orders, rounds=arguments.rounds)
+                content = orders(services, orders=arguments.orders, rounds=rounds)
         except BenchmarkError as error:
             print(f"benchmark: {error}", file=sys.stderr)
             return 1
     if arguments.json:
-        content |= {"rounds": arguments.rounds, "server": settings}
+        content |= {"rounds": rounds, "server": settings}
         arguments.json.write_text(json.dumps(content, indent=2) + "\n")
     return 0
 

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -31,10 +31,8 @@ from holdfast.processor.store import inbox, removal, retention
 from holdfast.processor.store.connections import Connection, Connections, failure
 from holdfast.processor.store.retention import Removed, Retention
 from holdfast.projections import explanation, queries, timers
-from holdfast.projections import inbox as messages
 from holdfast.projections.explanation import Explanation
 from holdfast.projections.hosts import HostStatus, host_statuses
-from holdfast.projections.inbox import Criteria, InboxMessage, VerdictTally
 from holdfast.projections.queries import (
     Class,
     DeadLetter,
@@ -43,7 +41,6 @@ from holdfast.projections.queries import (
     OpenBookmark,
     OpenedDeadLetter,
     Relative,
-    Tally,
 )
 from holdfast.projections.timers import Timer
 from holdfast.schemas.errors import (
@@ -134,43 +131,7 @@ class Client(Control, Forks, LookingBack):
         """
         await self._open_publisher().publish(envelopes)
 
-    async def messages(
-        self, *, after: int | None = None, limit: int = 100, **criteria: Unpack[Criteria]
-    ) -> list[InboxMessage]:
-        """Return a page of the messages taken in that fit all that is given, newest first.
-
-        It begins behind the message with the sequence ``after``. Criteria are ``verdict``, ``type``,
-        ``correlation_key``, ``instance_id`` and ``since``, when they were received at the earliest.
-        """
-        return await self._run(
-            lambda connection: messages.messages(connection, self.app, after=after, limit=limit, **criteria)
-        )
-
-    async def count_messages(self, **criteria: Unpack[Criteria]) -> list[VerdictTally]:
-        """Return how many messages taken in have which verdict, of those that fit all that is given.
-
-        A message has one row however often it was published: duplicates are not counted. One that came under the id
-        of another message is counted as a message of its own.
-        """
-        return await self._run(lambda connection: messages.count(connection, self.app, **criteria))
-
     # Instances.
-
-    async def instances(
-        self, *, after: UUID | None = None, limit: int = 100, **criteria: Unpack[queries.Criteria]
-    ) -> list[Instance]:
-        """Return a page of the instances that fit all that is given, newest first, from behind ``after``.
-
-        Criteria are ``workflow``, ``correlation_key``, ``execution_status``, ``outcome``, ``is_suspended``,
-        ``is_initialized``, ``is_completed``, ``older_than``, and values of ``promoted``.
-        """
-        return await self._run(
-            lambda connection: queries.instances(connection, app=self.app, after=after, limit=limit, **criteria)
-        )
-
-    async def tally(self) -> list[Tally]:
-        """Return how many instances there are of each workflow in each condition."""
-        return await self._run(lambda connection: queries.tally(connection, self.app))
 
     async def non_persisted(
         self,

@@ -6,25 +6,19 @@ it stands there as its verdict.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar, Unpack
+from typing import Any, Unpack
 from uuid import UUID
 
 from holdfast.processor import commanding
 from holdfast.processor.engine.provider import InboxVerdict
+from holdfast.processor.finding import Finding
 from holdfast.processor.store.connections import Connection
-from holdfast.projections import queries
-from holdfast.projections.queries import Criteria, Instance
+from holdfast.projections.criteria import Criteria
 from holdfast.schemas.control import Command, Decision
 from holdfast.schemas.errors import InstanceError
-
-PAGE = 500
-"""How many instances of a query are looked up at a time."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +35,7 @@ class Given:
     refusal: str | None = None
 
 
-class Control(ABC):
+class Control(Finding):
     """The commands of a client.
 
     ``by`` and ``why`` go into the instance's history. Each method for one instance returns the id under which the inbox
@@ -49,12 +43,7 @@ class Control(ABC):
     sense as the instance is now.
     """
 
-    app: str | None
     _new_id: Callable[[], UUID]
-
-    @abstractmethod
-    async def _run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Do something on a connection."""
 
     async def suspend(self, instance_id: UUID, *, by: str, why: str | None = None) -> str:
         """Have an instance stand still once it is idle, until it is resumed."""
@@ -155,22 +144,6 @@ class Control(ABC):
                 yield await self.command(instance.instance_id, command, own_id)
             except InstanceError as error:
                 yield Given(instance_id=instance.instance_id, refusal=str(error))
-
-    async def every_instance(self, **criteria: Unpack[Criteria]) -> AsyncIterator[Instance]:
-        """Yield every instance that fits all that is given, newest first, looked up page by page."""
-        after: UUID | None = None
-        while True:
-            page = await self._page(after, criteria)
-            for instance in page:
-                yield instance
-            if len(page) < PAGE:
-                return
-            after = page[-1].instance_id
-
-    async def _page(self, after: UUID | None, criteria: Criteria) -> list[Instance]:
-        return await self._run(
-            lambda connection: queries.instances(connection, app=self.app, after=after, limit=PAGE, **criteria)
-        )
 
     async def _ask(self, instance_id: UUID, command: Command) -> str:
         given = await self.command(instance_id, command)

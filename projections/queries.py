@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypedDict, TypeVar, Unpack
+from typing import Any, Literal, TypeVar, Unpack
 from uuid import UUID
 
 import orjson
@@ -17,14 +17,20 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
 from holdfast.events.types import BookmarkKind, InstanceStarted, Outcome, SubflowMode
+from holdfast.projections.criteria import Criteria, Order, Sort, completed, order
 from holdfast.projections.history import events_of
 from holdfast.projections.instance import ExecutionStatus, fold
 from holdfast.schemas.encodings import StateEncoding
-from holdfast.schemas.errors import InstanceNotFound
+from holdfast.schemas.errors import InstanceNotFound, InvalidQuery
 from holdfast.schemas.postgres.statements import load
 
 _SQL = load(__package__)
 _Row = TypeVar("_Row")
+_LEAST, _GREATEST = UUID(int=0), UUID(int=2**128 - 1)
+_OWN = ("region", "bookmark", "promoted")
+"""Orders that have a statement of their own."""
+_FEW = 3_000
+"""Among how many instances a promoted value is looked for before its index is asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,50 +170,70 @@ class OpenedDeadLetter(DeadLetter):
     traceparent: str | None
 
 
-class Criteria(TypedDict, total=False):
-    """Which instances are meant: those that fit all that is given.
-
-    ``is_completed`` asks whether an instance has ended, whatever its outcome. ``older_than`` goes by when it was
-    registered. ``promoted`` are values that the instance shows for queries, by name, looked up in an index; a list
-    or object fits one that contains it.
-    """
-
-    workflow: str | None
-    correlation_key: str | None
-    execution_status: ExecutionStatus | None
-    outcome: Outcome | None
-    is_suspended: bool | None
-    is_initialized: bool | None
-    is_completed: bool | None
-    older_than: timedelta | None
-    promoted: Mapping[str, Any] | None
-
-
-_ALL = dict.fromkeys(("instance_id", "app", "after", *Criteria.__annotations__))
-
-
 async def instances(
     connection: AsyncConnection[Any],
     *,
     app: str | None = None,
-    after: UUID | None = None,
+    sort: Sort = "created",
+    ascending: bool = False,
+    after: Instance | UUID | None = None,
     limit: int = 100,
     **criteria: Unpack[Criteria],
 ) -> list[Instance]:
-    """Return a page of the instances that fit all that is given, newest first; see ``Criteria``."""
-    promoted = criteria.get("promoted")
-    wanted = {**criteria, "promoted": None if promoted is None else orjson.dumps(promoted).decode()}
-    return await _all(
-        connection, Instance, "instances", **{**_ALL, **wanted, "app": app, "after": after, "limit": limit}
-    )
+    """Return a page of the instances that fit all that is given, from behind ``after``; see ``Criteria``.
+
+    They come in the order of their ids, which are made in the order of time, or of their creation, where that is asked
+    for; or, sorted by ``updated``, of their last updates. Of what has the same, ids decide. The newest come first, or
+    last if ``ascending``. Raises ``InvalidQuery``, and ``InstanceNotFound`` for an ``after`` that is gone where its
+    time is needed.
+    """
+    if isinstance(after, UUID) and (row := await _instance(connection, after)) is not None:
+        after = row
+    statement, parameters = find(app, criteria, sort=sort, ascending=ascending, after=after, limit=limit)
+    return await _all(connection, Instance, statement, **parameters)
+
+
+def find(
+    app: str | None,
+    criteria: Criteria,
+    *,
+    sort: Sort = "created",
+    ascending: bool = False,
+    after: Instance | UUID | None = None,
+    limit: int = 100,
+) -> tuple[str, dict[str, Any]]:
+    """Return the name and the parameters of the statement that finds a page of instances; see ``instances``."""
+    if limit < 1:
+        raise InvalidQuery(f"a page has one instance at least, not {limit}")
+    wanted = completed(criteria, app, sort)
+    by = order(wanted, sort)
+    if isinstance(after, UUID) and by in ("creation", "update"):
+        raise InstanceNotFound(after)
+    if wanted["promoted"] is not None:
+        wanted["promoted"] = orjson.dumps(wanted["promoted"]).decode()
+    bounds = _bounds(by, after, ascending=ascending)
+    own = {"by": by, "descending": not ascending, "limit": limit, "few": max(_FEW, limit)}
+    return f"instances_by_{by}" if by in _OWN else "instances_in_order", wanted | bounds | own
+
+
+def _bounds(by: Order, after: Instance | UUID | None, *, ascending: bool) -> dict[str, Any]:
+    """Return the first and the last place, both included, at which a page may have instances."""
+    bounds = {"from_time": "-infinity", "from_id": _LEAST, "to_time": "infinity", "to_id": _GREATEST}
+    if after is not None:
+        instance_id = after if isinstance(after, UUID) else after.instance_id
+        end = "from" if ascending else "to"
+        bounds[f"{end}_id"] = UUID(int=min(max(instance_id.int + (1 if ascending else -1), 0), _GREATEST.int))
+        if isinstance(after, Instance) and by in ("creation", "update"):
+            bounds[f"{end}_time"] = after.creation_time if by == "creation" else after.last_updated_time
+    return bounds
 
 
 async def instance(connection: AsyncConnection[Any], instance_id: UUID) -> tuple[Instance, list[OpenBookmark]]:
     """Return one instance and where it waits, or raise ``InstanceNotFound``; one that is discarded too."""
-    found = await _all(connection, Instance, "instances", **{**_ALL, "instance_id": instance_id, "limit": 1})
-    if not found:
+    found = await _instance(connection, instance_id)
+    if found is None:
         return await _discarded(connection, instance_id), []
-    return found[0], await _all(connection, OpenBookmark, "bookmarks", instance_id=instance_id)
+    return found, await _all(connection, OpenBookmark, "bookmarks", instance_id=instance_id)
 
 
 async def tree(connection: AsyncConnection[Any], instance_id: UUID, limit: int = 1000) -> list[Relative]:
@@ -219,9 +245,15 @@ async def tree(connection: AsyncConnection[Any], instance_id: UUID, limit: int =
     return found
 
 
-async def tally(connection: AsyncConnection[Any], app: str | None = None) -> list[Tally]:
-    """Return how many instances there are of each workflow in each condition."""
-    return await _all(connection, Tally, "tally", app=app)
+async def tally(
+    connection: AsyncConnection[Any],
+    app: str | None = None,
+    *,
+    workflow: str | None = None,
+    program_hash: str | None = None,
+) -> list[Tally]:
+    """Return how many instances there are of each workflow in each condition, as it is kept with every commit."""
+    return await _all(connection, Tally, "tally", app=app, workflow=workflow, program_hash=program_hash)
 
 
 async def non_persisted(
@@ -269,6 +301,11 @@ async def dead_letters(
 async def dead_letter(connection: AsyncConnection[Any], app: str, message_id: str) -> OpenedDeadLetter | None:
     """Return one dead letter with its body; None if the app has none with this message id."""
     found = await _all(connection, OpenedDeadLetter, "dead_letter", app=app, message_id=message_id)
+    return found[0] if found else None
+
+
+async def _instance(connection: AsyncConnection[Any], instance_id: UUID) -> Instance | None:
+    found = await _all(connection, Instance, "instance", instance_id=instance_id)
     return found[0] if found else None
 
 

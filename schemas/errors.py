@@ -30,6 +30,7 @@
     │   ├── ForkRefused              the instance cannot be forked there, or not in that way
     │   ├── NotRemovable             the instance is persisted, in a host's hands, too young, or awaited
     │   └── KeyInUse                 another instance holds that bookmark or correlation key
+    ├── InvalidQuery                 a query asks for what there is not, or for what no index serves
     ├── DeadLetterNotFound           no dead letter has this message id, or more than one has
     ├── ProjectionError
     │   ├── ProjectionNotFound       no such projection of that app
@@ -306,6 +307,10 @@ class KeyInUse(InstanceError):
         )
         self.message_type = message_type
         self.correlation_key = correlation_key
+
+
+class InvalidQuery(HoldfastError):
+    """A query names a criterion or a value that there is not, or asks for an order that nothing keeps."""
 
 
 class DeadLetterNotFound(HoldfastError):

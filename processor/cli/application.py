@@ -42,12 +42,12 @@ from holdfast.processor.cli import (
     verify,
     worker,
 )
-from holdfast.schemas.errors import AppError, CompileError, HoldfastError, InvalidMessage, SettingsError
+from holdfast.schemas.errors import AppError, CompileError, HoldfastError, InvalidMessage, InvalidQuery, SettingsError
 
 FAILED = 1
 MISTAKE = 2
-_MISTAKES = (AppError, CompileError, InvalidMessage, SettingsError)
-"""Errors about what the user gave: settings, an app, a message."""
+_MISTAKES = (AppError, CompileError, InvalidMessage, InvalidQuery, SettingsError)
+"""Errors about what the user gave: settings, an app, a message, a query."""
 
 
 @dataclass

@@ -18,7 +18,7 @@ from holdfast.processor.cli.where import Where, criteria_of
 
 if TYPE_CHECKING:
     from holdfast.processor.client import Client
-    from holdfast.projections.queries import Criteria
+    from holdfast.projections.criteria import Criteria
     from holdfast.schemas.control import Command, Decision
 
 By = Annotated[str | None, typer.Option(help="Who says so; your login name otherwise.", metavar="NAME")]

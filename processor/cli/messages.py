@@ -37,6 +37,7 @@ def messages(
         str | None, typer.Option(help="Only those received from this moment on.", metavar="MOMENT")
     ] = None,
     count: Annotated[bool, typer.Option("--count", help="Print only how many there are of each verdict.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Print all of them, as JSON lines, as they come.")] = False,
     limit: Limit = 50,
     after: Annotated[int | None, typer.Option(help="Go on behind this sequence number.", metavar="N")] = None,
     database_url: DatabaseUrl = None,
@@ -49,13 +50,18 @@ def messages(
 
         holdfast messages --count
         holdfast messages --verdict buffered --type PaymentReceived
+        holdfast messages --verdict rejected --all
         holdfast messages --key order-17 --since 2026-01-31T12:00:00+01:00 --json
 
     A message that was published several times under its id is there once: of a duplicate nothing is stored.
-    With --json one line for each message; with --count one for each kind, verdict and reason.
+    With --json or --all one line for each message; with --count one for each kind, verdict and reason.
     """
-    if count and after is not None:
-        raise typer.BadParameter("--count counts all that fit: leave out --after.")
+    from holdfast.processor.cli.output import emit
+
+    if (count or all_) and after is not None:
+        raise typer.BadParameter(f"{'--count' if count else '--all'} is about all that fit: leave out --after.")
+    if count and all_:
+        raise typer.BadParameter("say either --count or --all.")
     criteria: Criteria = {
         "verdict": None if verdict is None else verdict.value,
         "type": type_,
@@ -68,6 +74,9 @@ def messages(
         async with open_client(database_url, app) as client:
             if count:
                 _print_tally(await client.count_messages(**criteria), as_json=as_json)
+            elif all_:
+                async for message in client.every_message(**criteria):
+                    emit(message)
             else:
                 found = await client.messages(**criteria, after=after, limit=limit)
                 _print(found, limit, as_json=as_json)

@@ -10,7 +10,7 @@ from holdfast.processor.cli.instances import CRITERIA, Status
 from holdfast.processor.cli.options import duration, json_or_text
 
 if TYPE_CHECKING:
-    from holdfast.projections.queries import Criteria
+    from holdfast.projections.criteria import Criteria
 
 Where = Annotated[
     list[str] | None,

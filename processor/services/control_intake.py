@@ -23,7 +23,7 @@ from holdfast.processor.client import Client
 from holdfast.processor.engine.failures import STORAGE_PAUSE
 from holdfast.processor.engine.provider import InboxVerdict, Intake, RouteKind
 from holdfast.processor.engine.runtime import Runtime
-from holdfast.projections.queries import Criteria
+from holdfast.projections.criteria import Criteria
 from holdfast.schemas.control import Command
 from holdfast.schemas.control_messages import ControlMessage, Where
 from holdfast.schemas.errors import InstanceCompleted, InstanceNotFound, InvalidMessage, StorageError

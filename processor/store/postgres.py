@@ -26,7 +26,7 @@ from holdfast.processor.engine.provider import (
 )
 from holdfast.processor.engine.wakeups import Mail, Runnable, Wakeups
 from holdfast.processor.language.transaction import Transaction
-from holdfast.processor.store import heartbeats, hosts, inbox, locks, outbox, subflows, wakeups
+from holdfast.processor.store import heartbeats, hosts, inbox, locks, outbox, subflows, tally, wakeups
 from holdfast.processor.store.commit import GroupWriter
 from holdfast.processor.store.connections import Connections
 from holdfast.processor.store.unit_of_work import open_unit_of_work, own_transaction
@@ -165,6 +165,8 @@ class PostgresProvider:
         count, self._expired_up_to = await self._shared.run(
             lambda c: inbox.expire(c, self._app, ttl_seconds, limit, self._expired_up_to)
         )
+        # Nobody asks for this but the database itself, so it is done on the occasion of what is done now and then.
+        await self._shared.run(tally.merge)
         return count
 
     async def outbox(self, host_id: UUID, limit: int) -> Sequence[Outgoing]:

@@ -22,6 +22,7 @@ TABLES = (
     "schema_version",
     "settings",
     "skipped_events",
+    "tally_rows",
 )
 WRITTEN_BY_WORKERS = {
     "attempts",
@@ -34,6 +35,7 @@ WRITTEN_BY_WORKERS = {
     "outbox",
     "projections",
     "skipped_events",
+    "tally_rows",
 }
 APPENDED_BY_WORKERS = {"events", "programs"}
 

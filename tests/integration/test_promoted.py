@@ -1,18 +1,14 @@
 """Instances by their values for queries, among very many."""
 
-import json
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import psycopg
 import pytest
-from psycopg.types.json import Jsonb
 
 from compose.local.services import Services
 from holdfast import Client
-from holdfast.projections import queries
-from holdfast.schemas.postgres.statements import load
 
 FILL = """
 insert into holdfast.instance_rows (
@@ -70,21 +66,3 @@ async def test_a_common_value_is_paged_like_any_other_criterion(client: Client) 
     first = await client.instances(promoted={"stage": "even"}, limit=3)
     second = await client.instances(promoted={"stage": "even"}, limit=3, after=first[-1].instance_id)
     assert len({row.instance_id for row in [*first, *second]}) == 6
-
-
-def test_the_look_up_goes_through_the_index(filled_url: str) -> None:
-    parameters = {**queries._ALL, "app": "shop", "limit": 50}
-    parameters["promoted"] = Jsonb({"number": 17})
-    with psycopg.connect(filled_url) as connection:
-        cursor = connection.execute(b"explain (format json) " + load("holdfast.projections")["instances"], parameters)
-        row = cursor.fetchone()
-    assert row is not None
-    assert "instance_promoted" in json.dumps(row)
-    assert set(_scanned(row[0][0]["Plan"])) <= {"hosts", "bookmarks"}
-
-
-def _scanned(plan: dict[str, Any]) -> Iterator[str]:
-    if plan.get("Node Type") == "Seq Scan":
-        yield plan["Relation Name"]
-    for child in plan.get("Plans", ()):
-        yield from _scanned(child)

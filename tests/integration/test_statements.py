@@ -58,6 +58,11 @@ def test_a_file_is_cut_at_its_headings() -> None:
     assert parse(text) == [("one", "-- Why.\nselect 1"), ("two", "select ';'")]
 
 
+def test_what_statements_have_in_common_stands_once() -> None:
+    text = "-- part: a\n1, 2\n\n-- part: b\n-- a\n, 3\n\n-- name: one\nselect\n    -- b\n-- a bit more\n;\n"
+    assert parse(text) == [("one", "select\n1, 2\n, 3\n-- a bit more\n")]
+
+
 def test_sql_under_no_name_is_refused() -> None:
     with pytest.raises(ValueError, match="SQL stands under no name: 'select 1"):
         parse("select 1;\n-- name: two\nselect 2;\n")

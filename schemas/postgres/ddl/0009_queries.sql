@@ -37,7 +37,13 @@ begin
         when 'UPDATE' then
             insert into holdfast.tally_rows
             select app, workflow, program_hash, execution_status, outcome, is_initialized, is_suspended, sum(change)
-            from (select *, 1 as change from became union all select *, -1 from was) changed
+            from (
+                select app, workflow, program_hash, execution_status, outcome, is_initialized, is_suspended, 1
+                from became
+                union all
+                select app, workflow, program_hash, execution_status, outcome, is_initialized, is_suspended, -1
+                from was
+            ) changed (app, workflow, program_hash, execution_status, outcome, is_initialized, is_suspended, change)
             group by app, workflow, program_hash, execution_status, outcome, is_initialized, is_suspended
             having sum(change) <> 0;
         when 'DELETE' then
@@ -77,14 +83,15 @@ select app, workflow, program_hash, execution_status, outcome, is_initialized, i
 from holdfast.instance_rows
 group by app, workflow, program_hash, execution_status, outcome, is_initialized, is_suspended;
 
--- Indexes. They are about what never changes, or are partial, so that most updates of an instance leave them alone. A hash
--- of the program's hash is enough to tell the programs of a workflow apart, and is a sixteenth as long.
+-- Indexes. They are about what never changes or changes as an instance ends, or are partial, so that most updates of an
+-- instance leave them alone. The first has a region for each program of an app and outcome, or none, with the instances in
+-- the order of their ids: a query finds in the tally which regions there are, and merges the beginnings of those that fit. A
+-- hash of the program's hash is enough to tell programs apart, and is a sixteenth as long.
 
+create index instance_regions on holdfast.instance_rows
+    (hashtext(program_hash), app, coalesce(outcome, ''), instance_id);
 create index instance_created on holdfast.instance_rows (creation_time);
-create index instance_program on holdfast.instance_rows (workflow, hashtext(program_hash), instance_id);
-create index instance_living on holdfast.instance_rows (instance_id) where not is_completed;
 create index instance_ended on holdfast.instance_rows (last_updated_time, instance_id) where is_completed;
-create index instance_unusual on holdfast.instance_rows (outcome, instance_id) where outcome <> 'completed';
 create index instance_suspended on holdfast.instance_rows (instance_id) where is_suspended;
 create index instance_within on holdfast.instance_rows (instance_id) where subflow = 'run' and not is_completed;
 create index bookmark_type on holdfast.bookmarks (message_type, instance_id);
@@ -159,6 +166,13 @@ comment on column holdfast.messages_by_verdict.type is 'Their type.';
 comment on column holdfast.messages_by_verdict.verdict is 'What became of them: applied, buffered, rejected, expired or dead_lettered.';
 comment on column holdfast.messages_by_verdict.messages is 'How many there are.';
 
+-- Who only looks has no use for what makes schemas, not even in vain.
+
+revoke execute
+    on function holdfast.create_schema(text), holdfast.drop_schema(text), holdfast.rename_schema(text, text),
+    holdfast.open_to_observers(text)
+    from public;
+
 do $$
 declare
     name text;
@@ -169,7 +183,11 @@ begin
         end if;
     end loop;
     if exists (select from pg_roles where rolname = 'holdfast_worker') then
-        grant insert, delete on holdfast.tally_rows to holdfast_worker;
+        grant insert, update, delete on holdfast.tally_rows to holdfast_worker;
+        grant execute
+            on function holdfast.create_schema(text), holdfast.drop_schema(text), holdfast.rename_schema(text, text),
+            holdfast.open_to_observers(text)
+            to holdfast_worker;
     end if;
 end
 $$;
