@@ -23,6 +23,7 @@ from psycopg import errors
 
 from holdfast.processor.control import Control
 from holdfast.processor.engine.environment import Environment, RealEnvironment
+from holdfast.processor.exporting.exports import Exports
 from holdfast.processor.following import Projections
 from holdfast.processor.forks import Forks
 from holdfast.processor.hold import HeldInstance, OnLocked, hold
@@ -64,7 +65,7 @@ T = TypeVar("T")
 
 
 class Client(Control, Forks, LookingBack):
-    """An app's instances, messages, history and ``projections``; to be used as an async context manager.
+    """An app's instances, messages, history, ``projections`` and ``export``; to be used as an async context manager.
 
     ``database_url`` is needed by everything but ``publish``, ``amqp_url`` and ``app`` by ``publish`` alone. Where
     ``app`` is given, lists are of that app. Nothing connects before it has to. Methods raise ``StorageError`` or
@@ -94,6 +95,7 @@ class Client(Control, Forks, LookingBack):
         self._publish_patience = publish_patience
         self._environment = environment or RealEnvironment()
         self.projections = Projections(self._run, app, self._environment)
+        self.export = Exports(self._connection, app)
         self._new_id = self._environment.new_id
         self._publisher: AppPublisher | None = None
 

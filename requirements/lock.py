@@ -13,6 +13,7 @@ LOCKS = {
     "requirements/dev.txt": ["pyproject.toml", "--group", "dev"],
     "requirements/runtime.txt": ["pyproject.toml", "--constraint", "requirements/dev.txt"],
     "requirements/build.txt": ["--group", "build", "--constraint", "requirements/dev.txt"],
+    "requirements/mining.txt": ["--group", "mining"],
 }
 
 

@@ -36,6 +36,7 @@
     │   ├── ProjectionNotFound       no such projection of that app
     │   ├── ProjectionStopped        the projection stands still, so what is waited for does not come
     │   └── RebuildRefused           the projection cannot be rebuilt as things are
+    ├── ExportRefused                what is asked for cannot be exported, or not to where it is to go
     ├── WrongExpectedVersion         the stream is not where the writer believed it to be
     ├── StaleTransaction             the stream was appended to by a younger transaction
     ├── UnreadableEvent              the log holds an event that this version does not know
@@ -351,6 +352,10 @@ class ProjectionStopped(ProjectionError):
 
 class RebuildRefused(ProjectionError):
     """The projection cannot be rebuilt as things are."""
+
+
+class ExportRefused(HoldfastError):
+    """What is asked for cannot be exported as things are, or cannot be written where it is to go."""
 
 
 class WrongExpectedVersion(HoldfastError):

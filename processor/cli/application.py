@@ -22,6 +22,7 @@ from holdfast.processor.cli import (
     dead_letters,
     diff,
     explain,
+    export,
     fork,
     history,
     hosts,
@@ -138,6 +139,7 @@ _add(
         "fork": fork.fork,
         "messages": messages.messages,
         "verify": verify.verify,
+        "export": export.export,
         "broker-config": broker_config.broker_config,
     },
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from holdfast.processor.cli.output import hint
@@ -18,48 +19,65 @@ _SPOKEN = 5.0
 """Seconds between two lines where there is no terminal."""
 
 
+Told = Callable[[int, int | None], None]
+"""Is told how far it is, and how far it goes, where that is known."""
+
+
 async def watch(name: str, progress: AsyncIterator[Progress]) -> None:
     """Show how far a rebuild is, how fast it goes and how long it still takes."""
-    if not sys.stderr.isatty():
-        await _tell(name, progress)
-        return
-    with _bars() as bars:
-        bar = None
+    with bar(name, "events") as told:
         async for it in progress:
-            if bar is None:
-                bar = bars.add_task(name, completed=it.position, total=it.end)
-            bars.update(bar, completed=it.position, total=it.end)
+            told(it.position, it.end)
 
 
-def _bars() -> Bars:
+@contextmanager
+def bar(name: str, unit: str) -> Iterator[Told]:
+    """Show how far something is that is told within the block; where results go to the same terminal, in lines too."""
+    if not sys.stderr.isatty():
+        yield _lines(name, unit)
+        return
+    with _bars(unit) as bars:
+        task = bars.add_task(name, total=None, start=False)
+
+        def told(position: int, end: int | None) -> None:
+            if not bars.tasks[task].started:
+                bars.reset(task, completed=position, total=end)
+            bars.update(task, completed=position, total=end)
+
+        yield told
+
+
+def _bars(unit: str) -> Bars:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text(f"{task.speed or 0:,.0f} events/s")
+            return Text(f"{task.speed or 0:,.0f} {unit}/s")
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-        Rate(),
-        TimeRemainingColumn(),
-    )
+    class Count(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.completed:,.0f}" + (f"/{task.total:,.0f}" if task.total is not None else ""))
+
+    columns = (TextColumn("{task.description}"), BarColumn(), Count(), Rate(), TimeRemainingColumn())
     return Progress(*columns, console=Console(stderr=True))
 
 
-async def _tell(name: str, progress: AsyncIterator[Progress]) -> None:
+def _lines(name: str, unit: str) -> Told:
+    first: int | None = None
+    began = spoken = time.monotonic()
 
-    first: Progress | None = None
-    began = told = time.monotonic()
-    async for it in progress:
+    def told(position: int, end: int | None) -> None:
+        nonlocal first, spoken
         now = time.monotonic()
         if first is None:
-            first = it
-        if now - told >= _SPOKEN:
-            told = now
-            rate = (it.position - first.position) / (now - began)
-            left = f", {(it.end - it.position) / rate:,.0f} s left" if rate else ""
-            hint(f"{name}: {it.position:,} of {it.end:,} events, {rate:,.0f} events/s{left}")
+            first = position
+        if now - spoken >= _SPOKEN:
+            spoken = now
+            rate = (position - first) / (now - began)
+            of = "" if end is None else f" of {end:,}"
+            left = f", {(end - position) / rate:,.0f} s left" if rate and end is not None else ""
+            hint(f"{name}: {position:,}{of} {unit}, {rate:,.0f} {unit}/s{left}")
+
+    return told

@@ -22,12 +22,12 @@ Where = Annotated[
 ]
 
 
-def criteria_of(conditions: list[str]) -> Criteria:
-    """Return what ``NAME=VALUE`` conditions mean together, of instances that have not ended.
+def criteria_of(conditions: list[str], *, also_ended: bool = False) -> Criteria:
+    """Return what ``NAME=VALUE`` conditions mean together, of instances that have not ended, or of all.
 
     Raises ``typer.BadParameter`` if one means nothing.
     """
-    criteria: Any = {"is_completed": False}
+    criteria: Any = {} if also_ended else {"is_completed": False}
     for condition in conditions:
         name, is_given, value = condition.partition("=")
         if not is_given or not value:

@@ -13,6 +13,7 @@ import pytest
 
 from examples.permits.check import facts
 from holdfast import Client
+from tests.support.mining import mine
 from tests.support.rabbitmq import remove_app, waiting
 from tests.support.workers import ROOT, Worker, Workers, await_hosts, environment, eventually, holdfast
 
@@ -22,7 +23,8 @@ pytestmark = [
     pytest.mark.skipif(
         not EVENT_LOG.exists(), reason="the permit event log is not here; HOLDFAST_PERMITS_CSV names it"
     ),
-    pytest.mark.timeout(600),
+    # With the installation of what reads the exported traces, on a machine that is busy.
+    pytest.mark.timeout(1800),
 ]
 
 CASES = 1434
@@ -41,6 +43,8 @@ order by count(*) desc
 limit 1
 """
 HOSTS: LiteralString = "select count(distinct metadata ->> 'host') from holdfast.events"
+VARIANTS: LiteralString = "select path, instances from permits_traces.variants where outcome = 'completed'"
+MOST_FREQUENT = ["Confirmation of receipt", "T02", "T04", "T05", "T06", "T10"]
 FACTS = {
     "instances": CASES,
     "instances completed": CASES,
@@ -91,12 +95,30 @@ def test_the_permit_log_is_followed_exactly_while_the_active_worker_is_killed(
         assert ask(database_url, HOSTS) > 1
         verified = holdfast("verify", "--app", "permits", env=env)
         assert verified.returncode == 0, verified.stdout + verified.stderr
+        process_mining_agrees(database_url, env, tmp_path / "permits.xes")
 
         # Published again, every message is a duplicate.
         assert publish(env).wait(120) == 0
         eventually("the queues are empty", lambda: waiting(amqp_url, "permits") == 0)
         assert [worker.stop() for worker in workers.all if worker.is_running] == [0, 0]
         assert found(database_url) == FACTS
+
+
+def process_mining_agrees(database_url: str, env: dict[str, str], out: Path) -> None:
+    """See that a tool of process mining finds what the file is known to have, and what the projection counted."""
+    options = ["--label", "examples.permits.app:Traces", "--case", "key", "--app", "permits"]
+    exported = holdfast("export", "--format", "xes", "--out", str(out), *options, env=env)
+    assert exported.returncode == 0, exported.stderr
+    mined = mine(out)
+    variants = [(tuple(path), count) for path, count in mined["variants"]]
+    assert (mined["cases"], mined["events"], len(variants)) == (CASES, TASKS, FACTS["distinct traces"])
+    path, count = max(variants, key=lambda variant: variant[1])
+    assert count == FACTS["cases with the most frequent trace"]
+    assert all(task.startswith(name) for task, name in zip(path, MOST_FREQUENT, strict=True))
+    assert dict(variants)["Confirmation of receipt",] == 116
+    assert all(path.count("Confirmation of receipt") == 1 for path, _ in variants)
+    with psycopg.connect(database_url) as connection:
+        assert sorted(variants) == sorted((tuple(path), count) for path, count in connection.execute(VARIANTS))
 
 
 def found(database_url: str) -> dict[str, int]:

@@ -14,6 +14,7 @@ from tests.architecture.house import PARTS, ROOT, python_files
 OPEN_A_TRANSACTION = {
     "processor/client.py",
     "processor/control.py",
+    "processor/exporting/exports.py",
     "processor/forks.py",
     "processor/services/follower.py",
     "processor/services/projector.py",
