@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 import orjson
 from psycopg import AsyncConnection
@@ -20,7 +19,8 @@ from holdfast.events.codec import decode
 from holdfast.events.recorded import Cursor, RecordedEvent
 from holdfast.events.types import Event, SubflowEnded, SubflowStarted
 from holdfast.projections import queries
-from holdfast.projections.queries import Criteria, Instance
+from holdfast.projections.criteria import Criteria
+from holdfast.projections.queries import Instance
 from holdfast.schemas.errors import ExportRefused
 from holdfast.schemas.postgres.statements import load
 
@@ -118,10 +118,10 @@ async def instances(
     connection: AsyncConnection[Any], app: str | None, criteria: Criteria | None = None
 ) -> AsyncIterator[list[Instance]]:
     """Yield the instances that fit, page by page, newest first."""
-    after: UUID | None = None
+    after: Instance | None = None
     while page := await queries.instances(connection, app=app, after=after, limit=_INSTANCES, **(criteria or {})):
         yield page
-        after = page[-1].instance_id
+        after = page[-1]
 
 
 async def _events(

@@ -27,8 +27,8 @@ from holdfast.processor.exporting.xes import Case, Label, Xes
 from holdfast.processor.store.connections import Connection
 from holdfast.projections import export
 from holdfast.projections.builtin.variants import Variants
+from holdfast.projections.criteria import Criteria
 from holdfast.projections.export import Place, Range
-from holdfast.projections.queries import Criteria
 from holdfast.schemas.errors import ExportRefused
 
 Format = Literal["parquet", "jsonl"]
