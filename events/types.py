@@ -343,6 +343,20 @@ class UnloadRequested:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InstanceMigrated:
+    """Somebody moved the instance to another program, in whose places its frames stand from this batch on.
+
+    ``lines`` are the lines of the open bookmarks there, by name.
+    """
+
+    from_program: str
+    to_program: str
+    by: str
+    why: str | None = None
+    lines: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class InstanceCompleted:
     """The workflow returned."""
 
@@ -445,6 +459,7 @@ Event = (
     | PersistRequested
     | UnloadRequested
     | CancelRequested
+    | InstanceMigrated
     | InstanceCompleted
     | InstanceContinued
     | InstanceFaulted

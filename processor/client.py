@@ -31,6 +31,7 @@ from holdfast.processor.looking_back import LookingBack
 from holdfast.processor.store import inbox, removal, retention
 from holdfast.processor.store.connections import Connection, Connections, failure
 from holdfast.processor.store.retention import Removed, Retention
+from holdfast.processor.versions import Versions
 from holdfast.projections import explanation, queries, timers
 from holdfast.projections.explanation import Explanation
 from holdfast.projections.hosts import HostStatus, host_statuses
@@ -64,7 +65,7 @@ _NO_SCHEMA = (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFun
 T = TypeVar("T")
 
 
-class Client(Control, Forks, LookingBack):
+class Client(Control, Forks, LookingBack, Versions):
     """An app's instances, messages, history, ``projections`` and ``export``; to be used as an async context manager.
 
     ``database_url`` is needed by everything but ``publish``, ``amqp_url`` and ``app`` by ``publish`` alone. Where

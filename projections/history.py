@@ -20,6 +20,7 @@ from holdfast.events.types import (
     InstanceCompleted,
     InstanceContinued,
     InstanceForked,
+    InstanceMigrated,
     InstanceResumed,
     InstanceStarted,
     InstanceTerminated,
@@ -127,7 +128,7 @@ def place(event: Event) -> Where | None:
     match event:
         case InstanceStarted() | InstanceForked() | InstanceResumed() | CancelRequested():
             return None
-        case InstanceAbandoned() | PersistRequested() | UnloadRequested():
+        case InstanceAbandoned() | PersistRequested() | UnloadRequested() | InstanceMigrated():
             return None
         case InstanceCompleted() | InstanceContinued() | InstanceTerminated():
             return None

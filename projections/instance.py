@@ -28,6 +28,7 @@ from holdfast.events.types import (
     InstanceContinued,
     InstanceFaulted,
     InstanceForked,
+    InstanceMigrated,
     InstanceResumed,
     InstanceStarted,
     InstanceSuspended,
@@ -258,6 +259,10 @@ def _apply(draft: _Draft, event: Event) -> None:
             draft.origin, draft.origin_version = event.origin, event.origin_version
             draft.traceparent = event.traceparent
             draft.reply_to, draft.reply_key = event.reply_to, event.reply_key
+        case InstanceMigrated():
+            draft.program_hash = event.to_program
+            marks = draft.bookmarks.items()
+            draft.bookmarks = {name: replace(mark, line=event.lines.get(name, mark.line)) for name, mark in marks}
         case InstanceSuspended():
             draft.is_suspended = True
             draft.suspension_reason = event.reason

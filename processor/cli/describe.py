@@ -25,6 +25,7 @@ from holdfast.events.types import (
     InstanceContinued,
     InstanceFaulted,
     InstanceForked,
+    InstanceMigrated,
     InstanceResumed,
     InstanceStarted,
     InstanceSuspended,
@@ -87,6 +88,8 @@ def what(event: Event) -> list[str]:
             changed = [f"changed: {', '.join(event.changed)}"] if event.changed else []
             link = f"{event.workflow} as {event.origin} stood at version {event.origin_version}"
             return [link, *changed, f"by {_who(event.by, event.why)}"]
+        case InstanceMigrated():
+            return [f"to program {event.to_program}", f"by {_who(event.by, event.why)}"]
         case ActivityIntended():
             return [f"{event.activity} is about to run, once"]
         case ActivityRequested():

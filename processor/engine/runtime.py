@@ -62,6 +62,22 @@ def _wake_nobody(instance_id: UUID) -> None:
     """Leave an instance to the next regular look."""
 
 
+def stored_program(definition: Definition, key: str) -> StoredProgram:
+    """Return a definition's program as it is stored, signed with the app's program key unless that is empty."""
+    program = definition.program
+    return StoredProgram(
+        program_hash=program.hash,
+        workflow=definition.name,
+        format=FORMAT,
+        program=program.to_json(),
+        starts_with=definition.start.message_type if isinstance(definition, Workflow) else None,
+        receives=tuple(sorted(definition.receives)),
+        signature=program.sign(key.encode()) if key else None,
+        expected_lifetime=definition.expected_lifetime if isinstance(definition, Workflow) else None,
+        reuse_key=isinstance(definition, Workflow) and definition.frees_key,
+    )
+
+
 class Runtime:
     """One host's means; ``open`` gives it a lease, under an id that is new each time.
 
@@ -148,23 +164,8 @@ class Runtime:
         return [*self.app.workflows.values(), *(r.definition for r in self._routines.values())]
 
     async def _save_programs(self, definitions: Sequence[Definition]) -> None:
-        key = self.settings.program_key.encode()
-        await self.provider.save_programs(
-            [
-                StoredProgram(
-                    program_hash=d.program.hash,
-                    workflow=d.name,
-                    format=FORMAT,
-                    program=d.program.to_json(),
-                    starts_with=d.start.message_type if isinstance(d, Workflow) else None,
-                    receives=tuple(sorted(d.receives)),
-                    signature=d.program.sign(key) if key else None,
-                    expected_lifetime=d.expected_lifetime if isinstance(d, Workflow) else None,
-                    reuse_key=isinstance(d, Workflow) and d.frees_key,
-                )
-                for d in definitions
-            ]
-        )
+        key = self.settings.program_key
+        await self.provider.save_programs([stored_program(definition, key) for definition in definitions])
 
     def keeping(self, workflow: str) -> Keeping:
         """Return how the store is to keep the instances of a workflow."""

@@ -23,6 +23,7 @@ OPEN_A_TRANSACTION = {
     "processor/store/memory.py",
     "processor/store/unit_of_work.py",
     "processor/testing/world.py",
+    "processor/versions.py",
     "schemas/postgres/migrate.py",
 }
 """All others write into the transaction of their caller, whose connection is their first argument."""

@@ -25,6 +25,7 @@ from holdfast.events.types import (
     InstanceContinued,
     InstanceFaulted,
     InstanceForked,
+    InstanceMigrated,
     InstanceResumed,
     InstanceStarted,
     InstanceSuspended,
@@ -258,6 +259,10 @@ FOURTH_RELEASE: tuple[Event, ...] = (
     InstanceForked(
         origin=CHILD, origin_version=7, workflow="order", program_hash="6a09e667", correlation_key="order-1", by="ops"
     ),
+    InstanceMigrated(
+        from_program="6a09e667", to_program="bb67ae85", by="ops", why="the new prices", lines={"0.2/late": 19}
+    ),
+    InstanceMigrated(from_program="6a09e667", to_program="bb67ae85", by="ops"),
 )
 """The types and fields that the fourth release added."""
 

@@ -1,0 +1,138 @@
+"""``holdfast migrate-instances``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+from holdfast.processor.cli.control import By, Why, login
+from holdfast.processor.cli.options import AppPath, DatabaseUrl, JsonLines, load_settings, open_client, run_long
+from holdfast.processor.cli.where import Where, criteria_of
+
+if TYPE_CHECKING:
+    from holdfast.processor.client import Client
+    from holdfast.processor.versions import Verdict
+
+
+def migrate_instances(
+    app: AppPath,
+    instance_ids: Annotated[
+        list[UUID] | None,
+        typer.Argument(help="Only these instances.", metavar="[INSTANCE]…", show_default=False),
+    ] = None,
+    *,
+    where: Where = None,
+    unload: Annotated[
+        bool, typer.Option("--unload", help="Have workers let go of those that they have loaded, and wait for it.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be moved, and move nothing.")] = False,
+    by: By = None,
+    why: Why = None,
+    database_url: DatabaseUrl = None,
+    as_json: JsonLines = False,
+) -> None:
+    """Move living instances to the programs of the code as it is here, those that can be moved.
+
+    All of the app, or those that are named, or that --where finds. Each is moved in a transaction of its own, and
+    goes on from the same place in the new program, with the variables that it has. What cannot be moved stays as
+    it is, and the reason is given; so it is with one that a worker has loaded, unless --unload. To do it again does
+    no harm.
+
+    The exit code is 1 if there is one that was not moved though it runs on an older program.
+
+        holdfast migrate-instances shop.workflows:app --where workflow=order --unload --why 'the new prices'
+
+    With --json one line for each instance that is not up to date: as `holdfast preflight` gives it, with "moved" and,
+    for one that could not be held, "refusal".
+    """
+    if instance_ids and where:
+        raise typer.BadParameter("name instances or give --where, not both")
+    criteria = criteria_of(where or [])
+
+    async def work() -> bool:
+        from holdfast.processor.cli.load_app import load_app
+        from holdfast.processor.cli.output import hint, say
+
+        loaded = load_app(app)
+        settings = load_settings()
+        moved = left = current = 0
+        async with open_client(database_url, loaded.name) as client:
+
+            async def wanted() -> AsyncIterator[UUID]:
+                for instance_id in instance_ids or ():
+                    yield instance_id
+                if not instance_ids:
+                    async for found in client.every_instance(**criteria):
+                        if found.is_initialized and found.subflow != "run":
+                            yield found.instance_id
+
+            who = by or login()
+            async for instance_id in wanted():
+                if unload and not dry_run:
+                    await _unload(client, instance_id, who, why)
+                try:
+                    verdict = await client.migrate(
+                        loaded,
+                        instance_id,
+                        by=who,
+                        why=why,
+                        on_locked="aggressive_retry" if unload and not dry_run else "no_retry",
+                        program_key=settings.program_key,
+                        state_encoding=settings.state_encoding,
+                        dry_run=dry_run,
+                    )
+                except InstanceError as error:
+                    left += 1
+                    _refused(instance_id, str(error), as_json=as_json)
+                    continue
+                current += verdict.is_current
+                moved += verdict.can_move
+                left += bool(verdict.obstacles)
+                _told(verdict, as_json=as_json, dry_run=dry_run)
+        if not as_json:
+            (hint if dry_run else say)(
+                f"{moved} {'would be moved' if dry_run else 'moved'}, {left} left as they are, {current} up to date"
+            )
+        return left > 0
+
+    from holdfast.schemas.errors import InstanceError
+
+    if run_long(work()):
+        raise typer.Exit(1)
+
+
+async def _unload(client: Client, instance_id: UUID, by: str, why: str | None) -> None:
+    """Ask the worker that has an instance to let go of it; where that makes no sense, holding it says why."""
+    from contextlib import suppress
+
+    from holdfast.schemas.errors import InstanceError
+
+    with suppress(InstanceError):
+        await client.unload(instance_id, by=by, why=why)
+
+
+def _refused(instance_id: UUID, refusal: str, *, as_json: bool) -> None:
+    from holdfast.processor.cli.output import emit, hint
+
+    if as_json:
+        emit({"instance_id": instance_id, "moved": False, "refusal": refusal})
+    else:
+        hint(f"refused: {refusal}")
+
+
+def _told(verdict: Verdict, *, as_json: bool, dry_run: bool) -> None:
+    from holdfast.processor.cli.output import emit, say
+    from holdfast.processor.cli.preflight import document, tell
+
+    if verdict.is_current:
+        return
+    if as_json:
+        emit({**document(verdict), "moved": verdict.can_move and not dry_run, "refusal": None})
+    elif verdict.can_move:
+        done = "can be moved" if dry_run else "moved"
+        say(f"{verdict.instance_id}  {verdict.workflow}/{verdict.correlation_key}: {done}")
+    else:
+        tell(verdict)
