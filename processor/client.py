@@ -95,7 +95,7 @@ class Client(Control, Forks, LookingBack, Versions):
         self._amqp_url = amqp_url
         self._publish_patience = publish_patience
         self._environment = environment or RealEnvironment()
-        self.projections = Projections(self._run, app, self._environment)
+        self.projections = Projections(self._run, self._connection, app, self._environment)
         self.export = Exports(self._connection, app)
         self._new_id = self._environment.new_id
         self._publisher: AppPublisher | None = None

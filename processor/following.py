@@ -1,17 +1,22 @@
-"""What a client asks of projections: how far they are, to wait for them, and to set them going again."""
+"""What a client asks of projections: how far they are, to wait for them, to set them going again, and how they were."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Protocol, TypeVar
+
+from psycopg import IsolationLevel
 
 from holdfast.events.recorded import Cursor
 from holdfast.processor.engine.environment import Environment
 from holdfast.processor.store.connections import Connection
-from holdfast.projections import lag
+from holdfast.projections import lag, rows, scratch
 from holdfast.projections.lag import Lag, SkippedEvent
+from holdfast.projections.rows import RowChange
+from holdfast.projections.scratch import Scratch
 from holdfast.schemas.errors import SettingsError
 
 T = TypeVar("T")
@@ -30,8 +35,15 @@ class Run(Protocol):
 class Projections:
     """The projections of a client's app: ``Client.projections``."""
 
-    def __init__(self, run: Run, app: str | None, environment: Environment) -> None:
+    def __init__(
+        self,
+        run: Run,
+        connection: Callable[[], AbstractAsyncContextManager[Connection]],
+        app: str | None,
+        environment: Environment,
+    ) -> None:
         self._run = run
+        self._connection = connection
         self._app = app
         self._environment = environment
 
@@ -77,7 +89,37 @@ class Projections:
         """Return the events that projections passed over, the newest first."""
         return await self._run(lambda connection: lag.skipped_events(connection, self._app, name, limit))
 
+    async def scratches(self) -> list[Scratch]:
+        """Return the projections that were rebuilt as of a place in the log, by their schemas."""
+        return await self._run(lambda connection: scratch.scratches(connection, self._app))
+
+    async def drop(self, schema: str) -> bool:
+        """Drop the scratch in a schema; tells whether there was one. A schema that is something else is left alone."""
+        return await self._run(lambda connection: scratch.drop(connection, schema))
+
+    async def diff(self, name: str, before: str, after: str) -> AsyncIterator[RowChange]:
+        """Yield the rows in which two builds of a projection differ; each is ``live`` or the schema of a scratch.
+
+        Both are seen as of one moment. Raises ``ProjectionError`` for what is neither, or not complete.
+        """
+        app = self._require_app()
+        async with self._connection() as connection:
+            async for change in compare(connection, app, name, before, after):
+                yield change
+
     def _require_app(self) -> str:
         if not self._app:
             raise SettingsError("the client was not told which app is meant")
         return self._app
+
+
+async def compare(connection: Connection, app: str, name: str, before: str, after: str) -> AsyncIterator[RowChange]:
+    """Yield the rows in which two builds of a projection differ; see ``Projections.diff``.
+
+    The connection is nobody else's.
+    """
+    schemas = [await scratch.schema_of(connection, app, name, side) for side in (before, after)]
+    await connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
+    async with connection.transaction():
+        async for change in rows.changes(connection, *schemas):
+            yield change

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from random import Random
@@ -14,14 +14,20 @@ from holdfast.processor.broker.connection import Connection
 from holdfast.processor.broker.publisher import Publisher
 from holdfast.processor.broker.topology import Topology, declare_events
 from holdfast.processor.engine.environment import RealEnvironment
+from holdfast.processor.following import compare
 from holdfast.processor.language.app import App
 from holdfast.processor.process import run_until_signalled
+from holdfast.processor.services import as_of as as_of_place
 from holdfast.processor.services import rebuild as rebuilding
 from holdfast.processor.services.feed import feed
 from holdfast.processor.services.first_of import first_of
 from holdfast.processor.services.projector import Projector
 from holdfast.processor.store.connections import Connections
+from holdfast.projections import scratch
+from holdfast.projections.definition import Subscription
 from holdfast.projections.lag import Progress
+from holdfast.projections.rows import RowChange
+from holdfast.projections.scratch import AsOf
 from holdfast.schemas.errors import AppError, ProjectionNotFound
 from holdfast.schemas.postgres.check import check
 from holdfast.schemas.settings import Settings
@@ -56,14 +62,80 @@ async def rebuild(app: App, name: str, settings: Settings, *, restart: bool = Fa
 
     Raises ``ProjectionNotFound`` for a name that the app does not know.
     """
-    found = [subscription for subscription in app.subscriptions if subscription.name == name]
-    if not found:
-        raise ProjectionNotFound(name)
+    subscription = _subscription(app, name)
+    async with _connections(settings) as connections:
+        async for progress in rebuilding.rebuild(
+            connections, subscription, settings, RealEnvironment(), restart=restart
+        ):
+            yield progress
+
+
+async def rebuild_as_of(
+    app: App, name: str, settings: Settings, as_of: AsOf, into: str, *, restart: bool = False
+) -> AsyncIterator[Progress]:
+    """Rebuild one of the app's projections as of a place in the log into a schema, and yield how far that is.
+
+    See ``as_of.rebuild_as_of``. Raises ``ProjectionNotFound`` for a name that the app does not know.
+    """
+    subscription = _subscription(app, name)
+    async with _connections(settings) as connections:
+        async for progress in as_of_place.rebuild_as_of(
+            connections, subscription, settings, RealEnvironment(), as_of=as_of, into=into, restart=restart
+        ):
+            yield progress
+
+
+async def diff(
+    app: App,
+    name: str,
+    settings: Settings,
+    before: str | AsOf,
+    after: str | AsOf,
+    *,
+    watch: Callable[[AsyncIterator[Progress]], Awaitable[None]] | None = None,
+) -> AsyncIterator[RowChange]:
+    """Yield the rows in which one of the app's projections differs between two places in the log.
+
+    Each is ``live``, the schema of a scratch, or a place or moment, for which one is built and dropped afterwards;
+    ``watch`` is given how far that is. Raises as ``rebuild_as_of``, and ``ProjectionError`` for another schema.
+    """
+    subscription, environment = _subscription(app, name), RealEnvironment()
+    async with _connections(settings) as connections, AsyncExitStack() as closing:
+        schemas = []
+        for side in (before, after):
+            if isinstance(side, str):
+                schemas.append(side)
+                continue
+            schema = f"{(subscription.schema or '')[:40]}__as_of_{environment.new_id().hex[-8:]}"
+            closing.push_async_callback(connections.run, partial(scratch.drop, schema=schema))
+            progress = as_of_place.rebuild_as_of(
+                connections, subscription, settings, environment, as_of=side, into=schema
+            )
+            await (_exhaust if watch is None else watch)(progress)
+            schemas.append(schema)
+        async with await connections.open() as connection:
+            async for change in compare(connection, app.name, name, *schemas):
+                yield change
+
+
+async def _exhaust(progress: AsyncIterator[Progress]) -> None:
+    async for _ in progress:
+        pass
+
+
+def _subscription(app: App, name: str) -> Subscription:
+    for subscription in app.subscriptions:
+        if subscription.name == name:
+            return subscription
+    raise ProjectionNotFound(name)
+
+
+@asynccontextmanager
+async def _connections(settings: Settings) -> AsyncIterator[Connections]:
     await check(settings.database_url)
     connections = Connections(settings.database_url, limit=1)
     try:
-        async for progress in rebuilding.rebuild(connections, found[0], settings, RealEnvironment(), restart=restart):
-            yield progress
+        yield connections
     finally:
         await connections.close()
 

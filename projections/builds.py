@@ -101,7 +101,7 @@ async def _begin(connection: Connection, build: Build) -> None:
     await connection.execute(_SQL["drop_schema"], place)
     await _remove(connection, build)
     await connection.execute(_SQL["create_schema"], place)
-    await enter(connection, build)
+    await enter(connection, build.schema)
     await connection.execute(build.subscription.create.encode())
     await connection.execute(_SQL["open_to_observers"], place)
     await _run(connection, "add_projection", build, schema=build.subscription.schema)

@@ -119,7 +119,7 @@ async def go_on(
     if not page.seen:
         return page
     if page.events:
-        await _handle(connection, build, page, tx)
+        await handle(connection, it, build.schema, page, tx)
     await _move(connection, build, start, page, len(page.events))
     return page
 
@@ -157,16 +157,17 @@ def describe(error: BaseException) -> str:
     return storable(f"{type(error).__name__}: {error}"[:_ERROR])
 
 
-async def enter(connection: Connection, build: Build) -> None:
-    """Have names without a schema mean the tables of a build, until the end of the transaction."""
-    if build.schema:
-        await connection.execute(_SQL["enter_schema"], {"schema": build.schema})
+async def enter(connection: Connection, schema: str) -> None:
+    """Have names without a schema mean the tables in this one, if any, until the end of the transaction."""
+    if schema:
+        await connection.execute(_SQL["enter_schema"], {"schema": schema})
 
 
-async def _handle(connection: Connection, build: Build, page: Page, tx: Any) -> None:
-    await enter(connection, build)
+async def handle(connection: Connection, subscription: Subscription, schema: str, page: Page, tx: Any) -> None:
+    """Let the handlers have a page, with their tables in a schema; raises ``HandlerFailed`` if one raises."""
+    await enter(connection, schema)
     try:
-        await build.subscription.handle(tx, page.events)
+        await subscription.handle(tx, page.events)
     except TRANSIENT:
         raise
     except Exception as error:

@@ -38,6 +38,7 @@ from holdfast.processor.cli import (
     publish,
     retention,
     schemas,
+    scratches,
     show,
     state,
     timers,
@@ -179,6 +180,9 @@ _add(
         "resume": projections.resume,
         "skip": projections.skip,
         "skipped": projections.skipped,
+        "scratches": scratches.scratches,
+        "drop": scratches.drop,
+        "diff": scratches.diff,
     },
 )
 app.add_typer(following, name="projections")

@@ -29,6 +29,7 @@ from holdfast.processor.cli.options import (
     run,
     run_long,
 )
+from holdfast.processor.cli.scratches import place
 
 if TYPE_CHECKING:
     from holdfast.processor.client import Client
@@ -64,6 +65,17 @@ def rebuild(
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin from the start, whatever an interrupted rebuild has done.")
     ] = False,
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            help="Take in the log up to this cursor or moment, and leave what readers see as it is.",
+            metavar="CURSOR|TIME",
+        ),
+    ] = None,
+    into: Annotated[
+        str | None,
+        typer.Option(help="With --as-of: the schema to make for it, which must not be there.", metavar="SCHEMA"),
+    ] = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Compute a projection's tables anew from the log, beside those that there are, and put them in their place.
@@ -72,6 +84,13 @@ def rebuild(
     Interrupt it at any time: the same command goes on where it was.
 
         holdfast projections rebuild examples.permits.app:app traces
+
+    With --as-of they are computed as of a place in the log, into a schema of their own, a scratch, and put in
+    nobody's place. A moment stands for the last event that was recorded by then, with all that the log
+    has before it; transactions are waited for that may still add to that. `holdfast projections drop`
+    removes it.
+
+        holdfast projections rebuild examples.permits.app:app traces --as-of 2026-01-31T12:00 --into past
     """
     from holdfast.processor import projecting
     from holdfast.processor.cli.load_app import load_app
@@ -79,10 +98,17 @@ def rebuild(
     from holdfast.processor.cli.progress import watch
     from holdfast.processor.process import configure_logging
 
+    if (as_of is None) is not (into is None):
+        raise typer.BadParameter("--as-of and --into go together: a place in the log, and the schema to make for it.")
     settings = load_settings(database_url=database_url).require("database_url")
     configure_logging()
-    run_long(watch(name, projecting.rebuild(load_app(app), name, settings, restart=restart)))
-    say(f"projection {name} is rebuilt")
+    if as_of is None or into is None:
+        run_long(watch(name, projecting.rebuild(load_app(app), name, settings, restart=restart)))
+        say(f"projection {name} is rebuilt")
+        return
+    when = place("--as-of", as_of)
+    run_long(watch(name, projecting.rebuild_as_of(load_app(app), name, settings, when, into, restart=restart)))
+    say(f"projection {name} as of {as_of} is in schema {into}")
 
 
 def resume(name: Name, *, app: AppName = None, database_url: DatabaseUrl = None, as_json: JsonDocument = False) -> None:
