@@ -174,10 +174,10 @@ def change(it: Change) -> str:
     where = "" if it.frame in (None, "0") else f"frame {it.frame}: "
     if it.section == "place" and not it.name:
         return f"frame {it.frame} {'begins' if it.kind == 'added' else 'ends'}"
-    if it.kind == "changed":
-        return f"{where}{it.name}: {_value(it.section, it.before)} -> {_value(it.section, it.after)}"
     title = it.section if it.section in _RECORDS else ""
     name = f"{where}{title} {it.name}".strip()
+    if it.kind == "changed":
+        return f"{name}: {_value(it.section, it.before)} -> {_value(it.section, it.after)}"
     told = _value(it.section, it.after if it.kind == "added" else it.before)
     if it.kind == "added":
         return f"{name} = {told}" if not title else f"{name}: {told}"

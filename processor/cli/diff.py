@@ -96,10 +96,8 @@ async def _print(client: Client, ids: tuple[UUID, UUID], found: Comparison) -> N
     titles: dict[str, list[Change]] = {}
     for each in found.changes:
         titles.setdefault(_TITLES[each.section], []).append(each)
+    internal = titles.pop(_TITLES["internal"], [])
     for title, changes in titles.items():
-        if title == _TITLES["internal"]:
-            say(f"\n{len(changes)} changes of what only the interpreter needs: see --json", style="dim")
-            continue
         say(f"\n{title}", style="bold")
         if title == _TITLES["place"]:
             for line in await _places(client, ids, found, changes):
@@ -107,6 +105,8 @@ async def _print(client: Client, ids: tuple[UUID, UUID], found: Comparison) -> N
             continue
         for each in changes:
             say(f"  {change(each)}", style=_STYLES[each.kind])
+    if internal:
+        say(f"\n{len(internal)} more of what only the interpreter needs: see --json", style="dim")
 
 
 _STYLES = {"added": "green", "removed": "red", "changed": "yellow"}
