@@ -149,16 +149,15 @@ async def read_page(
                 "types": None if types is None else list(types),
             },
         )
-        rows = await cursor.fetchall()
+        return page_of(await cursor.fetchall(), after)
+
+
+def page_of(rows: list[_Row], after: Cursor | None) -> Page:
+    """Return the page that rows as of the statement ``read_page`` hold."""
     if not rows:
         return Page(events=(), seen=0, cursor=after, recorded_at=None)
     _, seen, _, _, epoch, xid, position, _, recorded_at = rows.pop()
-    return Page(
-        events=_read(rows),
-        seen=seen,
-        cursor=Cursor(epoch, xid, position),
-        recorded_at=recorded_at,
-    )
+    return Page(events=_read(rows), seen=seen, cursor=Cursor(epoch, xid, position), recorded_at=recorded_at)
 
 
 async def horizon_lag(connection: AsyncConnection[Any]) -> HorizonLag:

@@ -28,6 +28,7 @@ from holdfast.processor.following import Projections
 from holdfast.processor.forks import Forks
 from holdfast.processor.hold import HeldInstance, OnLocked, hold
 from holdfast.processor.looking_back import LookingBack
+from holdfast.processor.replaying import Replays
 from holdfast.processor.store import inbox, removal, retention
 from holdfast.processor.store.connections import Connection, Connections, failure
 from holdfast.processor.store.retention import Removed, Retention
@@ -66,10 +67,10 @@ T = TypeVar("T")
 
 
 class Client(Control, Forks, LookingBack, Versions):
-    """An app's instances, messages, history, ``projections`` and ``export``; to be used as an async context manager.
+    """An app's instances, messages, history, ``projections``, ``replays`` and ``export``; an async context manager.
 
-    ``database_url`` is needed by everything but ``publish``, ``amqp_url`` and ``app`` by ``publish`` alone. Where
-    ``app`` is given, lists are of that app. Nothing connects before it has to. Methods raise ``StorageError`` or
+    ``database_url`` is needed by everything but ``publish``, ``amqp_url`` and ``app`` by ``publish`` and replays alone.
+    Where ``app`` is given, lists are of that app. Nothing connects before it has to. Methods raise ``StorageError`` or
     ``BrokerError`` when a server refuses or cannot be reached; one client may serve many tasks at once.
     ``publish_patience`` is how many seconds RabbitMQ may go on without confirming any message.
     """
@@ -97,6 +98,7 @@ class Client(Control, Forks, LookingBack, Versions):
         self._environment = environment or RealEnvironment()
         self.projections = Projections(self._run, self._connection, app, self._environment)
         self.export = Exports(self._connection, app)
+        self.replays = Replays(self._run, self._connections, app, amqp_url, self._environment)
         self._new_id = self._environment.new_id
         self._publisher: AppPublisher | None = None
 

@@ -37,6 +37,10 @@
     │   ├── ProjectionStopped        the projection stands still, so what is waited for does not come
     │   └── RebuildRefused           the projection cannot be rebuilt as things are
     ├── ExportRefused                what is asked for cannot be exported, or not to where it is to go
+    ├── ReplayError
+    │   ├── ReplayNotFound           no replay has this name
+    │   ├── ReplayRefused            what is to be replayed, or where to, makes no sense
+    │   └── ReplayStopped            a replay cannot go past an event as things are
     ├── WrongExpectedVersion         the stream is not where the writer believed it to be
     ├── StaleTransaction             the stream was appended to by a younger transaction
     ├── UnreadableEvent              the log holds an event that this version does not know
@@ -356,6 +360,36 @@ class RebuildRefused(ProjectionError):
 
 class ExportRefused(HoldfastError):
     """What is asked for cannot be exported as things are, or cannot be written where it is to go."""
+
+
+class ReplayError(HoldfastError):
+    """Something about history that is to be replayed."""
+
+
+class ReplayNotFound(ReplayError):
+    """There is no replay of this name: none was begun, or it was removed."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no replay {name!r}")
+        self.name = name
+
+
+class ReplayRefused(ReplayError):
+    """It cannot be replayed: where it is to go, or what is to be replayed, makes no sense as things are."""
+
+
+class ReplayStopped(ReplayError):
+    """A replay stands before an event that is not taken; all before it were.
+
+    ``instance_id`` and ``version`` name the event, ``cursor`` is its place in the log, and ``reason`` says why.
+    """
+
+    def __init__(self, instance_id: UUID, version: int, *, cursor: str, reason: str) -> None:
+        super().__init__(f"event {version} of instance {instance_id} ({cursor}) was not taken: {reason}")
+        self.instance_id = instance_id
+        self.version = version
+        self.cursor = cursor
+        self.reason = reason
 
 
 class WrongExpectedVersion(HoldfastError):

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from holdfast.events.event_schemas import shared_event_schemas
+from holdfast.processor.broker.frames import REPLAYED, REPLAYED_AT
 from holdfast.processor.broker.topology import Exchange, Queue, Topology
 from holdfast.processor.language.app import App
 from holdfast.schemas.activity_messages import ActivityHeartbeat, ActivityRequest, ActivityResult
@@ -180,6 +181,11 @@ def _message(kind: type[Message], payload: Mapping[str, Any]) -> Json:
 
 def _event(name: str, data: Mapping[str, Any]) -> Json:
     text, moment = {"type": "string"}, {"type": "string", "format": "date-time"}
+    headers = {
+        "traceparent": text,
+        REPLAYED: {**text, "description": "The replay that published it again; absent from what happens now."},
+        REPLAYED_AT: {**moment, "description": "When that replay began."},
+    }
     properties: Json = {
         "instance_id": {"type": "string", "format": "uuid"},
         "version": {"type": "integer", "minimum": 1},
@@ -196,6 +202,7 @@ def _event(name: str, data: Mapping[str, Any]) -> Json:
         "title": name,
         "contentType": "application/json",
         "payload": {"type": "object", "properties": properties, "required": list(properties)},
+        "headers": {"type": "object", "properties": headers},
         "correlationId": {"description": "The instance.", "location": "$message.payload#/instance_id"},
         "bindings": {"amqp": {"messageType": name, **_VERSION}},
     }

@@ -79,15 +79,19 @@ class Publisher:
         *,
         mandatory: bool = True,
         headers: Mapping[str, str] | None = None,
+        unless: asyncio.Event | None = None,
     ) -> asyncio.Future[Receipt]:
         """Put one message on its way and return the future receipt; calls one after the other keep their order.
 
         One that is not ``mandatory`` is confirmed, too, if no queue is bound for it. ``headers`` come beside its trace
-        context. Cancelling the future does not stop the message.
+        context. If ``unless`` is set by the time that the connection takes it, it fails and is not sent. Cancelling the
+        future does not stop the message.
         """
         await self._room.acquire()
         try:
-            receipt = await self._send(exchange, routing_key, message, mandatory=mandatory, headers=headers)
+            receipt = await self._send(
+                exchange, routing_key, message, mandatory=mandatory, headers=headers, unless=unless
+            )
         except BaseException:
             self._room.release()
             raise
@@ -102,6 +106,7 @@ class Publisher:
         *,
         mandatory: bool,
         headers: Mapping[str, str] | None,
+        unless: asyncio.Event | None,
     ) -> asyncio.Future[Receipt]:
         receipt: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         if len(message.body) > MAX_BODY_BYTES:
@@ -119,6 +124,9 @@ class Publisher:
             if earlier is None:
                 break
             await asyncio.wait([earlier])
+        if unless is not None and unless.is_set():
+            receipt.set_result(Receipt(Fate.FAILED, "a message before it failed"))
+            return receipt
         try:
             lane.send(routing_key, message, receipt, mandatory=mandatory, headers=headers)
         except ValueError as error:
@@ -134,6 +142,37 @@ class Publisher:
             if lane is None or not lane.is_open:
                 lane = self._lanes[exchange] = await self._connection.open(_Lane(exchange), confirms=True)
         return lane
+
+
+class InOrder:
+    """Sends messages one behind the other: once one has failed, none that is not on the wire yet is sent.
+
+    So what a broken connection took with it does not come behind what is sent on the next one.
+    """
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+        self._failed = asyncio.Event()
+
+    async def send(
+        self,
+        exchange: str,
+        routing_key: str,
+        message: Publishable,
+        *,
+        mandatory: bool = True,
+        headers: Mapping[str, str] | None = None,
+    ) -> asyncio.Future[Receipt]:
+        """Put one message on its way, as ``Publisher.send`` does."""
+        receipt = await self._publisher.send(
+            exchange, routing_key, message, mandatory=mandatory, headers=headers, unless=self._failed
+        )
+        receipt.add_done_callback(self._note)
+        return receipt
+
+    def _note(self, receipt: asyncio.Future[Receipt]) -> None:
+        if receipt.cancelled() or receipt.result().fate is not Fate.CONFIRMED:
+            self._failed.set()
 
 
 class _Lane(Channel):

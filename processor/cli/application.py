@@ -36,6 +36,8 @@ from holdfast.processor.cli import (
     project,
     projections,
     publish,
+    replay,
+    replays,
     retention,
     schemas,
     scratches,
@@ -143,6 +145,7 @@ _add(
         "preflight": preflight.preflight,
         "migrate-instances": migrate_instances.migrate_instances,
         "messages": messages.messages,
+        "replay": replay.replay,
         "verify": verify.verify,
         "export": export.export,
         "broker-config": broker_config.broker_config,
@@ -186,6 +189,9 @@ _add(
     },
 )
 app.add_typer(following, name="projections")
+replaying = typer.Typer(cls=options.ListByDefault, help=_flowing(replays.__doc__ or ""))
+_add(replaying, {"list": replays.list_, "remove": replays.remove})
+app.add_typer(replaying, name="replays")
 keeping = typer.Typer(help=_flowing(retention.__doc__ or ""))
 _add(keeping, {"apply": retention.apply})
 app.add_typer(keeping, name="retention")

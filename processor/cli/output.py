@@ -11,6 +11,16 @@ from typing import Any
 import orjson
 
 
+def be_quiet() -> None:
+    """Keep the log of connections off the terminal: what fails is said in one line, at the end."""
+    import logging
+
+    import structlog
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.basicConfig(level=logging.CRITICAL)
+
+
 def emit(value: object) -> None:
     """Print a value as JSON, in one line."""
     sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS) + b"\n")

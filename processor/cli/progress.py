@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from holdfast.processor.cli.output import hint
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
     from holdfast.projections.lag import Progress
+
+P = TypeVar("P", bound="Progress")
 
 _SPOKEN = 5.0
 """Seconds between two lines where there is no terminal."""
@@ -23,11 +25,13 @@ Told = Callable[[int, int | None], None]
 """Is told how far it is, and how far it goes, where that is known."""
 
 
-async def watch(name: str, progress: AsyncIterator[Progress]) -> None:
-    """Show how far a rebuild is, how fast it goes and how long it still takes."""
+async def watch(name: str, progress: AsyncIterator[P]) -> P | None:
+    """Show how far a rebuild or a replay is, how fast it goes and how long it still takes; return where it ended."""
+    it = None
     with bar(name, "events") as told:
         async for it in progress:
             told(it.position, it.end)
+    return it
 
 
 @contextmanager

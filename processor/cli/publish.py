@@ -66,11 +66,12 @@ def publish(
     name, make = _validating(app, type) if ":" in app else (app, _raw(type, key, key_field))
 
     async def work() -> None:
+        from holdfast.processor.cli.output import be_quiet
         from holdfast.processor.client import Client
         from holdfast.processor.tracing import from_process_environment
 
         settings = load_settings(amqp_url=amqp_url).require("amqp_url")
-        _be_quiet()
+        be_quiet()
         with from_process_environment():
             async with Client(amqp_url=settings.amqp_url, app=name) as client:
                 if body == "-":
@@ -79,16 +80,6 @@ def publish(
                     await _publish(client, [make(body.encode(), message_id or _new_id())], as_json=as_json)
 
     run(work())
-
-
-def _be_quiet() -> None:
-    """Keep the log of connections off the terminal: what fails is said in one line, at the end."""
-    import logging
-
-    import structlog
-
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    logging.basicConfig(level=logging.CRITICAL)
 
 
 def _validating(spec: str, type: str) -> tuple[str, _Make]:

@@ -11,7 +11,6 @@ import orjson
 from holdfast.events.codec import encode
 from holdfast.events.recorded import RecordedEvent
 from holdfast.events.types import InstanceForked, InstanceStarted
-from holdfast.processor.broker.publisher import MAX_BODY_BYTES
 from holdfast.processor.engine.provider import Outgoing
 from holdfast.schemas.identifiers import MAX_NAME_BYTES
 from holdfast.schemas.postgres.statements import load
@@ -23,18 +22,13 @@ UNKNOWN = "unknown"
 
 
 async def event_messages(tx: Any, app: str, exchange: str, recorded: Sequence[RecordedEvent]) -> list[Outgoing]:
-    """Return the message of each event, the same whenever it is made; ``ValueError`` for one that is too large."""
+    """Return the message of each event, the same whenever it is made."""
     workflows = await _workflows(tx, recorded)
     return [event_message(app, exchange, it, workflows.get(it.instance_id, UNKNOWN)) for it in recorded]
 
 
-def message_id(recorded: RecordedEvent) -> str:
-    """Return the id of an event's message."""
-    return f"{recorded.instance_id}:{recorded.version}"
-
-
 def event_message(app: str, exchange: str, recorded: RecordedEvent, workflow: str) -> Outgoing:
-    """Return the message of one event; ``ValueError`` if it is larger than a broker takes."""
+    """Return the message of one event."""
     kind, data = encode(recorded.event)
     body = orjson.dumps(
         {
@@ -49,11 +43,9 @@ def event_message(app: str, exchange: str, recorded: RecordedEvent, workflow: st
             "metadata": recorded.metadata,
         }
     )
-    if len(body) > MAX_BODY_BYTES:
-        raise ValueError(f"the event is larger than the {MAX_BODY_BYTES} bytes that the broker takes")
     traceparent = recorded.metadata.get("traceparent")
     return Outgoing(
-        message_id=message_id(recorded),
+        message_id=f"{recorded.instance_id}:{recorded.version}",
         exchange=exchange,
         routing_key=_routing_key(workflow, kind),
         type=kind,

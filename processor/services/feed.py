@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from holdfast.events.recorded import RecordedEvent
-from holdfast.processor.broker.publisher import Fate, Publisher
+from holdfast.processor.broker.publisher import MAX_BODY_BYTES, Fate, InOrder, Publisher
 from holdfast.processor.broker.topology import Topology
 from holdfast.processor.services.event_messages import event_messages
 from holdfast.projections.definition import Subscription
@@ -43,9 +43,11 @@ class _Feed:
         """Publish events and wait until the broker has confirmed them; ``BrokerError`` if it has not."""
         messages = await event_messages(tx, self._app, self._exchange, recorded)
         await tx.execute(_SQL["let_go_of_the_snapshot"])
+        if any(len(message.body) > MAX_BODY_BYTES for message in messages):
+            raise ValueError(f"the event is larger than the {MAX_BODY_BYTES} bytes that the broker takes")
+        in_order = InOrder(self._publisher)
         sent = [
-            await self._publisher.send(message.exchange, message.routing_key, message, mandatory=False)
-            for message in messages
+            await in_order.send(message.exchange, message.routing_key, message, mandatory=False) for message in messages
         ]
         for message, receipt in zip(messages, [await it for it in sent], strict=True):
             if receipt.fate is not Fate.CONFIRMED:

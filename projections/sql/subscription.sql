@@ -56,6 +56,14 @@ values (
 )
 on conflict do nothing;
 
+-- name: forget_skipped
+delete from holdfast.skipped_events s
+using unnest(%(instance_ids)s::uuid[], %(versions)s::bigint[]) as e (instance_id, version)
+where s.app = %(app)s::text
+    and s.name = %(name)s::text
+    and s.build = %(build)s::text
+    and (s.instance_id, s.version) = (e.instance_id, e.version);
+
 -- name: stop_projection
 update holdfast.projections
 set status = 'stopped',

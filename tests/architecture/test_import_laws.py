@@ -20,6 +20,7 @@ OPEN_A_TRANSACTION = {
     "processor/services/as_of.py",
     "processor/services/follower.py",
     "processor/services/projector.py",
+    "processor/services/replay_into.py",
     "processor/store/commit.py",
     "processor/store/locks.py",
     "processor/store/memory.py",

@@ -9,7 +9,7 @@ import aio_pika
 import pytest
 
 from holdfast.processor.broker.connection import Connection
-from holdfast.processor.broker.publisher import CONFIRMED, Fate, Publisher
+from holdfast.processor.broker.publisher import CONFIRMED, Fate, InOrder, Publisher, Receipt
 from holdfast.processor.engine.provider import Outgoing
 from holdfast.schemas.errors import BrokerError
 from holdfast.schemas.message import Envelope
@@ -170,3 +170,21 @@ async def test_on_a_closed_connection_publishing_is_an_error(amqp_url: str) -> N
         pass
     with pytest.raises(BrokerError, match="closed"):
         await asyncio.wait_for(Publisher(connection).publish("", "x", message(1)), 5)
+
+
+async def test_once_a_message_has_failed_none_behind_it_is_sent(amqp_url: str, app_name: str) -> None:
+    full = f"{app_name}-full"
+    async with running_broker(amqp_url, app_name) as broker:
+        async with library(broker.connection) as channel:
+            await channel.queue_declare(full, arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
+        row = InOrder(broker.publisher)
+        fates = [(await (await row.send("", full, outgoing(number, "", full)))).fate for number in (1, 2)]
+        assert fates == [Fate.CONFIRMED, Fate.FAILED]
+        async with library(broker.connection) as channel:
+            await channel.queue_purge(full)
+        assert await (await row.send("", full, outgoing(3, "", full))) == Receipt(
+            Fate.FAILED, "a message before it failed"
+        )
+        assert await broker.waiting(full) == 0
+        async with library(broker.connection) as channel:
+            await channel.queue_delete(full)

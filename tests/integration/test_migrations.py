@@ -23,7 +23,7 @@ from holdfast.schemas.errors import NotMigrated, StorageError
 from holdfast.schemas.postgres.check import check, newest
 from holdfast.schemas.postgres.migrate import _HOME, migrate
 
-EVERY_REVISION = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0012"]
+EVERY_REVISION = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0012", "0013"]
 
 
 def run(url: str, *statements: str) -> None:

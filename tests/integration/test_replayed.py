@@ -14,6 +14,7 @@ from holdfast.schemas.message import Envelope
 from holdfast.schemas.settings import Settings
 from tests.support.broker import Broker, dice, eventually, library, running_broker
 from tests.support.hosts import Host, running_host
+from tests.support.replays import replayed
 
 HEADERS = {REPLAYED: "july", REPLAYED_AT: "2026-08-01T00:00:00+00:00"}
 DETAIL = "replay july published it again: history never goes into an instance"
@@ -23,13 +24,23 @@ class Placed(Message, correlation="key"):
     key: str
 
 
+class Started(Message, correlation="instance_id", type="InstanceStarted"):
+    """Called like an event, and correlated as the messages of events are."""
+
+    instance_id: str
+
+
 async def order(placed: Placed) -> None: ...
+
+
+async def listener(started: Started) -> None: ...
 
 
 @pytest.fixture
 async def host(database_url: str, app_name: str) -> AsyncIterator[Host]:
     app = App(app_name)
     app.workflow(start=Placed)(order)
+    app.workflow(start=Started)(listener)
     async with running_host(app, database_url, Settings(database_url=database_url)) as host:
         yield host
 
@@ -66,6 +77,27 @@ async def test_what_is_replayed_into_an_exchange_in_front_of_an_app_is_a_dead_le
     ]
     assert await host.ask("select correlation_key from holdfast.instances") == [("new",)]
     assert await host.ask("select detail from holdfast.inbox where message_id = 'old'") == [(DETAIL,)]
+
+
+async def test_a_replay_to_an_exchange_in_front_of_an_app_reaches_no_instance(
+    host: Host, broker: Broker, database_url: str, amqp_url: str, app_name: str
+) -> None:
+    users = f"{app_name}-users"
+    async with library(broker.connection) as channel:
+        await channel.exchange_declare(users, exchange_type="topic", auto_delete=True)
+        await channel.exchange_bind(broker.topology.exchange, users, routing_key="#")
+    # The app would start a workflow with it, if it came as what happens now.
+    instance = await host.deliver(Placed(key="kay"))
+    async with Client(database_url, amqp_url, app_name) as client:
+        last = await replayed(client, database_url, "july", to_exchange=users)
+    async with taking_in(host, broker):
+        await host.until(lambda: has_verdicts(host, 1 + last.replay.published))
+    found = (await verdicts(host))[:-1]
+    assert found == [
+        (f"{instance}:{version}", "message", "dead_lettered", "replayed")
+        for version in range(1, last.replay.published + 1)
+    ]
+    assert await host.ask("select count(*) from holdfast.instances") == [(1,)]
 
 
 async def test_it_cannot_be_requeued(host: Host, broker: Broker, database_url: str, app_name: str) -> None:

@@ -167,3 +167,10 @@ def test_an_event_that_is_published_fits_the_document() -> None:
         validator = Draft202012Validator({**payload, "components": document["components"]})
         validator.validate(body)
         assert not validator.is_valid({**body, "version": 0})
+
+
+def test_the_document_says_how_history_is_told_that_is_published_again() -> None:
+    messages = asyncapi(app, Topology("shop"), "1")["components"]["messages"]
+    headers = [each["headers"]["properties"] for name, each in messages.items() if name.startswith("event.")]
+    assert len(headers) == len({type(event) for event in EVERY_TYPE})
+    assert all({"x-holdfast-replayed", "x-holdfast-replayed-at", "traceparent"} == {*each} for each in headers)

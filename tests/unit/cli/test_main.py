@@ -29,6 +29,8 @@ COMMANDS = (
     "terminate",
     "nonpersisted",
     "messages",
+    "replay",
+    "replays",
     "timers",
     "dead-letters",
     "verify",
@@ -38,6 +40,7 @@ COMMANDS = (
 SUBCOMMANDS = (
     *(f"dead-letters {it}" for it in ("list", "show", "requeue", "drop")),
     *(f"nonpersisted {it}" for it in ("list", "remove")),
+    *(f"replays {it}" for it in ("list", "remove")),
     "retention apply",
 )
 

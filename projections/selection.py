@@ -1,0 +1,157 @@
+"""Which events of the log are meant: a stretch of it, and what fits criteria there.
+
+The caller owns the connection and its transaction; nothing here writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypedDict
+from uuid import UUID
+
+import orjson
+from psycopg import AsyncConnection
+from psycopg.rows import tuple_row
+
+from holdfast.events.log import Page
+from holdfast.events.postgres import page_of
+from holdfast.events.recorded import Cursor
+from holdfast.projections.lag import end_of_log
+from holdfast.schemas.errors import ReplayRefused
+from holdfast.schemas.postgres.statements import load
+
+_SQL = load(__package__)
+_START = Cursor(0, 0, 0)
+
+Place = Cursor | datetime | None
+"""A place in the log, or a moment by which events were recorded; None for the end that is meant."""
+
+
+class EventCriteria(TypedDict, total=False):
+    """Events that fit all that is given.
+
+    ``type`` is the event's; ``workflow`` and ``correlation_key`` are those that its instance was started with, and
+    ``promoted`` are values that the instance shows for queries now, by name: nothing fits it that is discarded.
+    """
+
+    type: str | None
+    workflow: str | None
+    correlation_key: str | None
+    instance_id: UUID | None
+    promoted: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Events of an app behind ``after`` and up to ``end``, recorded from ``since`` to ``until``, that fit criteria.
+
+    ``types`` are the event types that are wanted beside ``criteria``, None for all. With ``skipped_by`` it is those
+    that this projection passed over.
+    """
+
+    app: str
+    after: Cursor
+    end: Cursor
+    since: datetime | None
+    until: datetime | None
+    criteria: EventCriteria
+    types: Collection[str] | None = None
+    skipped_by: str | None = None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the statements take."""
+        promoted, wanted = self.criteria.get("promoted"), self.criteria.get("type")
+        types = self.types
+        if wanted is not None:
+            types = [wanted] if types is None or wanted in types else []
+        return {
+            "app": self.app,
+            "epoch": self.after.epoch,
+            "xid": str(self.after.xid),
+            "position": self.after.position,
+            "end_epoch": self.end.epoch,
+            "end_xid": str(self.end.xid),
+            "end_position": self.end.position,
+            "since": self.since,
+            "until": self.until,
+            "types": None if types is None else list(types),
+            "workflow": self.criteria.get("workflow"),
+            "correlation_key": self.criteria.get("correlation_key"),
+            "instance_id": self.criteria.get("instance_id"),
+            "promoted": None if promoted is None else orjson.dumps(promoted).decode(),
+            "skipped_by": self.skipped_by,
+        }
+
+
+async def choose(
+    connection: AsyncConnection[Any], app: str, first: Place, last: Place, criteria: EventCriteria
+) -> Selection:
+    """Return the events from ``first`` to ``last``, both included, that fit criteria.
+
+    Without ``last`` they end where the log ends now. Raises ``ReplayRefused`` for a place that lies behind the end of
+    the log, and for a stretch that ends before it begins.
+    """
+    log_end = await end_of_log(connection) or _START
+    for place in (first, last):
+        if isinstance(place, Cursor) and place > log_end:
+            raise ReplayRefused(f"{place} lies behind the end of the log, which is {log_end}")
+    begin, end = await _begin(connection, first, log_end), await _end(connection, last, log_end)
+    if _is_reversed(first, last):
+        raise ReplayRefused(f"nothing lies between {first} and {last}: the second comes before the first")
+    return Selection(
+        app=app,
+        after=begin,
+        end=end,
+        since=first if isinstance(first, datetime) else None,
+        until=last if isinstance(last, datetime) else None,
+        criteria=criteria,
+    )
+
+
+async def read(connection: AsyncConnection[Any], selection: Selection, limit: int) -> Page:
+    """Look at no more than ``limit`` events behind the beginning of a selection, and return those that belong to it."""
+    async with connection.cursor(row_factory=tuple_row, binary=True) as cursor:
+        await cursor.execute(_SQL["select_events"], selection.parameters | {"limit": limit})
+        return page_of(await cursor.fetchall(), selection.after)
+
+
+async def count(connection: AsyncConnection[Any], selection: Selection) -> dict[str, int]:
+    """Return how many events of each type a selection has."""
+    cursor = await connection.execute(_SQL["count_selected"], selection.parameters)
+    return dict(await cursor.fetchall())
+
+
+async def is_settled(connection: AsyncConnection[Any], end: Cursor) -> bool:
+    """Tell whether the safe horizon has passed a place, so that nothing can appear before it any more."""
+    cursor = await connection.execute(_SQL["is_settled"], {"epoch": end.epoch, "xid": str(end.xid)})
+    row = await cursor.fetchone()
+    return row is not None and bool(row[0])
+
+
+def _is_reversed(first: Place, last: Place) -> bool:
+    if isinstance(first, Cursor) and isinstance(last, Cursor):
+        return first > last
+    return isinstance(first, datetime) and isinstance(last, datetime) and first > last
+
+
+async def _begin(connection: AsyncConnection[Any], first: Place, log_end: Cursor) -> Cursor:
+    if isinstance(first, datetime):
+        first = await _at(connection, "first_since", first)
+        if first is None:
+            return log_end
+    return _START if first is None else Cursor(first.epoch, first.xid, first.position - 1)
+
+
+async def _end(connection: AsyncConnection[Any], last: Place, log_end: Cursor) -> Cursor:
+    if isinstance(last, datetime):
+        return await _at(connection, "last_until", last) or _START
+    return log_end if last is None else last
+
+
+async def _at(connection: AsyncConnection[Any], statement: str, moment: datetime) -> Cursor | None:
+    cursor = await connection.execute(_SQL[statement], {"moment": moment})
+    row = await cursor.fetchone()
+    return Cursor(*row) if row else None
