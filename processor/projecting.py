@@ -92,7 +92,7 @@ async def diff(
     before: str | AsOf,
     after: str | AsOf,
     *,
-    watch: Callable[[AsyncIterator[Progress]], Awaitable[None]] | None = None,
+    watch: Callable[[AsyncIterator[Progress]], Awaitable[object]] | None = None,
 ) -> AsyncIterator[RowChange]:
     """Yield the rows in which one of the app's projections differs between two places in the log.
 
