@@ -29,6 +29,7 @@ from holdfast.schemas.postgres.statements import load
 
 _SQL = load(__package__)
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_KEPT = ("holdfast", "pg_", "information_schema")
 _START = Cursor(0, 0, 0)
 
 AsOf = Cursor | datetime
@@ -146,10 +147,13 @@ async def begin(
         )
     if found is not None:
         await drop(connection, schema)
-    own = (subscription.schema, f"{subscription.schema}__next", f"{subscription.schema}__old")
-    if not _NAME.fullmatch(schema) or schema.startswith(("holdfast", "pg_")) or schema == "information_schema":
-        raise RebuildRefused(name, f"{schema!r} is no name for a schema: use lower-case letters, digits, underscores")
-    if schema in own or await _scalar(connection, "schema_is_taken", schema=schema):
+    if not _NAME.fullmatch(schema) or schema.startswith(_KEPT) or schema.endswith(("__next", "__old")):
+        raise RebuildRefused(
+            name,
+            f"{schema!r} is no name for a scratch: use lower-case letters, digits and underscores, and nothing that "
+            f"begins with {', '.join(_KEPT)} or ends with __next or __old",
+        )
+    if schema == subscription.schema or await _scalar(connection, "schema_is_taken", schema=schema):
         raise RebuildRefused(name, f"schema {schema} is something else than a scratch: name one that is not there")
     await drop(connection, schema)  # What is left of one whose schema somebody has dropped by hand.
     await connection.execute(_SQL["create_schema"], {"schema": schema})

@@ -93,6 +93,11 @@ class _Rebuild:
             else:
                 await self._give_up(found, failed)
             return True
+        except TimeoutError:
+            if self._careful:
+                raise
+            self._careful = self._subscription.page
+            return True
         if page is not None:
             self._careful = max(0, self._careful - page.seen) if page.seen else 0
         return page is None or page.seen > 0

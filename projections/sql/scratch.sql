@@ -14,13 +14,10 @@ where (%(app)s::text is null or s.app = %(app)s::text) and (%(schema)s::text is 
 order by s.schema_name;
 
 -- name: schema_is_taken
--- Whether there is a schema of this name, or a projection's tables stand in it, or will, or did until a moment ago.
+-- Whether there is a schema of this name, or a projection's tables will stand in it.
 select
     exists (select from pg_namespace n where n.nspname = %(schema)s::text)
-    or exists (
-        select from holdfast.projections p
-        where %(schema)s::text in (p.schema_name, p.schema_name || '__next', p.schema_name || '__old')
-    );
+    or exists (select from holdfast.projections p where p.schema_name = %(schema)s::text);
 
 -- name: drop_scratch
 select holdfast.drop_scratch(%(schema)s::text);
