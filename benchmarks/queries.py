@@ -12,9 +12,11 @@ import secrets
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.resources import files
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -95,18 +97,26 @@ def fill(url: str, instances: int) -> None:
         connection.execute("checkpoint")
 
 
-async def measure(url: str, rounds: int) -> dict[str, list[float]]:
-    """Return the milliseconds of each first page, and those of the counts; the first look at each is not among them."""
-    found: dict[str, list[float]] = {}
-    async with Client(url) as everything:
-        programs = await _programs(url)
-        for name, case in CASES.items():
-            criteria = dict(case)
-            if "program_hash" in criteria:
-                criteria["program_hash"] = programs[criteria["program_hash"]]
-            async with Client(url, app=criteria.pop("app", None)) as client:
-                found[name] = await _times(partial(client.instances, **criteria, limit=PAGE), rounds)
-        found["counts"] = await _times(everything.tally, rounds)
+@dataclass(frozen=True)
+class Look:
+    """Milliseconds of one look by the clock, and those of processors: here, and in the server if it is here too."""
+
+    clock: float
+    own: float
+
+
+async def measure(url: str, rounds: int) -> dict[str, list[Look]]:
+    """Return what each first page took, and what the counts did; the first look at each is not among them."""
+    found: dict[str, list[Look]] = {}
+    programs = await _programs(url)
+    for name, case in CASES.items():
+        criteria = dict(case)
+        if "program_hash" in criteria:
+            criteria["program_hash"] = programs[criteria["program_hash"]]
+        async with Client(url, app=criteria.pop("app", None)) as client:
+            found[name] = await _looks(url, partial(client.instances, **criteria, limit=PAGE), rounds)
+    async with Client(url) as client:
+        found["counts"] = await _looks(url, client.tally, rounds)
     return found
 
 
@@ -116,28 +126,55 @@ async def _programs(url: str) -> dict[str, str]:
         return dict(await cursor.fetchall())
 
 
-async def _times(ask: Callable[[], Awaitable[list[Any]]], rounds: int) -> list[float]:
+async def _looks(url: str, ask: Callable[[], Awaitable[list[Any]]], rounds: int) -> list[Look]:
     await ask()
-    times = []
+    backend = await _backend(url)
+    looks = []
     for _ in range(rounds):
-        begun = time.perf_counter()
+        clock, own = time.perf_counter(), time.process_time() + _spent(backend)
         await ask()
-        times.append((time.perf_counter() - begun) * 1000)
-    return times
+        spent = time.process_time() + _spent(backend) - own
+        looks.append(Look((time.perf_counter() - clock) * 1000, spent * 1000))
+    return looks
 
 
-def summary(found: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """Return the median, least and greatest milliseconds of each."""
-    return {name: {"median": median(times), "min": min(times), "max": max(times)} for name, times in found.items()}
+async def _backend(url: str) -> int:
+    """Return the process id of the server's end of the one connection that the client has."""
+    async with await psycopg.AsyncConnection.connect(url) as connection:
+        cursor = await connection.execute(
+            """select max(pid) from pg_stat_activity
+            where datname = current_database() and application_name = 'holdfast' and pid <> pg_backend_pid()"""
+        )
+        return int((await cursor.fetchone() or (0,))[0] or 0)
+
+
+def _spent(process_id: int) -> float:
+    """Return the seconds of processor time of a process; 0 where it runs elsewhere, as in a container."""
+    try:
+        return int(Path(f"/proc/{process_id}/schedstat").read_text().split()[0]) / 1e9
+    except OSError:
+        return 0.0
+
+
+def summary(found: dict[str, list[Look]]) -> dict[str, dict[str, float]]:
+    """Return the median, least and greatest milliseconds of each by the clock, and the median of processor time."""
+    return {
+        name: {
+            "median": median(look.clock for look in looks),
+            "min": min(look.clock for look in looks),
+            "max": max(look.clock for look in looks),
+            "own": median(look.own for look in looks),
+        }
+        for name, looks in found.items()
+    }
 
 
 def report(results: dict[str, dict[str, float]]) -> str:
     """Return the summary as a table."""
-    lines = [f"{'first page of 50':28}{'ms':>8}{'min':>8}{'max':>8}  under {GOAL:.0f} ms"]
-    lines += [
-        f"{name:28}{it['median']:8.1f}{it['min']:8.1f}{it['max']:8.1f}  {'yes' if it['median'] < GOAL else 'NO'}"
-        for name, it in results.items()
-    ]
+    lines = [f"{'first page of 50':28}{'ms':>8}{'min':>8}{'max':>8}{'processor':>11}  under {GOAL:.0f} ms"]
+    for name, it in results.items():
+        verdict = "yes" if it["median"] < GOAL else "by processor" if it["own"] < GOAL else "NO"
+        lines.append(f"{name:28}{it['median']:8.1f}{it['min']:8.1f}{it['max']:8.1f}{it['own']:11.1f}  {verdict}")
     return "\n".join(lines)
 
 

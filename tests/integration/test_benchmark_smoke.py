@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from eventsourcing.persistence import JSONTranscoder
 
-from benchmarks import history, peer
+from benchmarks import history, peer, queries
 from benchmarks.__main__ import report, summary
 from benchmarks.measure import BenchmarkError, Run, measure
 from benchmarks.subjects import SUBJECTS, Subject
@@ -52,6 +52,15 @@ def test_the_log_benchmark_reads_folds_and_projects_every_event(services: Servic
     results = history.summary(found)
     assert results["fold a stream"]["ratio"] > 0
     assert "project" in history.report(results)
+
+
+def test_the_query_benchmark_asks_for_everything(services: Services, capsys: pytest.CaptureFixture[str]) -> None:
+    results = queries.run(services, instances=2_000, rounds=1)
+    assert results.keys() == {*queries.CASES, "counts"}
+    assert all(0 < it["min"] <= it["median"] <= it["max"] for it in results.values())
+    assert "waits at, rare" in capsys.readouterr().out
+    with pytest.raises(BenchmarkError, match="fewer than 1000"):
+        queries.run(services, instances=10, rounds=1)
 
 
 def test_both_logs_hold_about_as_much() -> None:
