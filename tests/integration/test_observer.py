@@ -10,6 +10,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -23,7 +24,6 @@ from typer.main import get_command
 from compose.local.services import Services
 from holdfast import Client
 from holdfast.processor.cli import application
-from holdfast.processor.following import Projections
 from holdfast.processor.store.retention import Retention
 from holdfast.schemas.control import Command
 from holdfast.schemas.errors import StorageError
@@ -143,6 +143,9 @@ READING: dict[str, Call] = {
     "verify": lambda c, _: drain(c.verify()),
     "dead_letters": lambda c, _: c.dead_letters(),
     "dead_letter": lambda c, _: c.dead_letter(LETTER),
+    "export.events": lambda c, _: c.export.events(BytesIO(), "jsonl"),
+    "export.instances": lambda c, _: c.export.instances(BytesIO(), "jsonl"),
+    "export.traces": lambda c, _: c.export.traces(BytesIO()),
     "projections.lag": lambda c, _: c.projections.lag(),
     "projections.cursor": lambda c, _: c.projections.cursor(),
     "projections.skipped": lambda c, _: c.projections.skipped(),
@@ -176,10 +179,12 @@ NEEDS_NO_DATABASE = {"publish", "publish_all", "close"}
 
 
 def test_every_method_of_the_client_is_looked_at_here() -> None:
-    def public(kind: type) -> set[str]:
-        return {name for name, _ in inspect.getmembers(kind, callable) if not name.startswith("_")}
+    def public(of: object) -> set[str]:
+        return {name for name, _ in inspect.getmembers(of, inspect.ismethod) if not name.startswith("_")}
 
-    methods = public(Client) | {f"projections.{name}" for name in public(Projections)}
+    client = Client()
+    parts = {name: part for name, part in vars(client).items() if not name.startswith("_")}
+    methods = public(client) | {f"{name}.{method}" for name, part in parts.items() for method in public(part)}
     assert methods - NEEDS_NO_DATABASE == {*READING, *WRITING}
 
 
@@ -205,6 +210,7 @@ LOOKING = {
     "state": ["state", "WAITING"],
     "diff": ["diff", "WAITING", "@now"],
     "hosts": ["hosts"],
+    "export": ["export", "--format", "jsonl"],
     "messages": ["messages"],
     "verify": ["verify"],
     "dead-letters list": ["dead-letters", "list"],
