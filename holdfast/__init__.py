@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from holdfast.events.recorded import RecordedEvent
     from holdfast.processor.client import Client
+    from holdfast.processor.core.migration import Obstacle
     from holdfast.processor.engine.activities import ActivityContext, activity_context
     from holdfast.processor.forks import Fork
     from holdfast.processor.hold import HeldInstance
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from holdfast.processor.language.transaction import Transaction
     from holdfast.processor.log_context import log_context
     from holdfast.processor.store.retention import Removed, Retention
+    from holdfast.processor.versions import Verdict
     from holdfast.projections.builtin.durations import Durations
     from holdfast.projections.builtin.overview import Overview
     from holdfast.projections.builtin.variants import Variants
@@ -142,6 +144,7 @@ __all__ = [
     "NotPersistable",
     "NotRemovable",
     "NotSuspended",
+    "Obstacle",
     "Outcome",
     "Overview",
     "Participant",
@@ -175,6 +178,7 @@ __all__ = [
     "UnreadableValue",
     "Values",
     "Variants",
+    "Verdict",
     "VersionNotFound",
     "WrongExpectedVersion",
     "activity_context",
@@ -243,6 +247,7 @@ _HOMES = {
     "NotPersistable": "holdfast.schemas.errors",
     "NotRemovable": "holdfast.schemas.errors",
     "NotSuspended": "holdfast.schemas.errors",
+    "Obstacle": "holdfast.processor.core.migration",
     "Outcome": "holdfast.processor.language.awaitables",
     "Overview": "holdfast.projections.builtin.overview",
     "Participant": "holdfast.processor.language.participant",
@@ -276,6 +281,7 @@ _HOMES = {
     "UnreadableValue": "holdfast.schemas.errors",
     "Values": "holdfast.processor.language.participant",
     "Variants": "holdfast.projections.builtin.variants",
+    "Verdict": "holdfast.processor.versions",
     "VersionNotFound": "holdfast.schemas.errors",
     "WrongExpectedVersion": "holdfast.schemas.errors",
     "activity_context": "holdfast.processor.engine.activities",

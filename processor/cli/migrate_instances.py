@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -13,7 +14,6 @@ from holdfast.processor.cli.options import AppPath, DatabaseUrl, JsonLines, load
 from holdfast.processor.cli.where import Where, criteria_of
 
 if TYPE_CHECKING:
-    from holdfast.processor.client import Client
     from holdfast.processor.versions import Verdict
 
 
@@ -55,6 +55,7 @@ def migrate_instances(
     async def work() -> bool:
         from holdfast.processor.cli.load_app import load_app
         from holdfast.processor.cli.output import hint, say
+        from holdfast.schemas.errors import InstanceError
 
         loaded = load_app(app)
         settings = load_settings()
@@ -70,20 +71,28 @@ def migrate_instances(
                             yield found.instance_id
 
             who = by or login()
+
+            async def move(instance_id: UUID) -> Verdict:
+                # Only what can be moved is to be locked, or to be let go of.
+                verdict = await client.migrate(loaded, instance_id, by=who, dry_run=True)
+                if dry_run or not verdict.can_move:
+                    return verdict
+                if unload:
+                    with suppress(InstanceError):
+                        await client.unload(instance_id, by=who, why=why)
+                return await client.migrate(
+                    loaded,
+                    instance_id,
+                    by=who,
+                    why=why,
+                    on_locked="aggressive_retry" if unload else "no_retry",
+                    program_key=settings.program_key,
+                    state_encoding=settings.state_encoding,
+                )
+
             async for instance_id in wanted():
-                if unload and not dry_run:
-                    await _unload(client, instance_id, who, why)
                 try:
-                    verdict = await client.migrate(
-                        loaded,
-                        instance_id,
-                        by=who,
-                        why=why,
-                        on_locked="aggressive_retry" if unload and not dry_run else "no_retry",
-                        program_key=settings.program_key,
-                        state_encoding=settings.state_encoding,
-                        dry_run=dry_run,
-                    )
+                    verdict = await move(instance_id)
                 except InstanceError as error:
                     left += 1
                     _refused(instance_id, str(error), as_json=as_json)
@@ -98,20 +107,8 @@ def migrate_instances(
             )
         return left > 0
 
-    from holdfast.schemas.errors import InstanceError
-
     if run_long(work()):
         raise typer.Exit(1)
-
-
-async def _unload(client: Client, instance_id: UUID, by: str, why: str | None) -> None:
-    """Ask the worker that has an instance to let go of it; where that makes no sense, holding it says why."""
-    from contextlib import suppress
-
-    from holdfast.schemas.errors import InstanceError
-
-    with suppress(InstanceError):
-        await client.unload(instance_id, by=by, why=why)
 
 
 def _refused(instance_id: UUID, refusal: str, *, as_json: bool) -> None:

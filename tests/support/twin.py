@@ -10,7 +10,7 @@ import copy
 import functools
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import CodeType, FrameType
 from typing import Any, Literal
@@ -144,15 +144,16 @@ def run_machine(
     order: Order = "first",
     settles: bool = True,
     cancel_at: int | None = None,
+    further: Sequence[Program] = (),
 ) -> Result:
     """Run the function's program, by default one that was stored and read, with a reload around each answer.
 
-    At its end compensable scopes are confirmed, or, if it raises and that ``settles``, undone. Instead of the answer
-    numbered ``cancel_at`` the instance is cancelled.
+    A reload may have frames go on in ``further`` programs. At its end compensable scopes are confirmed, or, if it
+    raises and that ``settles``, undone. Instead of the answer numbered ``cancel_at`` the instance is cancelled.
     """
     program = program or _stored(function)
     routines = routines_of(program)
-    programs = {p.hash: p for p in (program, *routines.values())}
+    programs = {p.hash: p for p in (program, *routines.values(), *further)}
     _log.clear()
     machine = Machine.start(program, copy.deepcopy(dict(arguments)), routines.__getitem__)
     pending: dict[str, Ask] = {}
