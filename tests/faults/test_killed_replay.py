@@ -52,6 +52,7 @@ def heard_in_order(url: str, amqp_url: str, heard: str) -> list[str | None]:
     return found
 
 
+# Protocol: D22.
 def test_what_a_killed_replay_left_behind_the_next_one_goes_on_with(
     own_services: Services, url: str, tmp_path: Path
 ) -> None:

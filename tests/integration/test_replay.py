@@ -9,7 +9,16 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection
 
-from holdfast import BrokerError, Client, InvalidMessage, ReplayNotFound, ReplayRefused, ReplayStopped, SettingsError
+from holdfast import (
+    BrokerError,
+    Client,
+    InvalidMessage,
+    ReplayNotFound,
+    ReplayRefused,
+    ReplayStopped,
+    SettingsError,
+    StorageError,
+)
 from holdfast.events.types import InstanceCompleted
 from holdfast.processor.broker.connection import Connection
 from holdfast.processor.broker.publisher import Publisher
@@ -323,6 +332,25 @@ async def test_a_replay_that_is_over_publishes_nothing_more(
     last = await replayed(client, database_url, to_exchange=heard)
     assert [step.replay async for step in client.replays.run(last.replay.name)] == [last.replay]
     assert len(await taken(amqp_url, heard)) == 3
+
+
+async def test_observers_look_and_workers_replay(
+    client: Client, database_url: str, amqp_url: str, app_name: str, heard: str
+) -> None:
+    def member_of(role: str) -> Client:
+        return Client(f"{database_url}&options=-c%20role%3D{role}", amqp_url, app_name)
+
+    await commit(database_url, life(), app=app_name)
+    await settle(database_url)
+    async with member_of("holdfast_observer") as observer, member_of("holdfast_worker") as worker:
+        assert sum((await observer.replays.count()).values()) == 3
+        with pytest.raises(StorageError, match="permission denied"):
+            await observer.replays.begin("july", to_exchange=heard)
+        await replayed(worker, database_url, "july", to_exchange=heard)
+        assert [it.published for it in await observer.replays.list()] == [3]
+        with pytest.raises(StorageError, match="permission denied"):
+            await observer.replays.remove("july")
+        await worker.replays.remove("july")
 
 
 # How fast it goes.

@@ -59,6 +59,7 @@ async def verdicts(host: Host) -> list[tuple[object, ...]]:
     return await host.ask("select message_id, kind, verdict, reason from holdfast.inbox order by message_id")
 
 
+# Protocol: I23.
 async def test_what_is_replayed_into_an_exchange_in_front_of_an_app_is_a_dead_letter(
     host: Host, broker: Broker, app_name: str
 ) -> None:
