@@ -10,7 +10,7 @@ The law: whoever makes the changes to the first state, one after the other as th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import orjson
@@ -55,17 +55,10 @@ _STATUS = (
     "result",
     "error",
 )
-_INSTANCE = (
-    "workflow",
-    "program_hash",
-    "correlation_key",
-    "parent",
-    "subflow",
-    "awaited_as",
-    "traceparent",
-    "reply_to",
-    "reply_key",
+_INSTANCE = tuple(
+    it.name for it in fields(InstanceState) if it.name not in {"version", "frames", *_STATUS, *_VALUES, *_MAPPINGS}
 )
+"""All that is not of a kind of its own."""
 
 _CLASSES = ("$object", "$exception")
 _SEQUENCES = ("$tuple", "$set", "$frozenset", "$dict")
