@@ -25,7 +25,7 @@ from benchmarks.workload import RESULT, order_ids, padding
 from compose.local.services import Services
 from holdfast import App, Projection, RecordedEvent, Transaction
 from holdfast.events.log import Append, Expected
-from holdfast.events.postgres import append_many, read_all, read_stream
+from holdfast.events.postgres import append_many, read_log, read_stream
 from holdfast.events.types import (
     ActivityCompleted,
     BookmarkOpened,
@@ -180,15 +180,10 @@ async def fold_stream(url: str, stream: UUID) -> int:
     return fold(events).version
 
 
-async def read_log(url: str) -> int:
+async def read_whole(url: str) -> int:
     """Read and decode every event of the log."""
-    seen, after = 0, None
     async with await AsyncConnection.connect(url, autocommit=True) as connection:
-        while True:
-            events, after = await read_all(connection, after, PAGE)
-            if not events:
-                return seen
-            seen += len(events)
+        return sum([len(events) async for events in read_log(connection, limit=PAGE)])
 
 
 async def project(url: str) -> int:
@@ -254,7 +249,7 @@ async def _rounds(ours: str, stream: UUID, peer: Peer, rounds: int) -> dict[str,
         timer = Timer()
         note(timer, "peer: read the log", peer.read())
         timer = Timer()
-        note(timer, "read the log", await read_log(ours))
+        note(timer, "read the log", await read_whole(ours))
         timer = Timer()
         note(timer, "project", await project(ours))
     return found

@@ -15,7 +15,7 @@ was appended counts once it commits.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -117,6 +117,15 @@ class EventLog(Protocol[Connection_contra]):
         self, connection: Connection_contra, after: Cursor | None = None, limit: int = 1000
     ) -> tuple[Sequence[RecordedEvent], Cursor | None]:
         """Return at most ``limit`` events of the whole log after a cursor, and the cursor to go on from."""
+        ...
+
+    def read_log(
+        self, connection: Connection_contra, after: Cursor | None = None, limit: int = 1000
+    ) -> AsyncGenerator[Sequence[RecordedEvent], None]:
+        """Yield what ``read_all`` returns, page by page up to the end; the connection does nothing else meanwhile.
+
+        Who stops before the end closes the iterator (``contextlib.aclosing``).
+        """
         ...
 
     async def read_page(

@@ -8,7 +8,7 @@ same stream waits for the end of the first. It is made for one event loop.
 from __future__ import annotations
 
 from asyncio import Lock
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -142,6 +142,13 @@ class MemoryEventLog:
     ) -> tuple[list[RecordedEvent], Cursor | None]:
         events = [row.event() for row in self._below_horizon(after, limit)]
         return events, events[-1].cursor if events else after
+
+    async def read_log(
+        self, connection: MemoryTransaction, after: Cursor | None = None, limit: int = 1000
+    ) -> AsyncGenerator[list[RecordedEvent], None]:
+        while (page := await self.read_all(connection, after, limit))[0]:
+            events, after = page
+            yield events
 
     async def read_page(
         self,

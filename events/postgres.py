@@ -5,8 +5,9 @@ See ``log.py`` for what it promises and ``sql/log.sql`` for how it keeps it.
 
 from __future__ import annotations
 
+import asyncio
 import gc
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -117,14 +118,29 @@ async def read_all(
     connection: AsyncConnection[Any], after: Cursor | None = None, limit: int = _PAGE
 ) -> tuple[list[RecordedEvent], Cursor | None]:
     """Return the next events of the whole log; see ``EventLog.read_all``."""
-    start = after or _START
-    async with _cursor(connection) as cursor:
-        await cursor.execute(
-            _SQL["read_all"],
-            {"epoch": start.epoch, "xid": str(start.xid), "position": start.position, "limit": limit},
-        )
-        events = _read_columns(await cursor.fetchone())
+    events = _read_columns(await _columns(connection, after or _START, limit))
     return events, events[-1].cursor if events else after
+
+
+async def read_log(
+    connection: AsyncConnection[Any], after: Cursor | None = None, limit: int = _PAGE
+) -> AsyncGenerator[list[RecordedEvent], None]:
+    """Yield the events of the whole log page by page; see ``EventLog.read_log``.
+
+    The server makes the next page while this one is decoded and gone through.
+    """
+    coming = asyncio.create_task(_columns(connection, after or _START, limit))
+    try:
+        while (columns := await coming) is not None:
+            *_, epochs, xids, positions, _, _ = columns
+            coming = asyncio.create_task(_columns(connection, Cursor(epochs[-1], xids[-1], positions[-1]), limit))
+            # The task begins, and asks for the page.
+            await asyncio.sleep(0)
+            yield _read_columns(columns)
+    finally:
+        # Who stops early gets the connection back when it is free; cut off, the query would spoil the transaction.
+        await asyncio.wait([coming])
+        _ = coming.cancelled() or coming.exception()
 
 
 async def read_page(
@@ -193,6 +209,17 @@ def _answer(append: Append, row: tuple[int, bool, int, int, int | None]) -> _Ans
     return StaleTransaction(append.instance_id)
 
 
+async def _columns(connection: AsyncConnection[Any], after: Cursor, limit: int) -> tuple[Any, ...] | None:
+    """Return the next events of the whole log as columns; None if there are none."""
+    async with _cursor(connection) as cursor:
+        await cursor.execute(
+            _SQL["read_all"],
+            {"epoch": after.epoch, "xid": str(after.xid), "position": after.position, "limit": limit},
+        )
+        columns = await cursor.fetchone()
+    return None if columns is None or columns[0] is None else columns
+
+
 def _read_columns(columns: tuple[Any, ...] | None) -> list[RecordedEvent]:
     return [] if columns is None or columns[0] is None else _read(zip(*columns, strict=True))
 
@@ -215,12 +242,12 @@ def _read(rows: Iterable[_Row]) -> list[RecordedEvent]:
 def _recorded(row: _Row) -> RecordedEvent:
     instance_id, version, name, data, epoch, xid, position, metadata, recorded_at = row
     return RecordedEvent(
-        instance_id, version, decode(name, data), Cursor(epoch, xid, position), _metadata(metadata), recorded_at
+        instance_id, version, decode(name, data), Cursor(epoch, xid, position), _metadata(metadata).copy(), recorded_at
     )
 
 
 @lru_cache(maxsize=1000)
-def _metadata(text: str) -> Mapping[str, Any]:
-    """Return metadata as it was given: the same for all events of an append, so that it is read once."""
+def _metadata(text: str) -> dict[str, Any]:
+    """Return metadata as it was given: the same for all events of an append, so that it is read once, and copied."""
     metadata: dict[str, Any] = orjson.loads(text)
     return metadata

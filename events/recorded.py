@@ -1,18 +1,22 @@
-"""An event as it stands in the log, and the cursor that names its place there."""
+"""An event as it stands in the log, and the cursor that names its place there.
+
+Both are msgspec's, which are made in a tenth of the time that a frozen dataclass takes: whoever reads the log makes one
+of each an event.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
 
+import msgspec
+
 from holdfast.events.types import Event
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Cursor:
+class Cursor(msgspec.Struct, frozen=True, order=True, gc=False):
     """A place in the whole log; cursors compare as the log is read.
 
     ``epoch`` counts the clusters that the database has lived in, ``xid`` is the transaction that wrote
@@ -35,8 +39,7 @@ class Cursor:
         return cls(*map(int, parts))
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedEvent:
+class RecordedEvent(msgspec.Struct, frozen=True):
     """An event after it was appended: ``version`` is its place in its stream, ``cursor`` that in the log."""
 
     instance_id: UUID

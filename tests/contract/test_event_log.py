@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -265,6 +265,42 @@ async def test_a_reader_goes_on_from_the_cursor_that_it_was_given(adapter: Adapt
     assert seen == await read_all(adapter)
     assert [it.version for it in seen] == [1, 2, 1, 2, 1, 2]
     assert after == seen[-1].cursor
+
+
+async def test_the_whole_log_is_read_page_by_page(adapter: Adapter) -> None:
+    first = await append(adapter, uuid4(), some(3))
+    await append(adapter, uuid4(), some(4))
+    await settle(adapter)
+    async with adapter.transaction() as connection:
+        pages = [page async for page in adapter.log.read_log(connection, limit=3)]
+        rest = [page async for page in adapter.log.read_log(connection, first)]
+    assert [len(page) for page in pages] == [3, 3, 1]
+    assert [it for page in pages for it in page] == await read_all(adapter)
+    assert rest == [await read_all(adapter, first)]
+
+
+async def test_who_stops_reading_the_log_goes_on_in_the_same_transaction(adapter: Adapter) -> None:
+    stream = uuid4()
+    await append(adapter, stream, some(9))
+    await settle(adapter)
+    async with adapter.transaction() as connection:
+        async with aclosing(adapter.log.read_log(connection, limit=2)) as pages:
+            async for page in pages:
+                assert [it.version for it in page] == [1, 2]
+                break
+        await adapter.log.append(connection, stream, 9, some())
+    assert [it.version for it in await read(adapter, stream)] == [*range(1, 11)]
+
+
+async def test_what_is_done_to_the_metadata_of_an_event_is_done_to_no_other(adapter: Adapter) -> None:
+    async with adapter.transaction() as connection:
+        await adapter.log.append(connection, uuid4(), ANY, some(2), {"app": "shop"})
+    await settle(adapter)
+    one, other = await read_all(adapter)
+    assert isinstance(one.metadata, dict)
+    one.metadata["app"] = "another"
+    assert other.metadata == {"app": "shop"}
+    assert [it.metadata for it in await read_all(adapter)] == [{"app": "shop"}, {"app": "shop"}]
 
 
 async def test_an_empty_log_gives_nothing_to_go_on_from(adapter: Adapter) -> None:
