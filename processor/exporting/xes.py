@@ -26,6 +26,7 @@ from holdfast.events.types import (
     InstanceCompleted,
     InstanceContinued,
     InstanceFaulted,
+    InstanceForked,
     InstanceResumed,
     InstanceStarted,
     InstanceSuspended,
@@ -51,6 +52,7 @@ STEP_TYPES = frozenset(step.__name__ for step in get_args(Step))
 
 _TRANSITIONS: dict[type[Event], str] = {
     InstanceStarted: "complete",
+    InstanceForked: "complete",
     MessageReceived: "complete",
     MessageSent: "complete",
     ActivityCompleted: "complete",
