@@ -5,6 +5,7 @@ import importlib.util
 import json
 import re
 import shlex
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tests.architecture.house import ROOT
 from tests.support.projections import catch_up, commit, life, rows, settle, start
 from tests.support.rabbitmq import take_all
 from tests.support.replays import ids, in_thread, queue, remove
-from tests.support.workers import environment, holdfast
+from tests.support.workers import HOLDFAST, Worker, environment, eventually, holdfast
 
 PAGE = ROOT / "docs" / "replay.md"
 COMMANDS = re.findall(r"^    holdfast (.+)$", PAGE.read_text(), re.MULTILINE)
@@ -165,3 +166,24 @@ def test_mistakes_are_told(
     assert rows(database_url, "select * from holdfast.replays") == []
     asyncio.run(remove(amqp_url, "lab"))
     structlog.reset_defaults()  # The command had it be quiet.
+
+
+def test_an_interrupted_replay_ends_quietly_and_goes_on_when_it_is_told_to(
+    database_url: str, amqp_url: str, tmp_path: Path
+) -> None:
+    asyncio.run(queue(amqp_url, "lab"))
+    asyncio.run(commit(database_url, *(life() for _ in range(100)), app="orders"))
+    asyncio.run(settle(database_url))
+    env = environment(database_url, amqp_url)
+    command: list[str | Path] = [HOLDFAST, "replay", "--app", "orders", "--to-queue", "lab", "--name", "slow"]
+    process = Worker([*command, "--rate", "5"], env, tmp_path / "replay.log")
+    begun = "select coalesce(max(published), 0) > 0 from holdfast.replays"
+    eventually("some events are out", lambda: rows(database_url, begun) == [(True,)])
+    process.process.send_signal(signal.SIGINT)
+    assert process.process.wait(30) == 128 + signal.SIGINT
+    assert process.output.strip().splitlines() == [
+        "replay slow: if it is interrupted, `holdfast replay --resume slow` goes on with it",
+    ]
+    done = holdfast("replay", "--resume", "slow", "--rate", "0", env=env)
+    assert (done.returncode, done.stdout) == (0, "replay slow: 300 events published to queue lab\n")
+    assert 300 <= len(take_all(amqp_url, "lab")) <= 305
