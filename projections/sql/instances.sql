@@ -188,8 +188,12 @@ cross join lateral (
 select r.instance_id
 from holdfast.bookmarks w
 join holdfast.instance_rows r on r.instance_id = w.instance_id
-where (%(waits_for)s::text is null or w.message_type between %(waits_for)s::text and %(waits_for)s::text)
-    and (%(waits_for_kind)s::text is distinct from 'timer' or w.message_type is null)
+where (
+        %(waits_for)s::text is null
+        or coalesce(w.message_type, '') between %(waits_for)s::text and %(waits_for)s::text
+    )
+    and (%(waits_for_kind)s::text is distinct from 'timer' or coalesce(w.message_type, '') between '' and '')
+    and (%(waits_for_key)s::text is null or w.message_type = %(waits_for)s::text)
     and (%(waits_at)s::text is null or w.name between %(waits_at)s::text and %(waits_at)s::text)
     and (%(waits_for_key)s::text is null or w.correlation_key = %(waits_for_key)s::text)
     and (
@@ -213,8 +217,8 @@ where (%(waits_for)s::text is null or w.message_type between %(waits_for)s::text
     and
     -- promotes
 order by
-    case when %(descending)s::boolean and %(waits_at)s::text is null then w.message_type end desc,
-    case when not %(descending)s::boolean and %(waits_at)s::text is null then w.message_type end,
+    case when %(descending)s::boolean and %(waits_at)s::text is null then coalesce(w.message_type, '') end desc,
+    case when not %(descending)s::boolean and %(waits_at)s::text is null then coalesce(w.message_type, '') end,
     case when %(descending)s::boolean and %(waits_at)s::text is not null then w.name end desc,
     case when not %(descending)s::boolean and %(waits_at)s::text is not null then w.name end,
     case when %(descending)s::boolean then w.instance_id end desc,

@@ -19,7 +19,9 @@ TABLES = (
     "outbox",
     "programs",
     "projections",
+    "replays",
     "schema_version",
+    "scratches",
     "settings",
     "skipped_events",
     "tally_rows",
@@ -34,6 +36,8 @@ WRITTEN_BY_WORKERS = {
     "instance_states",
     "outbox",
     "projections",
+    "replays",
+    "scratches",
     "skipped_events",
     "tally_rows",
 }

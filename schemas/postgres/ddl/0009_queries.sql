@@ -94,7 +94,8 @@ create index instance_created on holdfast.instance_rows (creation_time);
 create index instance_ended on holdfast.instance_rows (last_updated_time, instance_id) where is_completed;
 create index instance_suspended on holdfast.instance_rows (instance_id) where is_suspended;
 create index instance_within on holdfast.instance_rows (instance_id) where subflow = 'run' and not is_completed;
-create index bookmark_type on holdfast.bookmarks (message_type, instance_id);
+-- Not of the type itself: a look for one type and key must never be tempted to go through all of the type.
+create index bookmark_type on holdfast.bookmarks (coalesce(message_type, ''), instance_id);
 create index bookmark_name on holdfast.bookmarks (name, instance_id);
 
 -- Comments.
