@@ -255,7 +255,8 @@ def test_state_is_shown_as_of_a_moment(world: World) -> None:
     events = world.lines("history", instance)
     idle = next(event for event in events if event["data"].get("reason") == "idle")
     assert world.lines("state", instance, "--at", idle["recorded_at"])[0]["version"] == idle["version"]
-    assert world.lines("state", instance, "--at", "2001-01-01")[0]["version"] == 0
+    code, said = world.fails("state", instance, "--at", "2001-01-01")
+    assert (code, "had no event by 2001-01-01T" in said) == (1, True)
 
 
 def test_a_version_that_is_not_there_is_an_error(world: World) -> None:
