@@ -108,8 +108,13 @@ class Versions(ABC):
                     _SQL["living_instances"], {"app": app.name, "after": after, "limit": _PAGE}
                 )
                 rows = await cursor.fetchall()
-                for row in (_Row(*row) for row in rows):
-                    yield await _verdict(connection, migration, row)
+                for row in rows:
+                    try:
+                        verdict = await _verdict(connection, migration, _Row(*row))
+                    except (InstanceCompleted, InstanceNotFound):
+                        # It has ended since its row was read.
+                        continue
+                    yield verdict
                 if len(rows) < _PAGE:
                     return
                 after = rows[-1][0]
@@ -189,6 +194,8 @@ async def _look(connection: Connection, migration: Migration, instance_id: UUID)
 async def _verdict(connection: Connection, migration: Migration, row: _Row) -> Verdict:
     if row.is_initialized:
         state = await history.state_at(connection, row.instance_id)
+        if state.execution_status == "closed":
+            raise InstanceCompleted(row.instance_id)
         await _know(connection, migration, state)
         return _judged(migration, row.instance_id, state, "", None)[0]
     current = migration.app.workflows.get(row.workflow)

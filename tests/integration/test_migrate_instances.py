@@ -9,6 +9,9 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
+from holdfast import App, Client, Message, receive
+from holdfast.schemas.settings import Settings
+from tests.support.hosts import running_host
 from tests.support.rabbitmq import Raw, publish, remove_app
 from tests.support.workers import Workers, await_hosts, environment, eventually, holdfast
 
@@ -350,3 +353,32 @@ def test_bad_input_is_refused(shop: Shop) -> None:
     assert "means nothing" in shop.run("two", "migrate-instances", "migrating:app", "--where", "colour=red", code=2)
     assert "no module" in shop.run("two", "preflight", "elsewhere:app", code=2)
     assert "no living instance" in shop.run("two", "preflight", "migrating:app")
+
+
+class Begun(Message, correlation="key"):
+    key: str
+
+
+class Over(Message, correlation="key"):
+    key: str
+
+
+ending = App("ending")
+
+
+@ending.workflow(start=Begun)
+async def wait(begun: Begun) -> None:
+    await receive(Over, begun.key)
+
+
+async def test_preflight_passes_over_what_ends_meanwhile(database_url: str) -> None:
+    async with running_host(ending, database_url, Settings()) as host, Client(database_url) as client:
+        for key in ("a", "b", "c"):
+            await host.tell(Begun(key=key))
+        found = []
+        # All rows are read with the first page, and the streams one after the other.
+        async for verdict in client.preflight(ending):
+            found.append(verdict.correlation_key)
+            if verdict.correlation_key == "a":
+                await host.tell(Over(key="b"))
+    assert found == ["a", "c"]
