@@ -40,6 +40,8 @@ async def changes(connection: AsyncConnection[Any], before: str, after: str) -> 
 
     The caller's transaction is to see one moment, by its isolation level, lest a table moves on before the next one.
     """
+    if before == after:
+        return
     found = await connection.execute(_SQL["tables"], {"before": before, "after": after})
     for (table,) in await found.fetchall():
         async with connection.cursor("holdfast_rows", row_factory=tuple_row) as cursor:

@@ -37,6 +37,7 @@ async def test_rows_that_differ_are_told_by_key(database_url: str) -> None:
         ("removed", {"workflow": "c"}),
     ]
     assert await diff(database_url, await end_of(database_url), "live") == []
+    assert await diff(database_url, "live", "live") == []
     assert {*schemas(database_url)} == {"public", "shop_started"}
     await rebuild(database_url, first)
     async with Client(database_url, app=APP) as client:
