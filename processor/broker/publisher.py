@@ -167,7 +167,10 @@ class InOrder:
         receipt = await self._publisher.send(
             exchange, routing_key, message, mandatory=mandatory, headers=headers, unless=self._failed
         )
-        receipt.add_done_callback(self._note)
+        if receipt.done():
+            self._note(receipt)  # At once: the next one may be sent before the loop calls anybody back.
+        else:
+            receipt.add_done_callback(self._note)
         return receipt
 
     def _note(self, receipt: asyncio.Future[Receipt]) -> None:
