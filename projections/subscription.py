@@ -131,14 +131,9 @@ async def skip(connection: Connection, build: Build, failed: HandlerFailed) -> R
     start = await checkpoint(connection, build)
     if start is None or (start.cursor is not None and start.cursor >= recorded.cursor):
         return None
-    await keep_skipped(connection, build, recorded, failed)
+    await connection.execute(_SQL["keep_skipped"], build.key | _failure(recorded, failed))
     await _move(connection, build, start.cursor, failed.page, 0)
     return recorded
-
-
-async def keep_skipped(connection: Connection, build: Build, recorded: RecordedEvent, failed: HandlerFailed) -> None:
-    """Keep that an event was passed over, with the error."""
-    await connection.execute(_SQL["keep_skipped"], build.key | _failure(recorded, failed))
 
 
 async def stop(connection: Connection, build: Build, failed: HandlerFailed) -> RecordedEvent | None:

@@ -2,13 +2,15 @@
 
 Between two pages the projection handles what is new, here, as the lock would else keep other processes from it. Where a
 handler fails, the events of its page are given one by one, so that all before the one to blame are handled; that one is
-recorded and passed over, or ends the replay, as the projection says itself.
+passed over, or ends the replay, as the projection says itself. It is not listed as skipped by that: it is already if
+the projection passed over it before, and else has been handled.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import psycopg
@@ -20,8 +22,8 @@ from holdfast.processor.store.unit_of_work import Handle
 from holdfast.projections import redelivery
 from holdfast.projections.lag import Progress
 from holdfast.projections.selection import Selection
-from holdfast.projections.subscription import TRANSIENT, Build, HandlerFailed, keep_skipped
-from holdfast.schemas.errors import ReplayStopped, StorageError
+from holdfast.projections.subscription import TRANSIENT, Build, HandlerFailed
+from holdfast.schemas.errors import BrokerError, ReplayStopped, StorageError, UnreadableEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ async def replay_into(
             if len(failed.page.events) > 1:
                 careful = failed.page.seen
                 continue
-            await _pass_over(connections, build, failed)
+            _pass_over(build, failed)
             page, skipped = failed.page, skipped + 1
         else:
             handled += len(page.events)
@@ -63,7 +65,9 @@ async def replay_into(
             chosen = replace(chosen, after=chosen.end)
         elif page.cursor is not None:
             chosen = replace(chosen, after=page.cursor)
-        await follower.step()
+        # What keeps it from what is new is noted with it, and tried again after the next page.
+        with suppress(StorageError, BrokerError, UnreadableEvent, TimeoutError):
+            await follower.step()
 
 
 async def _redeliver(connections: Connections, build: Build, chosen: Selection, limit: int, timeout: float) -> Page:
@@ -81,9 +85,8 @@ async def _redeliver(connections: Connections, build: Build, chosen: Selection, 
     return page
 
 
-async def _pass_over(connections: Connections, build: Build, failed: HandlerFailed) -> None:
+def _pass_over(build: Build, failed: HandlerFailed) -> None:
     """Do as the projection says about an event that it cannot take."""
     (event,) = failed.page.events
     if build.subscription.on_poison == "stop":
         raise ReplayStopped(event.instance_id, event.version, cursor=str(event.cursor), reason=str(failed)) from failed
-    await connections.run(lambda connection: keep_skipped(connection, build, event, failed))

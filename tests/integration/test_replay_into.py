@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import psycopg
 import pytest
 
 from holdfast import (
@@ -232,6 +233,33 @@ async def test_a_projection_that_skips_passes_over_it_again(database_url: str) -
     assert rows(database_url, SEEN) == [("a", 1), ("b", 1), ("a", 1), ("b", 1)]
     async with Client(database_url, app=APP) as client:
         assert len(await client.projections.skipped()) == 1
+
+
+async def test_what_was_handled_and_is_passed_over_now_is_not_to_be_made_good_for(database_url: str) -> None:
+    await commit(database_url, [start("a")], [start("bad")])
+    await catch_up(database_url, app_with(Mended))
+    last = await given(database_url, app_with(Lenient), "lenient")
+    assert (last.handled, last.skipped) == (1, 1)
+    async with Client(database_url, app=APP) as client:
+        assert await client.projections.skipped() == []
+    assert (await given(database_url, app_with(Mended), "lenient", skipped=True)).handled == 0
+    assert rows(database_url, SEEN) == [("a", 1), ("bad", 1), ("a", 1)]
+
+
+async def test_what_keeps_the_projection_from_what_is_new_does_not_end_it(database_url: str) -> None:
+    await commit(database_url, *([start("a")] for _ in range(20)))
+    app = app_with(Seen)
+    await catch_up(database_url, app)
+    (new,) = await commit(database_url, [start("b")])
+    with psycopg.connect(database_url) as connection:
+        connection.execute("alter table holdfast.events disable trigger user")
+        connection.execute("update holdfast.events set data = '[]' where instance_id = %s", [new])
+    await settle(database_url)
+    assert (await given(database_url, app, "seen")).handled == 20
+    async with Client(database_url, app=APP) as client:
+        (lag,) = await client.projections.lag()
+    assert (lag.status, lag.handled) == ("running", 20)
+    assert "UnreadableEvent" in (lag.error or "")
 
 
 async def test_what_the_database_refuses_at_the_commit_is_the_handlers_fault(database_url: str) -> None:
