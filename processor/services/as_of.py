@@ -109,7 +109,9 @@ class _Rebuild:
                 async with connection.transaction():
                     page = await scratch.advance(connection, self._subscription, found, Handle(connection), limit)
             except TRANSIENT as error:
-                raise (failure(error) if isinstance(error, psycopg.Error) else error) from error
+                if isinstance(error, psycopg.Error):
+                    raise failure(error) from error
+                raise
             except psycopg.Error as error:
                 if page is None or not page.events:
                     raise failure(error) from error

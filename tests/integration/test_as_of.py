@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection
 
-from holdfast import Client, ProjectionError, ProjectionStopped, RebuildRefused, Transaction
+from holdfast import BrokerError, Client, ProjectionError, ProjectionStopped, RebuildRefused, Transaction
 from holdfast.events.recorded import Cursor
 from holdfast.events.types import InstanceStarted
 from holdfast.processor import projecting
@@ -276,6 +276,19 @@ async def test_a_page_that_takes_too_long_is_taken_event_by_event(database_url: 
 
 
 # Events that cannot be taken.
+
+
+async def test_what_fails_for_a_servers_sake_is_told_as_it_is(database_url: str) -> None:
+    class Cut(Seen):
+        name = "seen"
+
+        async def started(self, tx: Transaction, event: InstanceStarted) -> None:  # type: ignore[override]
+            raise BrokerError("it is away")
+
+    await commit(database_url, [start("a")])
+    with pytest.raises(BrokerError, match="it is away") as told:
+        await rebuild(database_url, await end_of(database_url), projection=Cut)
+    assert told.value.__cause__ is None
 
 
 async def test_an_event_that_cannot_be_taken_stops_it_unless_it_was_passed_over_before(database_url: str) -> None:
