@@ -99,7 +99,7 @@ async def choose(
         if isinstance(place, Cursor) and place > log_end:
             raise ReplayRefused(f"{place} lies behind the end of the log, which is {log_end}")
     begin, end = await _begin(connection, first, log_end), await _end(connection, last, log_end)
-    if _is_reversed(first, last):
+    if _is_reversed(first, last, begin, end):
         raise ReplayRefused(f"nothing lies between {first} and {last}: the second comes before the first")
     return Selection(
         app=app,
@@ -131,10 +131,12 @@ async def is_settled(connection: AsyncConnection[Any], end: Cursor) -> bool:
     return row is not None and bool(row[0])
 
 
-def _is_reversed(first: Place, last: Place) -> bool:
-    if isinstance(first, Cursor) and isinstance(last, Cursor):
+def _is_reversed(first: Place, last: Place, begin: Cursor, end: Cursor) -> bool:
+    if first is None or last is None:
+        return False
+    if isinstance(first, datetime) and isinstance(last, datetime):
         return first > last
-    return isinstance(first, datetime) and isinstance(last, datetime) and first > last
+    return begin >= end
 
 
 async def _begin(connection: AsyncConnection[Any], first: Place, log_end: Cursor) -> Cursor:

@@ -157,12 +157,18 @@ async def test_it_begins_and_ends_where_it_is_told(
     assert await published(until=cursors[0]) == everything[:1]
     assert await published(since=times[3], until=times[5]) == everything[3:6]
     assert await published(since=times[6], until=cursors[7]) == everything[6:8]
+    assert await published(since=times[6], until=cursors[6]) == everything[6:7]
+    assert await published(since=cursors[2], until=times[0]) == everything[2:3]
     assert await published(since=datetime.now(UTC) + timedelta(days=1)) == []
     assert await published(until=datetime.now(UTC) - timedelta(days=1)) == []
     with pytest.raises(ReplayRefused, match="the second comes before the first"):
         await client.replays.count(since=cursors[2], until=cursors[1])
     with pytest.raises(ReplayRefused, match="the second comes before the first"):
         await client.replays.count(since=times[4], until=times[1])
+    with pytest.raises(ReplayRefused, match="the second comes before the first"):
+        await client.replays.count(since=cursors[3], until=times[2])
+    with pytest.raises(ReplayRefused, match="the second comes before the first"):
+        await client.replays.count(since=times[3], until=cursors[2])
     with pytest.raises(ReplayRefused, match="lies behind the end of the log"):
         await client.replays.count(until="9-1-1")
     with pytest.raises(ValueError, match="is not a cursor"):
@@ -283,13 +289,15 @@ async def test_an_event_that_no_queue_takes_ends_it_and_nothing_is_passed_over(
 
 
 async def test_an_event_that_is_too_large_for_the_broker_ends_it_at_its_place(
-    client: Client, database_url: str, app_name: str, heard: str
+    client: Client, database_url: str, amqp_url: str, app_name: str, heard: str
 ) -> None:
     large = InstanceCompleted(result="x" * (17 << 20))
-    (instance,) = await commit(database_url, [start(), large], app=app_name)
+    (instance,) = await commit(database_url, [start(), large, *life()[1:]], app=app_name)
     with pytest.raises(ReplayStopped, match=f"event 2 of instance {instance} .*larger than 16777216 bytes"):
         await replayed(client, database_url, to_exchange=heard)
     assert rows(database_url, "select published from holdfast.replays") == [(1,)]
+    # Nothing has gone out behind it.
+    assert ids(await taken(amqp_url, heard)) == [f"{instance}:1"]
 
 
 async def test_a_broker_that_takes_nothing_ends_it_after_a_while(
