@@ -1,7 +1,8 @@
 """Which instances are meant, and in which order an index has them.
 
-Every criterion has an index that gives its instances in an order, so that a page is read and no more, however many fit
-and however long ago they were. Where several are given, the one that most likely says most leads, and the others are
+Nearly every criterion has an index that gives its instances in an order, so that a page is read and no more, however
+many fit and however long ago they were; a key, a promoted value and what few instances are have an index that gives
+all of theirs, to be sorted. Where several are given, the one that most likely says most leads, and the others are
 looked up as its instances come.
 """
 

@@ -74,11 +74,10 @@ async def complete_range(connection: AsyncConnection[Any], first: Place | None, 
     row = await cursor.fetchone()
     epoch, xmin, *end_of_log = row or (0, 0, None, None, None)
     end = _BEGINNING if None in end_of_log else Cursor(*end_of_log)
+    for place, mend in ((first, "begin earlier"), (last, "try again, or leave out the end")):
+        if isinstance(place, Cursor) and (place.epoch, place.xid) >= (epoch, xmin):
+            raise ExportRefused(f"the log is complete up to {end} only, not up to {place}: {mend}")
     if isinstance(last, Cursor):
-        if (last.epoch, last.xid) >= (epoch, xmin):
-            raise ExportRefused(
-                f"the log is complete up to {end} only, not up to {last}: try again, or leave out the end"
-            )
         end = min(last, end)
     return Range(
         after=first if isinstance(first, Cursor) else _BEGINNING,

@@ -73,6 +73,11 @@ def _running(config: pytest.Config, given: Mapping[str, str]) -> AbstractContext
     # One version of several is only to be had privately.
     version = config.getoption("--postgres")
     wanted: Containers = config.getoption("containers")
+    if wanted == "always" and version != NEWEST:
+        raise pytest.UsageError("--postgres chooses a private server, and --containers wants none: leave one out")
+    addresses = [name for name in ("HOLDFAST_DATABASE_URL", "HOLDFAST_AMQP_URL") if given.get(name)]
+    if wanted == "always" and addresses:
+        raise pytest.UsageError(f"--containers wants servers of its own: unset {' and '.join(addresses)}")
     use_containers: Containers = wanted if version == NEWEST else "never"
     return running_services(given, use_containers=use_containers, postgres_version=version)
 

@@ -1,9 +1,11 @@
 #!/bin/sh
 # Begins as a copy of the primary, and follows it from then on.
 set -eu
-if [ ! -s "$PGDATA/PG_VERSION" ]; then
-    mkdir -p "$PGDATA"
-    chmod 700 "$PGDATA"
-    pg_basebackup --dbname="$PRIMARY application_name=standby" --pgdata="$PGDATA" --wal-method=stream --write-recovery-conf
+if [ ! -d "$PGDATA" ]; then
+    # A copy that was broken off is no copy.
+    rm -rf "$PGDATA.part"
+    pg_basebackup --dbname="$PRIMARY application_name=standby" --pgdata="$PGDATA.part" --wal-method=stream \
+        --write-recovery-conf
+    mv "$PGDATA.part" "$PGDATA"
 fi
 exec postgres -c 'listen_addresses=*' -c hot_standby=on

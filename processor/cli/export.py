@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
 import typer
 
-from holdfast.processor.cli.options import AppName, DatabaseUrl, JsonDocument, moment, open_client, run_long
+from holdfast.processor.cli.options import AppName, DatabaseUrl, JsonDocument, open_client, place, run_long
 from holdfast.processor.cli.where import Where, criteria_of
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from holdfast.processor.exporting.exports import Exported
 
 
@@ -127,15 +126,9 @@ def export(
 
 
 def _place(option: str, text: str | None) -> str | datetime | None:
-    """Return the cursor, or the moment, that an option gives."""
-    from holdfast.events.recorded import Cursor
-
-    if text is None:
-        return None
-    try:
-        return str(Cursor.parse(text))
-    except ValueError:
-        return moment(option, text, "a cursor, or a moment in ISO 8601")
+    """Return the cursor, as text, or the moment that an option gives."""
+    found = None if text is None else place(option, text)
+    return found if found is None or isinstance(found, datetime) else str(found)
 
 
 def _tell(found: Exported, format: Format, out: Path | None, *, as_json: bool) -> None:

@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
+    from holdfast.events.recorded import Cursor
     from holdfast.processor.client import Client
     from holdfast.schemas.settings import Settings
 
@@ -97,6 +98,20 @@ def moment(option: str, text: str, what: str = "a moment in ISO 8601") -> dateti
     except ValueError:
         raise typer.BadParameter(f"{option} takes {what}, not {text!r}.") from None
     return given if given.tzinfo is not None else given.astimezone()
+
+
+def place(option: str, text: str) -> Cursor | datetime:
+    """Return the place in the log that an option gives: a cursor, or a moment; what may be either is a date."""
+    from holdfast.events.recorded import Cursor
+
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        try:
+            return Cursor.parse(text)
+        except ValueError:
+            pass
+    return moment(option, text, "a cursor, or a moment in ISO 8601")
 
 
 def version_or_moment(option: str, text: str | None) -> int | datetime | None:

@@ -26,10 +26,10 @@ from holdfast.processor.cli.options import (
     Limit,
     load_settings,
     open_client,
+    place,
     run,
     run_long,
 )
-from holdfast.processor.cli.scratches import place
 
 if TYPE_CHECKING:
     from holdfast.processor.client import Client

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ from holdfast.processor.cli.options import (
     DatabaseUrl,
     JsonDocument,
     load_settings,
-    moment,
+    place,
     run_long,
 )
 from holdfast.processor.cli.where import WhereEvents, event_criteria_of
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from holdfast.processor.services.replay import ReplayStep
     from holdfast.processor.services.replay_into import IntoStep
 
-_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _RATE = re.compile(r"(\d{1,7})(?:/s)?")
 
 
@@ -218,18 +218,10 @@ def _tell_count(found: dict[str, int], *, as_json: bool) -> None:
         table(["type", "events"], [*found.items(), ("all", sum(found.values()))])
 
 
-def _place(option: str, text: str | None) -> Any:
+def _place(option: str, text: str | None) -> str | datetime | None:
     """Return the cursor, as text, or the moment that an option gives."""
-    from holdfast.events.recorded import Cursor
-
-    if text is None:
-        return None
-    if not _DATE.fullmatch(text):
-        try:
-            return str(Cursor.parse(text))
-        except ValueError:
-            pass
-    return moment(option, text, "a cursor, or a moment in ISO 8601")
+    found = None if text is None else place(option, text)
+    return found if found is None or isinstance(found, datetime) else str(found)
 
 
 def _per_second(text: str) -> int:

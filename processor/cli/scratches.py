@@ -15,8 +15,8 @@ from holdfast.processor.cli.options import (
     JsonDocument,
     JsonLines,
     load_settings,
-    moment,
     open_client,
+    place,
     run,
     run_long,
 )
@@ -145,20 +145,6 @@ def diff(
 
     if run_long(work()):
         raise typer.Exit(1)
-
-
-def place(option: str, text: str) -> Cursor | datetime:
-    """Return the place in the log that a text means: a cursor, or a moment."""
-    from holdfast.events.recorded import Cursor
-
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        try:
-            return Cursor.parse(text)
-        except ValueError:
-            pass
-    return moment(option, text, "a cursor of the log, such as 1-90812-4970, or a moment in ISO 8601")
 
 
 def _side(text: str) -> str | Cursor | datetime:

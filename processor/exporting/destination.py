@@ -29,6 +29,10 @@ def destination(to: Path | BinaryIO) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         part.replace(to)
+    except (TimeoutError, ConnectionError):
+        # Of what is read, which is none of the file's.
+        part.unlink(missing_ok=True)
+        raise
     except OSError as error:
         part.unlink(missing_ok=True)
         raise ExportRefused(f"{to} cannot be written: {error.strerror or error}") from error

@@ -46,7 +46,7 @@ def test_the_demo_shows_everything_and_the_commands_that_show_it(env: dict[str, 
     assert "the warehouse got 240 messages OrderShipped" in shown
 
     history = after(shown, r"holdfast history \S+")
-    assert "line 58: outcome = await first_of(" in history
+    assert "app.py:58: outcome = await first_of(" in history
     assert "InstanceCompleted" in history
     state = after(shown, r"holdfast state \S+ --at 7")
     assert re.search(r"^status +idle$", state, re.MULTILINE)

@@ -16,7 +16,7 @@ import pytest
 from holdfast.processor.cli import main
 from tests.support.exports import QUERY, add_orders, files
 from tests.support.instances import PAID, WAITING
-from tests.support.projections import commit, life, rows, settle
+from tests.support.projections import commit, life, rows, settle, start
 from tests.support.workers import HOLDFAST, ROOT, environment, eventually, holdfast
 
 
@@ -93,6 +93,7 @@ REFUSED = [
         "--from takes a cursor, or a moment in ISO 8601, not 'yesterday'",
     ),
     (["--format", "jsonl", "--to", "999-1-1"], 1, "the log is complete up to 0-0-0 only, not up to 999-1-1"),
+    (["--format", "jsonl", "--from", "999-1-1"], 1, "the log is complete up to 0-0-0 only, not up to 999-1-1"),
     (["--format", "jsonl", "--where", "colour=red"], 2, "--where 'colour=red' means nothing"),
     (["--format", "xes", "--label", "Traces"], 2, "'Traces' names no label: write module:name"),
     (["--format", "xes", "--label", "no.such:Traces"], 2, "there is no module 'no.such'"),
@@ -117,6 +118,16 @@ def test_what_cannot_be_exported_is_refused_in_one_sentence(
     assert printed.out == ""
     assert said in printed.err
     assert len(printed.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("option", "lines"), [("--from", 1), ("--to", 0)])
+async def test_what_may_be_a_date_or_a_cursor_is_a_date(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str, lines: int
+) -> None:
+    await commit(database_url, [start("a")])
+    monkeypatch.setenv("HOLDFAST_DATABASE_URL", database_url)
+    assert await asyncio.to_thread(main, ["export", "--format", "jsonl", option, "2020-01-01"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == lines
 
 
 def test_a_killed_export_leaves_no_file_that_looks_whole(database_url: str, tmp_path: Path) -> None:

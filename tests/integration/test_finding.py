@@ -46,7 +46,7 @@ async def orders(connection: psycopg.AsyncConnection) -> list[UUID]:
         ]
         await connection.execute(
             """update holdfast.instance_rows r
-            set creation_time = now() - (5 - n.place) * interval '1 day' - interval '1 hour',
+            set creation_time = now() - (5 - n.place) * interval '1 day' - interval '12 hours',
                 last_updated_time = now() - n.place * interval '1 day',
                 program_hash = case when n.place = 5 then 'p-2' else 'p-1' end
             from unnest(%s::uuid[]) with ordinality n (instance_id, place)

@@ -38,7 +38,17 @@ values ('shop', 'letter', 'OrderPlaced', 'k', '{}', '', 'dead_lettered', 'not_js
 insert into holdfast.projections (app, name, schema_name, version, status, error)
 values ('shop', 'sales', 'shop_sales', 1, 'stopped', 'no');
 create schema shop_sales;
+create table shop_sales.sold (item text primary key, pieces integer);
+insert into shop_sales.sold values ('chair', 2);
 select holdfast.open_to_observers('shop_sales');
+create schema past;
+create table past.sold (item text primary key, pieces integer);
+insert into past.sold values ('chair', 1);
+select holdfast.open_to_observers('past');
+insert into holdfast.scratches (
+    schema_name, schema_oid, app, name, version, as_of, until_epoch, until_xid, until_position, is_complete
+)
+values ('past', 'past'::regnamespace, 'shop', 'sales', 1, '0-0-0', 0, '0', 0, true);
 """
 
 
@@ -153,7 +163,7 @@ READING: dict[str, Call] = {
     "replays.count": lambda c, _: c.replays.count(),
     "projections.lag": lambda c, _: c.projections.lag(),
     "projections.scratches": lambda c, _: c.projections.scratches(),
-    "projections.diff": lambda c, _: drain(c.projections.diff("sales", "live", "live")),
+    "projections.diff": lambda c, _: drain(c.projections.diff("sales", "past", "live")),
     "preflight": lambda c, _: drain(c.preflight(SHOP)),
     "projections.cursor": lambda c, _: c.projections.cursor(),
     "projections.skipped": lambda c, _: c.projections.skipped(),

@@ -1,8 +1,25 @@
 -- name: merge_tally
 -- Rows of one condition become one. What somebody else is merging is left to him, and what is not committed is not seen.
-with gone as (
+with several as (
+    select r.ctid as place
+    from (
+        select
+            ctid,
+            count(*) over (
+                partition by app, workflow, program_hash, execution_status, outcome, is_initialized, is_suspended
+            ) as rows
+        from holdfast.tally_rows
+    ) r
+    where r.rows > 1
+),
+gone as (
     delete from holdfast.tally_rows
-    where ctid = any(array(select ctid from holdfast.tally_rows for update skip locked))
+    where ctid = any(array(
+        select t.ctid
+        from holdfast.tally_rows t
+        where t.ctid = any(array(select place from several))
+        for update skip locked
+    ))
     returning *
 )
 insert into holdfast.tally_rows
