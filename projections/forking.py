@@ -2,12 +2,17 @@
 
 The events here are the first batch of the new stream. They hold all that the state held, so that the stream folds
 without that of the origin. Variables are changed in the form in which they are stored.
+
+What the origin owes an answer for, the fork owes too: a ``reply`` of it goes to the queue and under the key of who
+asked the origin, whatever the fork's own key.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Any, cast
 from uuid import UUID
 
@@ -25,6 +30,12 @@ from holdfast.events.types import (
 )
 from holdfast.projections.instance import FrameState, InstanceState
 from holdfast.schemas.errors import ForkRefused
+from holdfast.schemas.identifiers import storable
+
+_ROOT = "0"
+_TEXTS = {"$uuid": UUID, "$decimal": Decimal}
+"""Tags of values that queries see as text."""
+_BITS = 64
 
 _NAME = re.compile(r"(?:(?P<frame>\d[\d.~-]*)/)?(?P<variable>[^\W\d]\w*)(?P<path>(?:\.\w+)*)")
 
@@ -60,8 +71,8 @@ def forked(
     """Return the first batch of a fork of ``state``.
 
     ``variables`` are new values by name: ``[frame/]variable[.field…]``, of the workflow's own frame without one. With
-    another ``key``, every text in a variable, and every wait, that is just the old one becomes the new one. Raises
-    ``ForkRefused``.
+    another ``key``, every text in a variable, and every wait, that is just the old one becomes the new one. Values for
+    queries follow the variables that they show. Raises ``ForkRefused``.
     """
     against = objection(state)
     if against is not None:
@@ -76,7 +87,7 @@ def forked(
         f"{path}.{name}"
         for path, variables_ in frames.items()
         for name, tree in variables_.items()
-        if name[0] != "$" and tree != state.frames[path].variables[name]
+        if name[0] != "$" and not _same(tree, state.frames[path].variables[name])
     ]
     events: list[Event] = [
         InstanceForked(
@@ -128,7 +139,7 @@ def forked(
             reason="requested",
             frames=changes,
             values=state.values or None,
-            promoted=state.promoted or None,
+            promoted=_promoted(state, frames) or None,
             idle=state.execution_status == "idle",
         ),
     ]
@@ -148,7 +159,7 @@ def _set(origin: UUID, frames: dict[str, dict[str, Json]], variables: Mapping[st
         found = _NAME.fullmatch(name)
         if found is None:
             raise ForkRefused(origin, f"{name!r} names no variable: write NAME, NAME.FIELD or FRAME/NAME")
-        path, variable = found["frame"] or "0", found["variable"]
+        path, variable = found["frame"] or _ROOT, found["variable"]
         frame = frames.get(path)
         if frame is None:
             raise ForkRefused(origin, f"it has no frame {path} at that point: it has {', '.join(frames)}")
@@ -170,6 +181,54 @@ def _set(origin: UUID, frames: dict[str, dict[str, Json]], variables: Mapping[st
                         f"variable {path}.{variable} shares an object with {gone.replace('/', '.')}, whose value would "
                         "be another one: change both, or a field of the object",
                     )
+
+
+def _promoted(state: InstanceState, frames: Mapping[str, Mapping[str, Json]]) -> dict[str, Json]:
+    """Return the values for queries that go with other variables.
+
+    One that shows a number, a text and the like is shown as it is now. What only the app's code could show is left
+    out until the fork's own next persistence point, if it may have changed. The others stay, as do those that
+    participants gave.
+    """
+    before = state.frames[_ROOT].variables if _ROOT in state.frames else {}
+    after = frames.get(_ROOT, {})
+    is_other = any(not _same(tree, state.frames[path].variables) for path, tree in frames.items())
+    promoted: dict[str, Json] = {}
+    for name, value in state.promoted.items():
+        if not is_other or name not in before:
+            promoted[name] = value
+            continue
+        shown = _shown(name, before[name])
+        if shown == {name: value}:
+            promoted |= _shown(name, after[name])
+        elif shown or (_same(before[name], after[name]) and not any(True for _ in _references(after[name]))):
+            promoted[name] = value
+    return promoted
+
+
+def _shown(name: str, tree: Json) -> dict[str, Json]:
+    """Return a variable as queries see it, by its name; nothing if that takes the code of its class."""
+    match tree:
+        case None | bool():
+            return {name: tree}
+        case str() if storable(tree) == tree:
+            return {name: tree}
+        case int() if tree.bit_length() < _BITS:
+            return {name: tree}
+        case float() if math.isfinite(tree):
+            return {name: tree}
+        case {"$uuid": str(text)} | {"$decimal": str(text)} if len(tree) == 1:
+            (tag,) = tree
+            try:
+                return {name: str(_TEXTS[tag](text))}
+            except (ValueError, ArithmeticError):
+                return {}
+    return {}
+
+
+def _same(one: object, other: object) -> bool:
+    """Tell whether trees are the same; as text, for 1 and True are equal otherwise."""
+    return repr(one) == repr(other)
 
 
 def _with(origin: UUID, name: str, tree: Json, keys: list[str], value: Json) -> Json:

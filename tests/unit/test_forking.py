@@ -86,6 +86,60 @@ def test_variables_and_their_fields_get_other_values() -> None:
     assert state.frames["0"].variables["placed"]["order_id"] == "A-1"
     assert isinstance(events[0], InstanceForked)
     assert events[0].changed == ("0.placed", "0.amount", "0.3.amount")
+    assert state.promoted == {"amount": 7}
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (7, {"amount": 7}),
+        (True, {"amount": True}),
+        (None, {"amount": None}),
+        ("seven", {"amount": "seven"}),
+        ({"$decimal": "8.50"}, {"amount": "8.50"}),
+        ({"$decimal": "much"}, {}),
+        ({"$uuid": str(UUID(int=10)).upper()}, {"amount": str(UUID(int=10))}),
+        (2**63 - 1, {"amount": 2**63 - 1}),
+        ({"$int": hex(2**64)}, {}),
+        ("\0", {}),
+        ([7], {}),
+        ({"$object": "shop:Amount", "value": 7}, {}),
+    ],
+)
+def test_queries_see_a_new_value_if_it_is_plain_and_none_if_it_takes_code(value: Any, shown: dict[str, Any]) -> None:
+    state = fold(forked(ORIGIN, STATE, by="ann", variables={"amount": value}))
+    assert repr(state.promoted) == repr(shown)
+
+
+def test_what_queries_see_of_other_variables_stays() -> None:
+    placed = {"order_id": "A-1", "lines": [{"item": "chair"}], "note": "of A-1"}
+    state = changed(promoted={"amount": 5, "placed": placed, "total": 3})
+    assert fold(forked(ORIGIN, state, by="ann")).promoted == state.promoted
+    kept = fold(forked(ORIGIN, state, by="ann", variables={"amount": 7})).promoted
+    assert kept == {"amount": 7, "placed": placed, "total": 3}
+    assert fold(forked(ORIGIN, state, by="ann", key="A-2")).promoted == {"amount": 5, "total": 3}
+    # A participant may show something of its own under the name of a variable that is not promoted.
+    participants = changed(promoted={"amount": "five"})
+    assert fold(forked(ORIGIN, participants, by="ann", variables={"amount": 7})).promoted == {"amount": "five"}
+
+
+def test_another_key_is_the_one_that_queries_see() -> None:
+    old, new = str(UUID(int=3)), str(UUID(int=4))
+    variables = {"text": old, "id": {"$uuid": old}}
+    frames = {"0": FrameState(program="p", step=1, line=1, visits=1, variables=variables)}
+    state = changed(correlation_key=old, frames=frames, bookmarks={}, promoted={"text": old, "id": old})
+    assert fold(forked(ORIGIN, state, by="a", key=new)).promoted == {"text": new, "id": new}
+
+
+def test_queries_see_nothing_of_what_shares_an_object_with_others_that_changed() -> None:
+    frames = {"0": FrameState(**{**vars(ALIASED["0"]), "variables": {"a": {"x": {"n": 1}}, "b": {"$ref": "0.a/x"}}})}
+    state = changed(frames=frames, bookmarks={}, promoted={"b": {"n": 1}})
+    assert fold(forked(ORIGIN, state, by="ann", variables={"a.x.n": 2})).promoted == {}
+
+
+def test_an_answer_goes_to_who_asked_the_origin() -> None:
+    state = fold(forked(ORIGIN, changed(reply_to="asker", reply_key="A-1"), by="ann", key="A-2"))
+    assert (state.reply_to, state.reply_key) == ("asker", "A-1")
 
 
 def test_another_key_goes_into_waits_and_into_texts_that_are_just_the_old_one() -> None:
