@@ -21,6 +21,7 @@ from holdfast.events.types import (
     ActivityCompleted,
     ActivityFailed,
     Event,
+    InstanceContinued,
     InstanceForked,
     Json,
     MessageSent,
@@ -53,8 +54,8 @@ T = TypeVar("T")
 class Done:
     """What the origin did after the point of the fork, at a ``version``: ``name`` is that of the activity or workflow.
 
-    A ``record`` is an activity whose SQL committed with it. ``detail`` is an activity's outcome, ``completed`` or
-    ``failed``, or the id of a subflow.
+    A ``record`` is an activity whose SQL committed with it; a ``successor`` is the instance as which the origin went on
+    when it ended. ``detail`` is an activity's outcome, ``completed`` or ``failed``, or the id of the other instance.
     """
 
     version: int
@@ -116,8 +117,8 @@ class Forks(ABC):
         ``variables`` are new values, in the form in which they are stored, by name: ``[frame/]variable[.field…]``.
         ``key`` is the fork's correlation key; a fork of an instance that lives needs one of its own. With it, every
         text in a variable that is just the old key becomes the new one. ``by`` and ``why`` go into the fork's history.
-        With ``dry_run`` all is tried and nothing done. Raises ``InstanceNotFound``, ``VersionNotFound`` and
-        ``ForkRefused``.
+        A reply of the fork goes to who asked the origin. With ``dry_run`` all is tried and nothing done. Raises
+        ``InstanceNotFound``, ``VersionNotFound`` and ``ForkRefused``.
         """
         if key is not None:
             try:
@@ -134,7 +135,7 @@ class Forks(ABC):
             state = fold(events)
             async with connection.transaction(force_rollback=dry_run):
                 await _write(connection, found, new_id, events, state)
-            sent, done = await _afterwards(connection, instance_id, at)
+            sent, done = await _afterwards(connection, instance_id, at, state.workflow)
             first = events[0]
             return Fork(
                 instance_id=None if dry_run else new_id,
@@ -232,7 +233,9 @@ async def _not_registered(
     return ForkRefused(origin.instance_id, f"{who} lives under the key {state.correlation_key!r}: {_MEND}")
 
 
-async def _afterwards(connection: Connection, origin: UUID, at: int) -> tuple[tuple[SentLater, ...], tuple[Done, ...]]:
+async def _afterwards(
+    connection: Connection, origin: UUID, at: int, workflow: str
+) -> tuple[tuple[SentLater, ...], tuple[Done, ...]]:
     """Return what an instance sent, and what it did, after a version."""
     sent: list[SentLater] = []
     done: list[Done] = []
@@ -255,4 +258,6 @@ async def _afterwards(connection: Connection, origin: UUID, at: int) -> tuple[tu
                 done.append(Done(version=version, kind="activity", name=event.activity, detail="failed"))
             case SubflowStarted():
                 done.append(Done(version=version, kind="subflow", name=event.workflow, detail=event.instance_id))
+            case InstanceContinued():
+                done.append(Done(version=version, kind="successor", name=workflow, detail=event.instance_id))
     return tuple(sent), tuple(done)

@@ -44,12 +44,13 @@ def fork(
     Versions are those that `holdfast history` shows. The fork runs on the same program, has an id of its own and
     a history that needs nothing of the original's. Before it is made, this says what the original sent and did
     after that version: the fork may do the same again. With another key, each text in a variable that is just the
-    old key becomes the new one.
+    old key becomes the new one. A reply of the fork goes to who asked the original.
 
         holdfast fork 0199c1a2-… --at 7 --set placed.item='"chair"' --key A-1-again --why 'what if'
 
     With --json one document: "instance_id" of the fork (null with --dry-run), "origin", "at", "app", "changed"
-    variables, the "state" that it begins in, and what the original "sent" and has "done" since.
+    variables, the "state" that it begins in, and what the original "sent" and has "done" since. It is printed once
+    the fork is made; to read it before, give --dry-run.
     """
     variables = _variables(values or [])
 

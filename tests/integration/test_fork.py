@@ -18,6 +18,7 @@ from holdfast import (
     VersionNotFound,
     activity_context,
     compensable,
+    continue_as_new,
     delay,
     first_of,
     receive,
@@ -53,6 +54,11 @@ class Late(Message, correlation="key"):
 
 class Parent(Message, correlation="key"):
     key: str
+
+
+class Counted(Message, correlation="key"):
+    key: str
+    number: int = 0
 
 
 class Twice(Message, correlation="key"):
@@ -97,6 +103,14 @@ async def late(started: Late) -> str:
 @app.workflow(start=Parent)
 async def parent(started: Parent) -> object:
     return await start(order, Placed(key=started.key))
+
+
+@app.workflow(start=Counted)
+async def counting(counted: Counted) -> int:
+    await receive(Paid, counted.key)
+    if counted.number == 0:
+        await continue_as_new(Counted(key=counted.key, number=1))
+    return counted.number
 
 
 @app.workflow(start=Twice)
@@ -195,6 +209,15 @@ async def test_the_preview_lists_what_the_origin_sent_and_did_since(host: Host, 
     assert await host.ask("select count(*) from holdfast.events") == counts
     assert await host.ask("select count(*) from holdfast.instances") == [(1,)]
     assert await host.ask("select count(*) from holdfast.hosts") == [(1,)]
+
+
+async def test_the_preview_names_the_instance_as_which_the_origin_went_on(host: Host, client: Client) -> None:
+    origin = await host.deliver(Counted(key="c"))
+    (found, _) = await client.instance(origin)
+    await host.tell(Paid(key="c"))
+    planned = await client.fork(origin, found.version, by="ann", key="d", dry_run=True)
+    ((successor,),) = await host.ask("select instance_id::text from holdfast.instances where instance_id <> %s", origin)
+    assert [(d.kind, d.name, d.detail) for d in planned.done] == [("successor", "counting", successor)]
 
 
 async def test_a_fork_in_the_middle_of_a_burst_runs_on_from_there(host: Host, client: Client) -> None:
