@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
+from holdfast.events.postgres import read_stream
 from holdfast.processor.core.migration import Migration, Obstacle
 from holdfast.processor.engine.batch import Batch, Keeping
 from holdfast.processor.engine.provider import StoredProgram
@@ -30,7 +31,13 @@ from holdfast.processor.store.persistence_point import write
 from holdfast.projections import history, queries
 from holdfast.projections.instance import InstanceState, fold
 from holdfast.schemas.encodings import StateEncoding
-from holdfast.schemas.errors import InstanceCompleted, InstanceNotFound, ProgramUnresolvable, StorageError
+from holdfast.schemas.errors import (
+    InstanceCompleted,
+    InstanceNotFound,
+    ProgramUnresolvable,
+    StorageError,
+    WrongExpectedVersion,
+)
 from holdfast.schemas.postgres.statements import load
 
 if TYPE_CHECKING:
@@ -50,7 +57,7 @@ class Verdict:
     ``is_current`` says that all its frames run on the deployed programs, so that there is nothing to do. Otherwise
     ``hindrances`` are what keeps workers with that code from running it on the programs that it has, and ``obstacles``
     what keeps it from being moved to the deployed ones. Of an instance that was never persisted there is nothing to
-    move: it begins with the program that it was registered with.
+    move: it begins with the program that it was registered with. One that ``is_suspended`` stays so when it is moved.
     """
 
     instance_id: UUID
@@ -60,6 +67,7 @@ class Verdict:
     version: int
     line: int | None
     is_current: bool
+    is_suspended: bool
     hindrances: tuple[Obstacle, ...] = ()
     obstacles: tuple[Obstacle, ...] = ()
 
@@ -176,6 +184,7 @@ class _Row:
     program_hash: str
     version: int
     is_initialized: bool
+    is_suspended: bool
 
 
 async def _look(connection: Connection, migration: Migration, instance_id: UUID) -> Verdict:
@@ -186,7 +195,13 @@ async def _look(connection: Connection, migration: Migration, instance_id: UUID)
     if found.execution_status == "closed":
         raise InstanceCompleted(instance_id)
     row = _Row(
-        instance_id, found.workflow, found.correlation_key, found.program_hash, found.version, found.is_initialized
+        instance_id,
+        found.workflow,
+        found.correlation_key,
+        found.program_hash,
+        found.version,
+        found.is_initialized,
+        found.is_suspended,
     )
     return await _verdict(connection, migration, row)
 
@@ -216,6 +231,7 @@ async def _verdict(connection: Connection, migration: Migration, row: _Row) -> V
         version=0,
         line=None,
         is_current=True,
+        is_suspended=row.is_suspended,
         hindrances=hindrances,
     )
 
@@ -241,6 +257,7 @@ def _judged(
         version=state.version,
         line=None if inner is None else state.frames[inner].line,
         is_current=is_current,
+        is_suspended=state.is_suspended,
         hindrances=tuple(migration.hindrances(state)),
         obstacles=tuple(obstacles),
     )
@@ -303,6 +320,17 @@ async def _move(
         state=state,
         keeping=keeping,
     )
+    try:
+        await _write(connection, held, deployed, batch)
+    except WrongExpectedVersion:
+        # The connection may have broken after the commit: then all is done already.
+        found = [recorded.event async for recorded in read_stream(connection, held.instance_id, held.version + 1)]
+        if found != events:
+            raise
+
+
+async def _write(connection: Connection, held: HeldInstance, deployed: Sequence[StoredProgram], batch: Batch) -> None:
+    state = batch.state
     async with connection.transaction():
         used = {frame.program for frame in state.frames.values()}
         await hosts.save_programs(connection, held.app, [each for each in deployed if each.program_hash in used])

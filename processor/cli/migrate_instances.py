@@ -41,12 +41,13 @@ def migrate_instances(
     it is, and the reason is given; so it is with one that a worker has loaded, unless --unload. To do it again does
     no harm.
 
-    The exit code is 1 if there is one that was not moved though it runs on an older program.
+    The exit code is 1 if there is one that was not moved though it runs on an older program. What is suspended is
+    moved too, and stays suspended until `holdfast resume`.
 
         holdfast migrate-instances shop.workflows:app --where workflow=order --unload --why 'the new prices'
 
     With --json one line for each instance that is not up to date: as `holdfast preflight` gives it, with "moved" and,
-    for one that could not be held, "refusal".
+    for one at which something failed, such as the lock or the database, "refusal".
     """
     if instance_ids and where:
         raise typer.BadParameter("name instances or give --where, not both")
@@ -55,7 +56,7 @@ def migrate_instances(
     async def work() -> bool:
         from holdfast.processor.cli.load_app import load_app
         from holdfast.processor.cli.output import hint, say
-        from holdfast.schemas.errors import InstanceError
+        from holdfast.schemas.errors import HoldfastError, InstanceError
 
         loaded = load_app(app)
         settings = load_settings()
@@ -93,7 +94,7 @@ def migrate_instances(
             async for instance_id in wanted():
                 try:
                     verdict = await move(instance_id)
-                except InstanceError as error:
+                except HoldfastError as error:
                     left += 1
                     _refused(instance_id, str(error), as_json=as_json)
                     continue
@@ -117,12 +118,12 @@ def _refused(instance_id: UUID, refusal: str, *, as_json: bool) -> None:
     if as_json:
         emit({"instance_id": instance_id, "moved": False, "refusal": refusal})
     else:
-        hint(f"refused: {refusal}")
+        hint(f"{instance_id}  refused: {refusal}")
 
 
 def _told(verdict: Verdict, *, as_json: bool, dry_run: bool) -> None:
     from holdfast.processor.cli.output import emit, say
-    from holdfast.processor.cli.preflight import document, tell
+    from holdfast.processor.cli.preflight import document, tell, tell_suspended
 
     if verdict.is_current:
         return
@@ -131,5 +132,6 @@ def _told(verdict: Verdict, *, as_json: bool, dry_run: bool) -> None:
     elif verdict.can_move:
         done = "can be moved" if dry_run else "moved"
         say(f"{verdict.instance_id}  {verdict.workflow}/{verdict.correlation_key}: {done}")
+        tell_suspended(verdict)
     else:
         tell(verdict)

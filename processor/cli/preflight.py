@@ -34,8 +34,8 @@ def preflight(
         holdfast preflight shop.workflows:app
 
     With --json one line for each instance: "instance_id", "workflow", "correlation_key", "program_hash", "version",
-    "line", "is_current", "can_run", "can_move", and what speaks against it: "hindrances" to running it as it is and
-    "obstacles" to moving it, each with "reason", "detail", "frame", "old_line" and "new_line".
+    "line", "is_current", "is_suspended", "can_run", "can_move", and what speaks against it: "hindrances" to running
+    it as it is and "obstacles" to moving it, each with "reason", "detail", "frame", "old_line" and "new_line".
     """
 
     async def work() -> bool:
@@ -75,6 +75,16 @@ def tell(verdict: Verdict) -> None:
     for title, against in (("cannot run", verdict.hindrances), ("cannot be moved", verdict.obstacles)):
         for each in against:
             say(f"  {title}: {said(each)}")
+    if verdict.can_move:
+        tell_suspended(verdict)
+
+
+def tell_suspended(verdict: Verdict) -> None:
+    """Say of an instance that can be moved that this alone does not make it go on."""
+    from holdfast.processor.cli.output import say
+
+    if verdict.is_suspended:
+        say("  suspended: moved or not, it stays so until `holdfast resume`")
 
 
 def said(obstacle: Obstacle) -> str:

@@ -1,6 +1,6 @@
 -- name: living_instances
 -- Persisted or not, from behind the one seen last.
-select instance_id, workflow, correlation_key, program_hash, version, is_initialized
+select instance_id, workflow, correlation_key, program_hash, version, is_initialized, is_suspended
 from holdfast.instance_rows
 where app = %(app)s
     and not is_completed

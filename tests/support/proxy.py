@@ -34,7 +34,7 @@ class Proxy:
         answers = asyncio.create_task(_pump(from_server, writer))
         try:
             while data := await reader.read(1 << 16):
-                if self.cut is not None and data.startswith(b"Q") and data[5:].startswith(b"commit"):
+                if self.cut is not None and data.startswith(b"Q") and data[5:11].lower() == b"commit":
                     cut, self.cut = self.cut, None
                     self.cuts += 1
                     if cut == "after":
