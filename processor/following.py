@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
 from datetime import timedelta
 from typing import Protocol, TypeVar
 
@@ -103,8 +103,11 @@ class Projections:
         Both are seen as of one moment. Raises ``ProjectionError`` for what is neither, or not complete.
         """
         app = self._require_app()
-        async with self._connection() as connection:
-            async for change in compare(connection, app, name, before, after):
+        async with (
+            self._connection() as connection,
+            aclosing(compare(connection, app, name, before, after)) as changes,
+        ):
+            async for change in changes:
                 yield change
 
     def _require_app(self) -> str:
@@ -113,13 +116,15 @@ class Projections:
         return self._app
 
 
-async def compare(connection: Connection, app: str, name: str, before: str, after: str) -> AsyncIterator[RowChange]:
+async def compare(
+    connection: Connection, app: str, name: str, before: str, after: str
+) -> AsyncGenerator[RowChange, None]:
     """Yield the rows in which two builds of a projection differ; see ``Projections.diff``.
 
     The connection is nobody else's.
     """
     schemas = [await scratch.schema_of(connection, app, name, side) for side in (before, after)]
     await connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
-    async with connection.transaction():
-        async for change in rows.changes(connection, *schemas):
+    async with connection.transaction(), aclosing(rows.changes(connection, *schemas)) as changes:
+        async for change in changes:
             yield change

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
 from random import Random
 
@@ -113,8 +113,11 @@ async def diff(
             )
             await (_exhaust if watch is None else watch)(progress)
             schemas.append(schema)
-        async with await connections.open() as connection:
-            async for change in compare(connection, app.name, name, *schemas):
+        async with (
+            await connections.open() as connection,
+            aclosing(compare(connection, app.name, name, *schemas)) as changes,
+        ):
+            async for change in changes:
                 yield change
 
 

@@ -5,7 +5,7 @@ Rows are compared where they are, by the database, and only those that differ le
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,7 +35,7 @@ class RowChange:
     copies: int
 
 
-async def changes(connection: AsyncConnection[Any], before: str, after: str) -> AsyncIterator[RowChange]:
+async def changes(connection: AsyncConnection[Any], before: str, after: str) -> AsyncGenerator[RowChange, None]:
     """Yield the rows in which two schemas differ, table by table, in the order of their keys.
 
     The caller's transaction is to see one moment, by its isolation level, lest a table moves on before the next one.

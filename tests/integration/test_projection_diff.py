@@ -44,6 +44,24 @@ async def test_rows_that_differ_are_told_by_key(database_url: str) -> None:
         assert [it async for it in client.projections.diff("started", "past", "live")] == [changed, added]
 
 
+async def test_who_has_seen_enough_leaves_nothing_open(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    await commit(database_url, [start("a")], [start("b")])
+    await rebuild(database_url, Cursor(0, 0, 0))
+    await catch_up(database_url, app_with(Small))
+    settings = Settings(database_url=database_url)
+    async with Client(database_url, app=APP) as client:
+        for found in (
+            client.projections.diff("started", "past", "live"),
+            projecting.diff(app_with(Small), "started", settings, "past", "live"),
+        ):
+            async for change in found:
+                assert change.kind == "added"
+                break
+            await found.aclose()  # type: ignore[attr-defined]  # It is a generator.
+            assert await client.projections.cursor()
+    assert caplog.messages == []
+
+
 async def test_rows_of_tables_without_a_key_are_told_by_their_copies(database_url: str) -> None:
     class Bag(Projection):
         create = 'create table "A bag" (what text); create table pairs (a int, "B" text, n int, primary key ("B", a))'
