@@ -13,6 +13,7 @@ from holdfast.processor.core.destination import Destination
 from holdfast.processor.engine.environment import Environment
 from holdfast.processor.following import Run
 from holdfast.processor.language.app import App
+from holdfast.processor.services.settling import settle
 from holdfast.processor.store import replays
 from holdfast.processor.store.connections import Connection, Connections
 from holdfast.processor.store.replays import Replay
@@ -70,8 +71,10 @@ class Replays:
     ) -> Replay:
         """Begin a replay to an exchange or a queue, of which nothing is published until it is ``run``.
 
-        It is known by its name, a new one if none is given, until it is removed. Raises ``ReplayRefused`` also if there
-        is one of this name, and for a destination that belongs to an app; ``BrokerError`` if that is not there.
+        It is known by its name, a new one if none is given, until it is removed. Where ``until`` is a moment, all
+        transactions are waited for that run now, as they may have recorded events by then. Raises ``ReplayRefused``
+        also if there is one of this name, and for a destination that belongs to an app; ``BrokerError`` if that is not
+        there.
         """
         from holdfast.processor.broker import destinations  # noqa: PLC0415  Who only reads needs nothing of RabbitMQ.
 
@@ -81,6 +84,8 @@ class Replays:
         destination = Destination("", to_queue) if to_exchange is None else Destination(to_exchange)
         destinations.refuse_intake(app, destination)
         known_as = check_name("name", name if name is not None else str(self._environment.new_id()))
+        if isinstance(until, datetime):
+            await settle(self._connections, self._environment)
         chosen = await self._run(
             lambda connection: selection.choose(connection, app, _place(since), _place(until), criteria)
         )

@@ -99,18 +99,6 @@ async def refuse_unknown(connection: AsyncConnection[Any], name: str, as_of: AsO
         raise RebuildRefused(name, f"{as_of.isoformat()} is still to come")
 
 
-async def first_unstarted(connection: AsyncConnection[Any]) -> int:
-    """Return the id of the first transaction that has not begun."""
-    xid: int = await _scalar(connection, "first_unstarted")
-    return xid
-
-
-async def is_over(connection: AsyncConnection[Any], xid: int) -> bool:
-    """Tell whether every transaction before this one has ended."""
-    over: bool = await _scalar(connection, "is_over", xid=str(xid))
-    return over
-
-
 async def place_at(connection: AsyncConnection[Any], moment: datetime) -> Cursor:
     """Return the place that a moment stands for, that of no event at all if none had been recorded."""
     cursor = await connection.execute(_SQL["place_at"], {"moment": moment})

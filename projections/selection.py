@@ -91,8 +91,9 @@ async def choose(
 ) -> Selection:
     """Return the events from ``first`` to ``last``, both included, that fit criteria.
 
-    Without ``last`` they end where the log ends now. Raises ``ReplayRefused`` for a place that lies behind the end of
-    the log, and for a stretch that ends before it begins.
+    Without ``last`` they end where the log ends now. Where it is a moment, they end with the last event that was
+    recorded by then and is committed: who wants all lets the transactions end that run now. Raises ``ReplayRefused``
+    for a place that lies behind the end of the log, and for a stretch that ends before it begins.
     """
     log_end = await end_of_log(connection) or _START
     for place in (first, last):
@@ -124,13 +125,6 @@ async def count(connection: AsyncConnection[Any], selection: Selection) -> dict[
     return dict(await cursor.fetchall())
 
 
-async def is_settled(connection: AsyncConnection[Any], end: Cursor) -> bool:
-    """Tell whether the safe horizon has passed a place, so that nothing can appear before it any more."""
-    cursor = await connection.execute(_SQL["is_settled"], {"epoch": end.epoch, "xid": str(end.xid)})
-    row = await cursor.fetchone()
-    return row is not None and bool(row[0])
-
-
 def _is_reversed(first: Place, last: Place, begin: Cursor, end: Cursor) -> bool:
     if first is None or last is None:
         return False
@@ -142,9 +136,7 @@ def _is_reversed(first: Place, last: Place, begin: Cursor, end: Cursor) -> bool:
 async def _begin(connection: AsyncConnection[Any], first: Place, log_end: Cursor) -> Cursor:
     if isinstance(first, datetime):
         first = await _at(connection, "first_since", first)
-        if first is None:
-            return log_end
-    return _START if first is None else Cursor(first.epoch, first.xid, first.position - 1)
+    return _START if first is None else min(Cursor(first.epoch, first.xid, first.position - 1), log_end)
 
 
 async def _end(connection: AsyncConnection[Any], last: Place, log_end: Cursor) -> Cursor:

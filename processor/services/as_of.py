@@ -12,6 +12,7 @@ import psycopg
 from holdfast.events.log import Page
 from holdfast.events.recorded import Cursor
 from holdfast.processor.engine.environment import Environment
+from holdfast.processor.services.settling import settle
 from holdfast.processor.store.connections import Connection, Connections, failure
 from holdfast.processor.store.unit_of_work import Handle
 from holdfast.projections import scratch
@@ -63,9 +64,7 @@ async def rebuild_as_of(
 
 async def _place_at(connections: Connections, environment: Environment, moment: datetime) -> Cursor:
     """Return the place that a moment stands for, once no transaction runs that could add to it."""
-    xid = await connections.run(scratch.first_unstarted)
-    while not await connections.run(lambda connection: scratch.is_over(connection, xid)):
-        await environment.sleep(_PAUSE)
+    await settle(connections, environment)
     return await connections.run(lambda connection: scratch.place_at(connection, moment))
 
 

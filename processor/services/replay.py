@@ -22,7 +22,7 @@ from holdfast.processor.services.event_messages import event_messages
 from holdfast.processor.store import replays
 from holdfast.processor.store.connections import Connection, Connections
 from holdfast.processor.store.replays import Replay
-from holdfast.projections import selection
+from holdfast.projections import horizon, selection
 from holdfast.projections.lag import Progress
 from holdfast.schemas.errors import BrokerError, ReplayStopped
 
@@ -79,7 +79,7 @@ class Replayer:
         if replay.finished_at is not None:
             return
         end = replay.selection.end
-        while not await self._connections.run(lambda connection: selection.is_settled(connection, end)):
+        while not await self._connections.run(lambda connection: horizon.is_settled(connection, end)):
             await self._environment.sleep(_PAUSE)
         while replay.selection.after < end:
             events, messages, page_end = await self._look(replay)

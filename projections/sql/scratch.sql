@@ -66,14 +66,6 @@ select (%(epoch)s::int, %(xid)s::text::xid8)
 -- name: is_future
 select %(moment)s::timestamptz > clock_timestamp();
 
--- name: first_unstarted
--- The first transaction that has not begun.
-select pg_snapshot_xmax(pg_current_snapshot())::text::bigint;
-
--- name: is_over
--- Whether every transaction before this one has ended.
-select pg_snapshot_xmin(pg_current_snapshot()) >= %(xid)s::text::xid8;
-
 -- name: place_at
 -- Where the log ended at a moment: its last event, in the order of the log, that was recorded by then.
 select epoch, xid::text::bigint, position

@@ -78,9 +78,17 @@ group by p.type
 order by p.type;
 
 -- name: first_since
-select epoch, xid::text::bigint, position
-from holdfast.events
-where recorded_at >= %(moment)s::timestamptz
+-- The first event that was recorded since a moment, or where the safe horizon is if that comes before: what appears
+-- behind it may have been recorded since, too.
+(
+    select epoch, xid::text::bigint as xid, position
+    from holdfast.events
+    where recorded_at >= %(moment)s::timestamptz
+    order by holdfast.events.epoch, holdfast.events.xid, holdfast.events.position
+    limit 1
+)
+union all
+select holdfast.current_epoch(), pg_snapshot_xmin(pg_current_snapshot())::text::bigint, 1
 order by epoch, xid, position
 limit 1;
 
@@ -90,7 +98,3 @@ from holdfast.events
 where recorded_at <= %(moment)s::timestamptz
 order by epoch desc, xid desc, position desc
 limit 1;
-
--- name: is_settled
--- Nothing can appear any more up to a place in the log.
-select (%(epoch)s::int, %(xid)s::text::xid8) < (holdfast.current_epoch(), pg_snapshot_xmin(pg_current_snapshot()));

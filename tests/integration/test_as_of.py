@@ -112,6 +112,17 @@ async def test_what_commits_late_belongs_to_the_side_on_which_the_log_has_it(dat
     assert late > moment
 
 
+async def test_a_moment_waits_for_a_transaction_though_none_that_began_after_it_has_ended(database_url: str) -> None:
+    async with await AsyncConnection.connect(database_url) as slow:
+        await write(slow, [[start("slow")]])
+        ((moment,),) = rows(database_url, "select clock_timestamp()")
+        waiting = asyncio.create_task(rebuild(database_url, moment))
+        assert await asyncio.wait([waiting], timeout=0.5) == (set(), {waiting})
+        await slow.commit()
+        await waiting
+    assert rows(database_url, THEN) == [("slow", 1)]
+
+
 async def test_a_moment_stands_for_the_last_place_in_the_log_that_was_recorded_by_then(database_url: str) -> None:
     await commit(database_url, [start("a")])
     await commit(database_url, [start("b")])
@@ -265,12 +276,12 @@ async def test_a_page_that_takes_too_long_is_taken_event_by_event(database_url: 
         name = "seen"
 
         async def started(self, tx: Transaction, event: InstanceStarted) -> None:  # type: ignore[override]
-            await tx.execute("insert into seen (what) select %s from pg_sleep(0.4)", [event.workflow])
+            await tx.execute("insert into seen (what) select %s from pg_sleep(2)", [event.workflow])
 
     await commit(database_url, *[[start(what)] for what in "abc"])
     app = app_with(Slow)
     place = await end_of(database_url)
-    settings = Settings(database_url=database_url, transaction_timeout=1.0)
+    settings = Settings(database_url=database_url, transaction_timeout=5.0)
     assert [step async for step in projecting.rebuild_as_of(app, "seen", settings, place, "past")]
     assert rows(database_url, "select what from past.seen order by place") == [("a",), ("b",), ("c",)]
 
