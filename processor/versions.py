@@ -158,7 +158,8 @@ class Versions(ABC):
 
             async def judge(connection: Connection) -> tuple[Verdict, list[Event]]:
                 await _know(connection, migration, state)
-                return _judged(migration, instance_id, state, by, why)
+                was_cut_short = await _was_cut_short(connection, instance_id)
+                return _judged(migration, instance_id, state, by, why, was_cut_short=was_cut_short)
 
             verdict, events = await self._run(judge)
             if events:
@@ -212,7 +213,8 @@ async def _verdict(connection: Connection, migration: Migration, row: _Row) -> V
         if state.execution_status == "closed":
             raise InstanceCompleted(row.instance_id)
         await _know(connection, migration, state)
-        return _judged(migration, row.instance_id, state, "", None)[0]
+        was_cut_short = await _was_cut_short(connection, row.instance_id)
+        return _judged(migration, row.instance_id, state, "", None, was_cut_short=was_cut_short)[0]
     current = migration.app.workflows.get(row.workflow)
     hindrances: tuple[Obstacle, ...] = ()
     if current is None:
@@ -237,13 +239,15 @@ async def _verdict(connection: Connection, migration: Migration, row: _Row) -> V
 
 
 def _judged(
-    migration: Migration, instance_id: UUID, state: InstanceState, by: str, why: str | None
+    migration: Migration, instance_id: UUID, state: InstanceState, by: str, why: str | None, *, was_cut_short: bool
 ) -> tuple[Verdict, list[Event]]:
     """Return how a persisted instance stands, and the batch that moves it."""
     is_current = migration.is_current(state)
     events: list[Event] = []
     obstacles: list[Obstacle] = []
-    for each in () if is_current else migration.migrate(state, by=by, why=why):
+    for each in () if is_current else migration.migrate(
+        state, by=by, why=why, was_cut_short=was_cut_short
+    ):
         if isinstance(each, Obstacle):
             obstacles.append(each)
         else:
@@ -262,6 +266,13 @@ def _judged(
         obstacles=tuple(obstacles),
     )
     return verdict, events
+
+
+async def _was_cut_short(connection: Connection, instance_id: UUID) -> bool:
+    """Return whether activities may have run since an instance was persisted, of which nothing is known."""
+    cursor = await connection.execute(_SQL["was_cut_short"], {"instance_id": instance_id})
+    row = await cursor.fetchone()
+    return bool(row and row[0])
 
 
 async def _know(connection: Connection, migration: Migration, state: InstanceState) -> None:

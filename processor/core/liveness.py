@@ -79,7 +79,8 @@ def _statement(node: ast.stmt, read: set[str], bound: set[str]) -> None:
                 _read(item.context_expr, read, bound)
                 if item.optional_vars is not None:
                     bound |= _stored(item.optional_vars)
-            _statements(node.body, read, bound)
+            # It may keep an exception from going on.
+            _statements(node.body, read, {*bound})
         case ast.Match():
             _read(node.subject, read, bound)
             for case in node.cases:
@@ -125,26 +126,27 @@ def _surely(body: list[ast.stmt], bound: set[str]) -> set[str]:
 
 
 def _read(node: ast.AST, read: set[str], bound: set[str]) -> None:
-    """Add the names that are loaded anywhere in a node; what a comprehension binds is not read from outside."""
-    own = {name for part in ast.walk(node) if isinstance(part, ast.comprehension) for name in _stored(part.target)}
-    own |= {arg.arg for part in ast.walk(node) if isinstance(part, ast.arguments) for arg in _arguments(part)}
-    loaded = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-    read |= loaded - bound - own
+    """Add the names that are loaded anywhere in a node, those that a comprehension or lambda binds for itself too.
 
-
-def _arguments(node: ast.arguments) -> list[ast.arg]:
-    more = [each for each in (node.vararg, node.kwarg) if each is not None]
-    return [*node.posonlyargs, *node.args, *node.kwonlyargs, *more]
+    A name may be bound in there and be read outside of it as well: to be sure, it counts as read.
+    """
+    read |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)} - bound
 
 
 def _stored(node: ast.AST) -> set[str]:
-    """Return the names that are bound in a node, but for those that a comprehension keeps to itself."""
-    inner = {
-        id(name) for part in ast.walk(node) if isinstance(part, ast.comprehension) for name in ast.walk(part.target)
-    }
-    return {
-        n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store) and id(n) not in inner
-    }
+    """Return the names that are sure to be bound in a node: not those in a part that may not be evaluated."""
+    match node:
+        case ast.Name(ctx=ast.Store(), id=name):
+            return {name}
+        case ast.BoolOp(values=[first, *_]):
+            return _stored(first)
+        case ast.IfExp():
+            return _stored(node.test)
+        case ast.Compare():
+            return _stored(node.left) | _stored(node.comparators[0])
+        case ast.Lambda() | ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp() | ast.Assert():
+            return set()
+    return {name for child in ast.iter_child_nodes(node) for name in _stored(child)}
 
 
 def _captured(pattern: ast.AST) -> set[str]:

@@ -9,7 +9,8 @@ against it becomes an obstacle, with words that say what could be done.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from holdfast.processor.core.await_points import AwaitPoint, await_points
 from holdfast.processor.core.compensation import BY_HASH
 from holdfast.processor.core.frame import ROOT
 from holdfast.processor.core.liveness import read_from
+from holdfast.processor.core.repeats import keeps_keys, repeated
 from holdfast.processor.language.app import App
 from holdfast.processor.language.awaitables import ActivityCall, RoutineCall
 from holdfast.processor.language.program import Program
@@ -64,21 +66,36 @@ class Obstacle:
 class _Moved:
     """A frame in its new program; ``renamed`` are hidden variables that have another name there."""
 
-    program: Program
+    versions: _Versions
     point: AwaitPoint
     renamed: Mapping[str, str]
     keeps_step: bool
+
+    @property
+    def program(self) -> Program:
+        return self.versions.new
 
 
 class _Versions:
     """Two versions of a program, side by side."""
 
     def __init__(self, old: Program, new: Program) -> None:
+        self.old = old
         self.new = new
         self.points = await_points(old)
         self.targets = await_points(new)
-        self.successors = successors([it.identity for it in self.points], [it.identity for it in self.targets])
-        self.read_by_old = read_from(old)
+        several = {
+            identity
+            for points in (self.points, self.targets)
+            for identity, count in Counter(it.identity for it in points).items()
+            if count > 1
+        }
+
+        def told_apart(points: Sequence[AwaitPoint]) -> list[Hashable]:
+            """Where a program waits for the same at several places, the expressions must be the same too."""
+            return [(it.identity, it.text if it.identity in several else None) for it in points]
+
+        self.successors = successors(told_apart(self.points), told_apart(self.targets))
         self.read_by_new = read_from(new)
 
 
@@ -137,10 +154,13 @@ class Migration:
         messages = {*self.app.messages, *(name for it in classes if (name := getattr(it, "message_type", None)))}
         return [*found, *_unknown(state, self.app, types, messages)]
 
-    def migrate(self, state: InstanceState, *, by: str, why: str | None = None) -> list[Event] | list[Obstacle]:
+    def migrate(
+        self, state: InstanceState, *, by: str, why: str | None = None, was_cut_short: bool = False
+    ) -> list[Event] | list[Obstacle]:
         """Return the batch that moves an instance to the deployed programs, or what speaks against that.
 
-        The batch is empty for an instance that has nothing to move.
+        The batch is empty for an instance that has nothing to move. It ``was_cut_short`` if its host may have fallen
+        while it ran, or what it is to take was tried before, so that activities may have run of which nothing is known.
         """
         obstacles: list[Obstacle] = []
         moved: dict[str, _Moved] = {}
@@ -166,6 +186,9 @@ class Migration:
         if not moved and not obstacles:
             return []
         obstacles += _pending(state, moved)
+        workflow = self.app.workflows.get(state.workflow)
+        is_regular = workflow is not None and workflow.persistence == "regular"
+        obstacles += _repeating(state, moved, was_cut_short=was_cut_short, is_regular=is_regular)
         obstacles += _unknown(state, self.app, self.app.types, {*self.app.messages})
         return obstacles or _batch(state, moved, by, why)
 
@@ -249,7 +272,7 @@ def _move(path: str, frame: FrameState, versions: _Versions) -> _Moved | Obstacl
     if target.held:
         return against("mid_expression", f"the new program waits for {point.what} inside of an expression", target)
     have = {name for name in frame.variables if not name.startswith("$")}
-    missing = versions.read_by_new[target.step] - have - versions.read_by_old[frame.step]
+    missing = versions.read_by_new[target.step] - have
     if missing:
         name = min(missing)
         line = _first_use(versions.new, name)
@@ -257,7 +280,7 @@ def _move(path: str, frame: FrameState, versions: _Versions) -> _Moved | Obstacl
             "variable_missing", f"the new program uses variable {name}, at line {line}, which it does not have", target
         )
     renamed = {one: other for one, other in zip(point.slots, target.slots, strict=True) if one != other}
-    return _Moved(versions.new, target, renamed, target.step == frame.step)
+    return _Moved(versions, target, renamed, target.step == frame.step)
 
 
 def _why_not(point: AwaitPoint, targets: Sequence[AwaitPoint]) -> tuple[Reason, str, AwaitPoint | None]:
@@ -275,7 +298,7 @@ def _why_not(point: AwaitPoint, targets: Sequence[AwaitPoint]) -> tuple[Reason, 
 
 def _other(point: AwaitPoint, target: AwaitPoint) -> str:
     """Say what is around one await and not around the other."""
-    old, new = set(point.around), set(target.around)
+    old, new = {*point.around, *point.decided}, {*target.around, *target.decided}
     if old != new:
         said = [f"no longer in {', '.join(sorted(old - new))}"] if old - new else []
         return " and ".join([*said, *([f"in {', '.join(sorted(new - old))}"] if new - old else [])])
@@ -312,6 +335,22 @@ def _pending(state: InstanceState, moved: Mapping[str, _Moved]) -> Iterator[Obst
             if node.get("$object") == _ACTIVITY:
                 detail = f"activity {node['activity']} may have run, under a key of the old place: wait for its end"
                 yield Obstacle(reason="activity_pending", detail=detail, frame=path, old_line=frame.line)
+
+
+def _repeating(
+    state: InstanceState, moved: Mapping[str, _Moved], *, was_cut_short: bool, is_regular: bool
+) -> Iterator[Obstacle]:
+    """Yield frames behind whose places activities may have run that would run again, under other keys."""
+    failed = state.suspension_reason in _FAILURES
+    for path, each in moved.items() if was_cut_short or failed else ():
+        frame, versions = state.frames[path], each.versions
+        calls = repeated(versions.old, versions.points, frame.step, is_regular=is_regular)
+        # A batch forgets that it was cut short. That it is suspended stays known to the next version.
+        if calls and (was_cut_short or not keeps_keys(versions.old, versions.new, frame.step, calls)):
+            first = next(it for it in versions.points if it.step in calls)
+            why = "the host fell or gave up" if was_cut_short else "it was suspended"
+            detail = f"{first.what}, behind its place, may have run before {why}, under a key of the old program"
+            yield Obstacle(reason="activity_pending", detail=detail, frame=path, old_line=first.line)
 
 
 def _unknown(state: InstanceState, app: App, types: Types, messages: set[str]) -> Iterator[Obstacle]:
@@ -373,3 +412,4 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
 
 _ABSENT = object()
 _ACTIVITY, _ROUTINE = default_name(ActivityCall), default_name(RoutineCall)
+_FAILURES = ("unhandled_exception", "not_persistable", "attempts_exhausted", "in_doubt")

@@ -9,6 +9,31 @@ where app = %(app)s
 order by instance_id
 limit %(limit)s::bigint;
 
+-- name: was_cut_short
+-- Whether what ran since the instance was persisted may have come to no end: it is owned by a host that fell, its bursts
+-- are counted, or a message that it waits for, or had taken, was tried.
+select exists (
+    select from holdfast.instance_rows r
+    where r.instance_id = %(instance_id)s
+        and r.lock_owner <> '00000000-0000-0000-0000-000000000000'::uuid
+        and not exists (
+            select from holdfast.hosts h where h.host_id = r.lock_owner and h.lease_expiration > clock_timestamp()
+        )
+) or exists (
+    select from holdfast.attempts a where a.instance_id = %(instance_id)s
+) or exists (
+    select from holdfast.inbox m
+    join holdfast.attempts a on a.app = m.app and a.message_id = m.message_id
+    where m.instance_id = %(instance_id)s and m.verdict = 'buffered'
+) or exists (
+    select from holdfast.bookmarks b
+    join holdfast.inbox m
+        on m.app = b.app and m.correlation_key = b.correlation_key and m.type = b.message_type
+        and m.verdict = 'buffered'
+    join holdfast.attempts a on a.app = m.app and a.message_id = m.message_id
+    where b.instance_id = %(instance_id)s
+);
+
 -- name: migrate_row
 update holdfast.instance_rows set program_hash = %(program_hash)s where instance_id = %(instance_id)s;
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from holdfast import App, Message, Transaction, compensable, delay, first_of, gather, receive, routine, send, start
-from holdfast import checkpoint, transaction
+from holdfast import checkpoint, transacted_receive
 
 app = App("shop")
 log = []
@@ -337,6 +337,12 @@ async def test_timers_fire_where_they_were_set(deploy: Deploy) -> None:
     assert shop.state.result == "new"
 
 
+BRANCH = "if placed.key == 'k':"
+OTHER = "await receive(Paid, placed.key.upper())"
+CASES = (
+    f"match placed.key:\n    case {{0}}:\n        {WAIT}\n        return {{1}}\n"
+    f"    case {{2}}:\n        {WAIT}\n        return {{3}}"
+)
 LOOP = f"for item in ['a']:\n    {WAIT}"
 
 REFUSED = {
@@ -344,10 +350,63 @@ REFUSED = {
     "place_gone, first of": (
         "await first_of(a=receive(Paid, placed.key), b=delay(timedelta(days=1)))",
         "await first_of(a=receive(Paid, placed.key), c=delay(timedelta(days=1)))",
-        r"never waits for the first of \(a: message Paid; b: delay\)",
+        r"never waits for the first of \(a: message Paid for placed.key; b: delay\)",
     ),
     "place_ambiguous": (f"{WAIT}\nreturn 1", f"{WAIT}\n{WAIT}\nreturn 1", "nothing says that it is the same"),
     "surroundings_changed": (f"{WAIT}\nreturn 1", f"{LOOP}\nreturn 1", r"in other surroundings: in for \['a'\]"),
+    "surroundings_changed, branches": (
+        f"{BRANCH}\n    {WAIT}\n    return 1\nelse:\n    {WAIT}\n    return 2",
+        f"if not placed.key == 'k':\n    {WAIT}\n    return 2\nelse:\n    {WAIT}\n    return 1",
+        "no longer in if placed.key == 'k'",
+    ),
+    "surroundings_changed, another condition": (
+        f"{BRANCH}\n    {WAIT}\n    return 1\n{WAIT}\nreturn 2",
+        f"if placed.key != 'k':\n    {WAIT}\n    return 2\n{WAIT}\nreturn 1",
+        "no longer in if placed.key == 'k' and in if placed.key != 'k'",
+    ),
+    "surroundings_changed, another condition that awaits": (
+        f"if await weigh('x') == 7:\n    {WAIT}\n    return 1\n{WAIT}\nreturn 2",
+        f"if await weigh('y') == 7:\n    {WAIT}\n    return 2\n{WAIT}\nreturn 1",
+        r"no longer in if await weigh\('x'\) == 7",
+    ),
+    "surroundings_changed, cases": (
+        CASES.format("'k'", 1, "_", 2),
+        CASES.format("'z'", 2, "_", 1),
+        "no longer in match placed.key case 'k'",
+    ),
+    "surroundings_changed, handlers": (
+        (
+            f"try:\n    raise ValueError('no')\nexcept ValueError:\n    {WAIT}\n    return 1\n"
+            f"except TypeError:\n    {WAIT}\n    return 2"
+        ),
+        (
+            f"try:\n    raise ValueError('no')\nexcept KeyError:\n    {WAIT}\n    return 2\n"
+            f"except TypeError:\n    {WAIT}\n    return 1"
+        ),
+        "no longer in except ValueError",
+    ),
+    "place_ambiguous, keys": (f"{WAIT}\n{OTHER}\nreturn 1", f"{OTHER}\n{WAIT}\nreturn 1", "nothing says"),
+    "place_gone, key": (f"{WAIT}\nreturn 1", f"{OTHER}\nreturn 1", "never waits for message Paid for placed.key"),
+    "place_gone, key by name": (
+        f"{WAIT}\nreturn 1",
+        "await receive(key=placed.key.upper(), type=Paid)\nreturn 1",
+        "never waits for message Paid for placed.key",
+    ),
+    "place_ambiguous, delays": (
+        "await delay(timedelta(days=1))\nawait delay(timedelta(days=2))\nreturn 1",
+        "await delay(timedelta(days=2))\nawait delay(timedelta(days=1))\nreturn 1",
+        "nothing says",
+    ),
+    "surroundings_changed, loop over what was awaited": (
+        f"for letter in await reserve(placed.key):\n    {WAIT}",
+        f"for letter in await reserve('other'):\n    {WAIT}",
+        r"no longer in for await reserve\(placed.key\) and in for await reserve\('other'\)",
+    ),
+    "place_gone, scope with what was awaited": (
+        "async with transacted_receive(Paid, await reserve(placed.key)) as paid:\n    pass",
+        "async with transacted_receive(Paid, await reserve('other')) as paid:\n    pass",
+        r"transacted_receive\(Paid, await reserve\(placed.key\)\)",
+    ),
     "surroundings_changed, while": (
         f"while True:\n    {WAIT}\n    break",
         f"if placed:\n    {WAIT}",
@@ -367,6 +426,29 @@ REFUSED = {
         f"stock = await reserve(placed.key)\n{WAIT}\nreturn stock",
         f"reservation = await reserve(placed.key)\n{WAIT}\nreturn reservation",
         "uses variable reservation, at line",
+    ),
+    "variable_missing, in a comprehension too": (
+        f"{WAIT}\nreturn 1",
+        f"fee = 1\n{WAIT}\nreturn fee + sum(fee for fee in [1])",
+        "uses variable fee, at line",
+    ),
+    "variable_missing, bound perhaps": (
+        f"{WAIT}\nreturn 1",
+        f"bonus = 1\n{WAIT}\nplaced.key == 'z' and (bonus := 2)\nreturn bonus",
+        "uses variable bonus, at line",
+    ),
+    "variable_missing, bound where exceptions are kept back": (
+        f"{WAIT}\nreturn 1",
+        (
+            f"from contextlib import suppress\nbonus = 1\n{WAIT}\nfrom contextlib import suppress\n"
+            "with suppress(ValueError):\n    bonus = int(placed.key)\nreturn bonus"
+        ),
+        "uses variable bonus, at line",
+    ),
+    "variable_missing, read where it was not": (
+        f"if placed.key == 'z':\n    note = await weigh('x')\n{WAIT}\nif placed.key == 'z':\n    return note\nreturn 1",
+        f"if placed.key == 'z':\n    note = await weigh('x')\n{WAIT}\nreturn note",
+        "uses variable note, at line",
     ),
     "mid_expression": (
         "return [await reserve(placed.key), await receive(Paid, placed.key)]",
@@ -438,6 +520,59 @@ async def test_an_activity_that_may_have_run_keeps_its_key_or_is_not_moved(deplo
     host = await shop.world.host()
     await host.command(shop.world.instance_id, "resume")
     assert shop.state.result == ["new", "R-k"]
+
+
+def refusals(found: list[Event] | list[Obstacle]) -> list[str]:
+    assert all(isinstance(each, Obstacle) for each in found), found
+    return [each.reason for each in found if isinstance(each, Obstacle)]
+
+
+async def test_what_its_host_may_have_run_before_it_fell_does_not_run_under_other_keys(deploy: Deploy) -> None:
+    body = f"{WAIT}\nawait reserve(placed.key)\nreturn 1"
+    shop = Shop(deploy(order(body)))
+    await shop.begin()
+    for newer in (f"await weigh('x')\n{body}", body.replace("await reserve", "await weigh('x')\nawait reserve")):
+        migration = shop.migration(deploy(order(newer)))
+        found = migration.migrate(shop.state, by="ann", was_cut_short=True)
+        assert refusals(found) == ["activity_pending"]
+        assert "activity reserve, behind its place, may have run" in str(found[0])
+        assert len(migration.migrate(shop.state, by="ann")) == 2
+
+
+async def test_where_nothing_can_have_run_it_does_not_matter_that_the_host_fell(deploy: Deploy) -> None:
+    shop = Shop(deploy(order(f"{WAIT}\nreturn 1")))
+    await shop.begin()
+    migration = shop.migration(deploy(order(f"await weigh('x')\n{WAIT}\nawait weigh('x')\nreturn 1")))
+    assert len(migration.migrate(shop.state, by="ann", was_cut_short=True)) == 2
+
+
+async def test_what_was_undone_when_it_was_suspended_runs_again_under_the_same_keys(deploy: Deploy) -> None:
+    body = f"{WAIT}\nstock = await reserve(placed.key)\nfailing = int(stock)\nreturn failing"
+    shop = Shop(deploy(order(body)))
+    await shop.begin("Paid")
+    assert shop.state.suspension_reason == "unhandled_exception"
+    assert refusals(shop.look(deploy(order(f"await weigh('x')\n{body}")))) == ["activity_pending"]
+    between = body.replace("stock = await", "key = placed.key\nawait checkpoint()\nstock = await")
+    assert refusals(shop.look(deploy(order(between)))) == ["activity_pending"]
+    await shop.move(deploy(order(body.replace("int(stock)", "len(stock)"))))
+    host = await shop.world.host()
+    await host.command(shop.world.instance_id, "resume")
+    assert shop.state.result == 3
+
+
+async def test_a_burst_that_was_kept_in_memory_may_have_run_all_that_follows(deploy: Deploy) -> None:
+    body = f"{WAIT}\nstock = await reserve(placed.key)\nagain = await reserve(stock)\nreturn 1"
+    in_memory = "@app.workflow(start=Placed, persistence='in_memory')"
+
+    def version(text: str) -> str:
+        return order(text).replace("@app.workflow(start=Placed)", in_memory)
+
+    shop = Shop(deploy(version(body.replace("return 1", "return int(stock)"))))
+    await shop.begin("Paid")
+    assert shop.state.suspension_reason == "unhandled_exception"
+    changed = body.replace("again = await", "key = 1\nagain = await")
+    assert refusals(shop.look(deploy(version(changed)))) == ["activity_pending"]
+    assert len(shop.look(deploy(version(body)))) == 2
 
 
 RETRIED = """from holdfast import Retry
