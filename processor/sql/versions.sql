@@ -11,7 +11,7 @@ limit %(limit)s::bigint;
 
 -- name: was_cut_short
 -- Whether what ran since the instance was persisted may have come to no end: it is owned by a host that fell, its bursts
--- are counted, or a message that it waits for, or had taken, was tried.
+-- were counted since, or a message that it waits for, or had taken, was tried.
 select exists (
     select from holdfast.instance_rows r
     where r.instance_id = %(instance_id)s
@@ -20,7 +20,9 @@ select exists (
             select from holdfast.hosts h where h.host_id = r.lock_owner and h.lease_expiration > clock_timestamp()
         )
 ) or exists (
-    select from holdfast.attempts a where a.instance_id = %(instance_id)s
+    select from holdfast.attempts a
+    join holdfast.instance_rows r on r.instance_id = a.instance_id
+    where a.instance_id = %(instance_id)s and a.last_attempt_at > r.last_updated_time
 ) or exists (
     select from holdfast.inbox m
     join holdfast.attempts a on a.app = m.app and a.message_id = m.message_id

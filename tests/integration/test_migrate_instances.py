@@ -332,6 +332,60 @@ def test_a_worker_that_has_an_instance_loaded_lets_go_of_it_if_asked(shop: Shop)
     shop.verified()
 
 
+FALLING = (
+    HEAD
+    + """
+import os
+import signal
+from pathlib import Path
+
+FELL = Path(__file__).parent.parent / "fell"
+
+
+@app.activity
+async def charge(key: str) -> None:
+    if not FELL.exists():
+        FELL.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.workflow(start=Plain)
+async def plain(started: Plain) -> str:
+    await receive(Paid, started.key)
+    await charge(started.key)
+    await receive(Paid, started.key)
+    return "old"
+"""
+)
+
+
+def test_what_ran_when_its_host_fell_is_not_moved_before_it_is_committed(shop: Shop) -> None:
+    newer = FALLING.replace("    await receive", "    await reserve(started.key)\n    await receive", 1)
+    for version, source in (("falling", FALLING), ("newer", newer)):
+        (shop.folder / version).mkdir()
+        (shop.folder / version / "migrating.py").write_text(source)
+    idle: LiteralString = "select count(*) from holdfast.instances where execution_status = 'idle'"
+    with shop.workers("falling", lease=2, host_lock_renewal=0.5) as workers:
+        worker = workers.start()
+        await_hosts(shop.url, 1)
+        shop.send("Plain", "plain")
+        eventually("it waits", lambda: shop.ask(idle) == [(1,)])
+        shop.send("Paid", "plain")
+        eventually("its worker has fallen", lambda: not worker.is_running)
+        only = ("migrate-instances", "migrating:app")
+        env = shop.env("newer")
+        eventually("it is refused", lambda: "activity_pending" in holdfast(*only, env=env).stdout)
+        # To have held it for that does not wipe out what is known.
+        for more in ((), ("--dry-run",)):
+            assert "activity charge, behind its place, may have run" in shop.run("newer", *only, *more, code=1)
+        worker = workers.start()
+        charged: LiteralString = "select count(*) from holdfast.events where data ->> 'activity' = 'charge'"
+        eventually("it waits again", lambda: shop.ask(charged) == [(1,)] and shop.ask(idle) == [(1,)])
+        assert worker.stop() == 0
+    assert "1 moved" in shop.run("newer", "migrate-instances", "migrating:app")
+    shop.verified()
+
+
 def test_preflight_fails_where_the_new_code_could_not_go_on_at_all(shop: Shop) -> None:
     shop.begin(program_key="secret")
     assert "no living instance" not in shop.run("two", "preflight", "migrating:app", "--summary")
