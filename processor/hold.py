@@ -140,9 +140,7 @@ async def _load(
         else:
             if answer.is_taken_over:
                 # The lock no longer says that its host fell. This count does, until something is committed.
-                await connections.run(
-                    lambda c: inbox.attempt(c, host.app, [f"{instance_id}:taken_over"], instance_id)
-                )
+                await connections.run(lambda c: inbox.attempt(c, host.app, [f"{instance_id}:taken_over"], instance_id))
             return answer
 
 

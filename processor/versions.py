@@ -245,9 +245,7 @@ def _judged(
     is_current = migration.is_current(state)
     events: list[Event] = []
     obstacles: list[Obstacle] = []
-    for each in () if is_current else migration.migrate(
-        state, by=by, why=why, was_cut_short=was_cut_short
-    ):
+    for each in () if is_current else migration.migrate(state, by=by, why=why, was_cut_short=was_cut_short):
         if isinstance(each, Obstacle):
             obstacles.append(each)
         else:
