@@ -10,14 +10,14 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from functools import cache
+from functools import cache, partial
 
 import docker
-import psycopg
 from docker.errors import DockerException, ImageNotFound
 from docker.models.containers import Container
 from testcontainers.core.container import DockerContainer
 
+from compose.local.postgres import takes_connections
 from compose.local.process import ServerError
 from compose.local.rabbitmq import STARTED, free_ports
 from compose.local.server import DatabaseStopMode, StopMode
@@ -129,7 +129,7 @@ class ContainedPostgres:
         self.url = f"postgresql://postgres:{password}@127.0.0.1:{self._server.port}/postgres"
 
     def start(self) -> None:
-        self._server.start(self._is_ready)
+        self._server.start(partial(takes_connections, self.url))
 
     def stop(self, mode: DatabaseStopMode = "fast") -> None:
         self._server.end("SIGINT" if mode == "fast" else "SIGQUIT")
@@ -140,13 +140,6 @@ class ContainedPostgres:
 
     def close(self) -> None:
         self._server.close()
-
-    def _is_ready(self) -> bool:
-        try:
-            psycopg.connect(self.url, connect_timeout=10).close()
-        except psycopg.OperationalError:
-            return False
-        return True
 
 
 class ContainedRabbitMQ:

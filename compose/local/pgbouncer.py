@@ -8,12 +8,13 @@ import os
 import shutil
 import signal
 import tempfile
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from compose.local.postgres import takes_connections
 from compose.local.process import Server, ServerError
 from compose.local.provide import install
 
@@ -59,7 +60,7 @@ class PgBouncer:
         self._server = Server(folder, [program, f"{settings}"], user=user)
 
     def start(self) -> None:
-        self._server.start(self._is_ready, last_signal=signal.SIGINT, timeout=30)
+        self._server.start(partial(takes_connections, self.url), last_signal=signal.SIGINT, timeout=30)
 
     def kill(self) -> None:
         """End it at once, with every connection that it holds."""
@@ -67,13 +68,6 @@ class PgBouncer:
 
     def close(self) -> None:
         self._server.close()
-
-    def _is_ready(self) -> bool:
-        try:
-            psycopg.connect(self.url, connect_timeout=10).close()
-        except psycopg.OperationalError:
-            return False
-        return True
 
 
 def _find() -> str | None:

@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -63,7 +64,7 @@ class Postgres:
     def start(self) -> None:
         if not self._data.exists():
             self._initialise()
-        self._server.start(self._is_ready, last_signal=signal.SIGQUIT, timeout=60)
+        self._server.start(partial(takes_connections, self.url), last_signal=signal.SIGQUIT, timeout=60)
 
     def stop(self, mode: DatabaseStopMode = "fast") -> None:
         self._server.stop(SIGNALS[mode])
@@ -91,12 +92,14 @@ class Postgres:
         if done.returncode:
             raise ServerError(f"initdb failed:\n{done.stderr}")
 
-    def _is_ready(self) -> bool:
-        try:
-            psycopg.connect(self.url, connect_timeout=10).close()
-        except psycopg.OperationalError:
-            return False
-        return True
+
+def takes_connections(url: str) -> bool:
+    """Tell whether a server, or a pooler before it, lets this client in."""
+    try:
+        psycopg.connect(url, connect_timeout=10).close()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 def _installation(version: int) -> Path:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
 import typer
 
-from holdfast.processor.cli.options import AppName, DatabaseUrl, JsonDocument, open_client, place, run_long
+from holdfast.processor.cli.options import AppName, DatabaseUrl, JsonDocument, bound, open_client, run_long
 from holdfast.processor.cli.where import Where, criteria_of
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ def export(
         raise typer.BadParameter("Parquet is written to a file: say which with --out.")
     if out is None and as_json:
         raise typer.BadParameter("--json tells about a file: say which with --out.")
-    ends: dict[str, Any] = {"first": _place("--from", first), "last": _place("--to", last)}
+    ends: dict[str, Any] = {"first": bound("--from", first), "last": bound("--to", last)}
     criteria = criteria_of(where, also_ended=True) if where else None
 
     async def work(to: Path | BinaryIO) -> Exported:
@@ -123,12 +122,6 @@ def export(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from None
     _tell(found, format, out, as_json=as_json)
-
-
-def _place(option: str, text: str | None) -> str | datetime | None:
-    """Return the cursor, as text, or the moment that an option gives."""
-    found = None if text is None else place(option, text)
-    return found if found is None or isinstance(found, datetime) else str(found)
 
 
 def _tell(found: Exported, format: Format, out: Path | None, *, as_json: bool) -> None:

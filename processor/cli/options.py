@@ -114,6 +114,12 @@ def place(option: str, text: str) -> Cursor | datetime:
     return moment(option, text, "a cursor, or a moment in ISO 8601")
 
 
+def bound(option: str, text: str | None) -> str | datetime | None:
+    """Return where a stretch of the log begins or ends, if an option gives it: a cursor, as text, or a moment."""
+    found = None if text is None else place(option, text)
+    return found if found is None or isinstance(found, datetime) else str(found)
+
+
 def version_or_moment(option: str, text: str | None) -> int | datetime | None:
     """Return the version or the moment that an option gives; a version counts from 1."""
     if text is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,8 +11,8 @@ from holdfast.processor.cli.options import (
     AmqpUrl,
     DatabaseUrl,
     JsonDocument,
+    bound,
     load_settings,
-    place,
     run_long,
 )
 from holdfast.processor.cli.where import WhereEvents, event_criteria_of
@@ -93,8 +92,8 @@ def replay(
     if len(ways) != 1:
         raise typer.BadParameter("Say where to: one of --to-exchange, --to-queue and --into; or --resume a replay.")
     chosen: dict[str, Any] = {
-        "since": _place("--from", from_),
-        "until": _place("--to", to),
+        "since": bound("--from", from_),
+        "until": bound("--to", to),
         **event_criteria_of(where or []),
     }
     if into is not None:
@@ -216,12 +215,6 @@ def _tell_count(found: dict[str, int], *, as_json: bool) -> None:
         emit({"events": sum(found.values()), "types": found})
     else:
         table(["type", "events"], [*found.items(), ("all", sum(found.values()))])
-
-
-def _place(option: str, text: str | None) -> str | datetime | None:
-    """Return the cursor, as text, or the moment that an option gives."""
-    found = None if text is None else place(option, text)
-    return found if found is None or isinstance(found, datetime) else str(found)
 
 
 def _per_second(text: str) -> int:
