@@ -136,7 +136,7 @@ def _subscription(app: App, name: str) -> Subscription:
 @asynccontextmanager
 async def _connections(settings: Settings) -> AsyncIterator[Connections]:
     await check(settings.database_url)
-    connections = Connections(settings.database_url, limit=1)
+    connections = Connections(settings.database_url, limit=2)
     try:
         yield connections
     finally:

@@ -20,10 +20,9 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row, scalar_row
 
 from holdfast.events.log import Page
-from holdfast.events.postgres import read_page
 from holdfast.events.recorded import Cursor
 from holdfast.projections.definition import Subscription
-from holdfast.projections.subscription import Connection, HandlerFailed, enter, handle
+from holdfast.projections.subscription import Connection, HandlerFailed, enter, handle, read
 from holdfast.schemas.errors import ProjectionError, RebuildRefused
 from holdfast.schemas.postgres.statements import load
 
@@ -167,7 +166,7 @@ async def advance(
     epoch, xid, position, is_settled = row
     start, until = Cursor(epoch, xid, position), Cursor.parse(scratch.until)
     limit = limit or subscription.page
-    whole = await read_page(connection, start, limit, app=subscription.app, types=subscription.types)
+    whole = await read(connection, subscription, start, limit)
     is_complete = (whole.cursor or start) >= until or (whole.seen < limit and is_settled)
     page = _up_to(whole, until)
     if page.events:

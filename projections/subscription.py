@@ -7,6 +7,7 @@ transaction; while nothing is written in it, it holds nobody's safe horizon back
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,6 +33,10 @@ Stage = Literal["live", "next"]
 
 TRANSIENT = (psycopg.OperationalError, psycopg.InterfaceError, StorageError, BrokerError)
 """Errors of servers, that say nothing about the events: the same may pass when it is tried again."""
+
+
+Read = Callable[[Connection, Subscription, Cursor | None, int], Awaitable[Page]]
+"""Returns the events for a subscription among the next ones behind a cursor, of which no more than so many are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,14 @@ async def is_due(connection: Connection, build: Build) -> bool:
     return row is not None and row[0] == build.subscription.version
 
 
-async def advance(connection: Connection, build: Build, tx: Any, limit: int | None = None) -> Page | None:
+async def read(connection: Connection, subscription: Subscription, start: Cursor | None, limit: int) -> Page:
+    """Read the next events for a subscription; see ``Read``."""
+    return await read_page(connection, start, limit, app=subscription.app, types=subscription.types)
+
+
+async def advance(
+    connection: Connection, build: Build, tx: Any, limit: int | None = None, *, read: Read = read
+) -> Page | None:
     """Handle the next events, ``limit`` at most, and move the checkpoint behind them.
 
     Returns the events; None if another process runs the build, or it is not to be run. ``tx`` is what handlers get.
@@ -103,7 +115,7 @@ async def advance(connection: Connection, build: Build, tx: Any, limit: int | No
     start = await checkpoint(connection, build) if row and row[0] else None
     if start is None or not start.is_running or start.version != build.subscription.version:
         return None
-    return await go_on(connection, build, start.cursor, tx, limit)
+    return await go_on(connection, build, start.cursor, tx, limit, read=read)
 
 
 async def go_on(
@@ -112,10 +124,12 @@ async def go_on(
     start: Cursor | None,
     tx: Any,
     limit: int | None = None,
+    *,
+    read: Read = read,
 ) -> Page:
     """Do as ``advance`` for a build that is locked already and stands at ``start``."""
     it = build.subscription
-    page = await read_page(connection, start, limit or it.page, app=it.app, types=it.types)
+    page = await read(connection, it, start, limit or it.page)
     if not page.seen:
         return page
     if page.events:

@@ -19,7 +19,7 @@ from holdfast.events.recorded import Cursor
 from holdfast.processor.store.connections import Connections, failure
 from holdfast.processor.store.unit_of_work import Handle
 from holdfast.projections import builds, lag, subscription
-from holdfast.projections.subscription import TRANSIENT, Build, HandlerFailed
+from holdfast.projections.subscription import TRANSIENT, Build, HandlerFailed, Read
 from holdfast.schemas.errors import BrokerError, StorageError, UnreadableEvent
 
 log = structlog.get_logger("holdfast.projections")
@@ -37,14 +37,17 @@ class Step:
 class Follower:
     """One process's part in running one build of a subscription; others may have theirs at the same time.
 
-    ``timeout`` is how many seconds a transaction may take.
+    ``timeout`` is how many seconds a transaction may take, and ``read`` what its events come from.
     """
 
-    def __init__(self, connections: Connections, build: Build, *, timeout: float) -> None:
+    def __init__(
+        self, connections: Connections, build: Build, *, timeout: float, read: Read = subscription.read
+    ) -> None:
         self.build = build
         self.subscription = build.subscription
         self._connections = connections
         self._timeout = timeout
+        self._read = read
         self._careful = 0
 
     async def is_due(self) -> bool:
@@ -117,7 +120,9 @@ class Follower:
                 return None
             try:
                 async with connection.transaction():
-                    page = await subscription.advance(connection, self.build, Handle(connection), limit)
+                    page = await subscription.advance(
+                        connection, self.build, Handle(connection), limit, read=self._read
+                    )
             except TRANSIENT:
                 raise
             except psycopg.Error as error:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from holdfast.processor.engine.environment import Environment
 from holdfast.processor.services.follower import Follower
+from holdfast.processor.services.reading_ahead import ReadingAhead
 from holdfast.processor.store.connections import Connections
 from holdfast.projections import lag
 from holdfast.projections.definition import Subscription
@@ -29,16 +30,20 @@ async def rebuild(
     """Compute a projection's tables anew, and yield how far that is, at first and after every page.
 
     Readers find the tables as they were until the new ones, whole, stand in their place; what happens meanwhile is in
-    both. A rebuild that was interrupted is gone on with, unless ``restart``. Raises ``RebuildRefused``, and
-    ``ProjectionStopped`` at an event that a handler cannot take, behind which it can be gone on with.
+    both. A rebuild that was interrupted is gone on with, unless ``restart``. There are two ``connections`` at least.
+    Raises ``RebuildRefused``, and ``ProjectionStopped`` at an event that a handler cannot take, behind which it can be
+    gone on with.
     """
-    build = Build(subscription, "next")
-    follower = Follower(connections, build, timeout=settings.transaction_timeout)
+    build, ahead = Build(subscription, "next"), ReadingAhead(connections)
+    follower = Follower(connections, build, timeout=settings.transaction_timeout, read=ahead.read)
     await follower.begin(restart=restart)
-    while (progress := await connections.run(lambda connection: lag.progress(connection, build))) is not None:
-        yield progress
-        if progress.stopped_by is not None:
-            raise ProjectionStopped(subscription.name, progress.stopped_by)
-        step = await follower.step()
-        if not step.is_more and not await follower.promote():
-            await environment.sleep(_PAUSE)
+    try:
+        while (progress := await connections.run(lambda connection: lag.progress(connection, build))) is not None:
+            yield progress
+            if progress.stopped_by is not None:
+                raise ProjectionStopped(subscription.name, progress.stopped_by)
+            step = await follower.step()
+            if not step.is_more and not await follower.promote():
+                await environment.sleep(_PAUSE)
+    finally:
+        await ahead.close()
