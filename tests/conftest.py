@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -28,6 +29,8 @@ settings.load_profile("holdfast")
 
 
 SERVERS = pytest.StashKey[str]()
+SERVERS_OUTPUT = "holdfast_servers"
+"""Under what a process that runs some of the tests tells the one that reports."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,6 +52,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     servers = config.stash.get(SERVERS, None)
     if servers:
         terminalreporter.write_line(f"servers: {servers}")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Learn from a process that ran some of the tests which servers it had."""
+    if SERVERS_OUTPUT in getattr(node, "workeroutput", {}):
+        node.config.stash[SERVERS] = node.workeroutput[SERVERS_OUTPUT]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    servers = session.config.stash.get(SERVERS, None)
+    if servers and hasattr(session.config, "workeroutput"):
+        session.config.workeroutput[SERVERS_OUTPUT] = servers
 
 
 @pytest.fixture(scope="session")
