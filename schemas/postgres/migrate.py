@@ -19,7 +19,7 @@ from holdfast.schemas.postgres.statements import load
 
 _SQL = load(__package__)
 _HOME = Path(__file__).parent
-_OLDEST_SERVER = 140000
+_OLDEST_SERVER = 150000
 
 _alembic = Lock()
 """Alembic keeps what it works on in globals, so one thread at a time may use it."""
@@ -44,7 +44,7 @@ def _migrate(database_url: str) -> list[str]:
     try:
         with _alembic, psycopg.connect(database_url) as raw:
             if raw.info.server_version < _OLDEST_SERVER:
-                raise StorageError(f"Holdfast needs PostgreSQL 14 or newer, this is {raw.info.server_version // 10000}")
+                raise StorageError(f"Holdfast needs PostgreSQL 15 or newer, this is {raw.info.server_version // 10000}")
             engine = create_engine("postgresql+psycopg://", creator=lambda: raw, poolclass=NullPool)
             with engine.begin() as connection:
                 raw.execute(_SQL["lock_schema"])
