@@ -15,19 +15,44 @@ CONSUMER_TIMEOUT = 1800.0
 """Seconds that a delivery may stay unacked at least: what RabbitMQ grants if nothing is configured."""
 
 
+OWN = "Written by holdfast broker-config, and written anew when that is run again."
+"""What the first line of a file says that may be overwritten."""
+
+
+def files(
+    settings: Settings, *, plugins: Sequence[str] = (), nodes: Sequence[str] = (), memory: int | None = None
+) -> dict[str, str]:
+    """Return the text of both files by their names, each with a first line that says where it comes from."""
+    return {
+        "enabled_plugins": f"%% {OWN}\n{enabled_plugins(plugins)}",
+        "rabbitmq.conf": f"# {OWN}\n{node_settings(settings, nodes, memory)}",
+    }
+
+
+def is_own(text: str) -> bool:
+    """Tell whether the text of a file is one that ``files`` gave."""
+    return text.partition("\n")[0].endswith(OWN)
+
+
 def enabled_plugins(further: Sequence[str] = ()) -> str:
     """Return the file ``enabled_plugins``: the exchange that partitions take, and ``further`` ones."""
     return f"[{','.join((PLUGIN, *further))}].\n"
 
 
-def node_settings(settings: Settings, nodes: Sequence[str] = ()) -> str:
-    """Return the file ``rabbitmq.conf``, of each of these ``nodes`` if they are to form a cluster."""
+def node_settings(settings: Settings, nodes: Sequence[str] = (), memory: int | None = None) -> str:
+    """Return the file ``rabbitmq.conf``, of each of these ``nodes`` if they are to form a cluster.
+
+    ``memory`` is how many bytes a node has, where it cannot find that out itself, as in a container.
+    """
     values: dict[str, object] = {
         # A worker asks for its own; this holds for whoever asks for none.
         "heartbeat": settings.heartbeat,
         # In milliseconds. No delivery to a worker is to outlive it.
         "consumer_timeout": int(1000 * max(CONSUMER_TIMEOUT, 2 * settings.ack_deadline)),
     }
+    if memory is not None:
+        # Publishers are held up at a share of this.
+        values["total_memory_available_override_value"] = memory
     if nodes:
         values["cluster_formation.peer_discovery_backend"] = "classic_config"
         values |= {f"cluster_formation.classic_config.nodes.{n}": node for n, node in enumerate(nodes, start=1)}
