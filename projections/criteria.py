@@ -59,6 +59,9 @@ class Criteria(TypedDict, total=False):
     waits_at: str | None
 
 
+LASTING = frozenset({"workflow", "correlation_key", "created_since", "created_before"})
+"""Criteria that an instance fits from its beginning to its end, or never."""
+
 _WORDS = {"execution_status": ExecutionStatus, "outcome": Outcome, "waits_for_kind": BookmarkKind}
 _ANSWERS = {"child": SubflowResult.message_type, "activity": ActivityResult.message_type}
 _MOMENTS = ("created_since", "created_before", "updated_since", "updated_before")

@@ -18,8 +18,8 @@ from psycopg.rows import tuple_row
 from holdfast.events.codec import decode
 from holdfast.events.recorded import Cursor, RecordedEvent
 from holdfast.events.types import Event, SubflowEnded, SubflowStarted
-from holdfast.projections import queries
-from holdfast.projections.criteria import Criteria
+from holdfast.projections import queries, selection
+from holdfast.projections.criteria import LASTING, Criteria
 from holdfast.projections.queries import Instance
 from holdfast.schemas.errors import ExportRefused
 from holdfast.schemas.postgres.statements import load
@@ -64,12 +64,22 @@ def name_of(event: Event) -> str | None:
     return name
 
 
-async def complete_range(connection: AsyncConnection[Any], first: Place | None, last: Place | None) -> Range:
+async def complete_range(
+    connection: AsyncConnection[Any], first: Place | None, last: Place | None, criteria: Criteria | None = None
+) -> Range:
     """Return what lies between two places, or between the ends of the log; ``ExportRefused`` if some may be missing.
 
     A cursor ``first`` is the last event before the range, a cursor ``last`` its last one; moments include the first
-    and not the last. The range ends below the safe horizon, so that no event of it can still appear.
+    and not the last. The range ends below the safe horizon, so that no event of it can still appear. Behind a cursor,
+    ``criteria`` may only be such as an instance always fits: of one that fits since, what came before is in no export.
+    Refused is also a range that ends before it begins.
     """
+    passing = [name for name, value in (criteria or {}).items() if value is not None and name not in LASTING]
+    if isinstance(first, Cursor) and passing:
+        raise ExportRefused(
+            f"instances come to fit {passing[0]} as they run, and of those that fit only now, what came before {first} "
+            "would be in no export: behind a cursor choose by workflow or key alone, or begin with the log"
+        )
     cursor = await connection.execute(_SQL["export_end"])
     row = await cursor.fetchone()
     epoch, xmin, *end_of_log = row or (0, 0, None, None, None)
@@ -77,6 +87,8 @@ async def complete_range(connection: AsyncConnection[Any], first: Place | None, 
     for place, mend in ((first, "begin earlier"), (last, "try again, or leave out the end")):
         if isinstance(place, Cursor) and (place.epoch, place.xid) >= (epoch, xmin):
             raise ExportRefused(f"the log is complete up to {end} only, not up to {place}: {mend}")
+    if await _is_reversed(connection, first, last):
+        raise ExportRefused(f"nothing lies between {first} and {last}: the second comes before the first")
     if isinstance(last, Cursor):
         end = min(last, end)
     return Range(
@@ -85,6 +97,19 @@ async def complete_range(connection: AsyncConnection[Any], first: Place | None, 
         since=first if isinstance(first, datetime) else None,
         before=last if isinstance(last, datetime) else None,
     )
+
+
+async def _is_reversed(connection: AsyncConnection[Any], first: Place | None, last: Place | None) -> bool:
+    match first, last:
+        case (Cursor(), Cursor()) | (datetime(), datetime()):
+            return first > last  # type: ignore[operator]  # Both are of the same kind.
+        case (datetime(), Cursor()):
+            begin = await selection.first_since(connection, first)
+            return begin is None or begin > last
+        case (Cursor(), datetime()):
+            end = await selection.last_until(connection, last)
+            return end is None or end < first
+    return False
 
 
 async def log(connection: AsyncConnection[Any], within: Range, app: str | None) -> AsyncIterator[list[ExportedEvent]]:

@@ -125,6 +125,16 @@ async def count(connection: AsyncConnection[Any], selection: Selection) -> dict[
     return dict(await cursor.fetchall())
 
 
+async def first_since(connection: AsyncConnection[Any], moment: datetime) -> Cursor | None:
+    """Return the first event recorded since a moment, or the safe horizon, behind which more such may appear."""
+    return await _at(connection, "first_since", moment)
+
+
+async def last_until(connection: AsyncConnection[Any], moment: datetime) -> Cursor | None:
+    """Return the last event that was recorded by a moment; None if none was."""
+    return await _at(connection, "last_until", moment)
+
+
 def _is_reversed(first: Place, last: Place, begin: Cursor, end: Cursor) -> bool:
     if first is None or last is None:
         return False
@@ -135,13 +145,13 @@ def _is_reversed(first: Place, last: Place, begin: Cursor, end: Cursor) -> bool:
 
 async def _begin(connection: AsyncConnection[Any], first: Place, log_end: Cursor) -> Cursor:
     if isinstance(first, datetime):
-        first = await _at(connection, "first_since", first)
+        first = await first_since(connection, first)
     return _START if first is None else min(Cursor(first.epoch, first.xid, first.position - 1), log_end)
 
 
 async def _end(connection: AsyncConnection[Any], last: Place, log_end: Cursor) -> Cursor:
     if isinstance(last, datetime):
-        return await _at(connection, "last_until", last) or _START
+        return await last_until(connection, last) or _START
     return log_end if last is None else last
 
 

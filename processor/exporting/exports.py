@@ -2,7 +2,8 @@
 
 An export is read in one transaction that only reads and sees everything as it was when it began, as ``pg_dump`` does;
 workers may run meanwhile. Of the log it holds what was complete then, up to the cursor that it tells: exported later
-from that cursor on, nothing is missed and nothing is there twice.
+from that cursor on, nothing is missed and nothing is there twice. That holds of instances that are chosen by what they
+always were (workflow and key); by what they come to be, there is no going on.
 """
 
 from __future__ import annotations
@@ -79,10 +80,11 @@ class Exports:
         """Export events: in the order of the log, or, with ``where``, instance by instance.
 
         ``first`` is the cursor behind which they begin, or the moment from which on they were recorded; ``last`` is the
-        cursor of the last one, or the moment before which they were recorded.
+        cursor of the last one, or the moment before which they were recorded. Behind a cursor, ``where`` may have what
+        never changes alone: ``workflow``, ``correlation_key``, ``created_since`` and ``created_before``.
         """
         async with self._snapshot() as connection:
-            within = await export.complete_range(connection, _place(first), _place(last))
+            within = await export.complete_range(connection, _place(first), _place(last), where)
             pages = (
                 export.log(connection, within, self._app)
                 if where is None
@@ -122,7 +124,7 @@ class Exports:
         ``last`` are those of ``events``, and may cut traces.
         """
         async with self._snapshot() as connection:
-            within = await export.complete_range(connection, _place(first), _place(last))
+            within = await export.complete_range(connection, _place(first), _place(last), where)
             types = None if with_all else xes.STEP_TYPES
             pages = export.streams(connection, within, self._app, criteria=where, types=types)
             with destination(to) as file:

@@ -21,8 +21,9 @@ from holdfast.events.recorded import Cursor, RecordedEvent
 from holdfast.events.types import Event
 from holdfast.processor.exporting import parquet
 from holdfast.projections import export
+from holdfast.projections.criteria import Criteria
 from tests.support.exports import QUERY, add_orders, files, lines
-from tests.support.instances import PAID, WAITING
+from tests.support.instances import PAID, WAITING, add_host, persist, register
 from tests.support.projections import commit, life, rows, settle
 
 COLUMNS = ("cursor", "instance_id", "version", "type", "xid", "position", "recorded_at")
@@ -147,6 +148,51 @@ async def test_an_export_that_goes_on_from_a_cursor_misses_nothing_and_repeats_n
     again = BytesIO()
     assert (await client.export.events(again, "jsonl", last=cursor)).cursor == cursor
     assert lines(again) == lines(first)
+
+
+async def test_an_export_of_what_instances_always_were_can_be_gone_on_with(client: Client, database_url: str) -> None:
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        host = await add_host(connection)
+        order = await register(connection, host)
+        await persist(connection, host, order, WAITING, release=False)
+        await connection.commit()
+        await settle(database_url)
+        parts = [BytesIO(), BytesIO()]
+        cursor = (await client.export.events(parts[0], "jsonl", where={"workflow": "order"})).cursor
+        await persist(connection, host, order, PAID)
+    await settle(database_url)
+    await client.export.events(parts[1], "jsonl", where={"workflow": "order"}, first=cursor)
+    versions = [[row["version"] for row in lines(part)] for part in parts]
+    assert versions == [[1, 2, 3, 4], [5, 6, 7]]
+
+
+@pytest.mark.parametrize(
+    "where", [{"outcome": "completed"}, {"is_completed": True}, {"promoted": {"a": 1}}, {"older_than": timedelta(1)}]
+)
+async def test_what_instances_come_to_be_is_no_choice_behind_a_cursor(
+    client: Client, orders: list[UUID], where: Criteria
+) -> None:
+    cursor = (await client.export.events(BytesIO(), "jsonl", where=where)).cursor
+    (name,) = where
+    with pytest.raises(ExportRefused, match=f"instances come to fit {name} as they run"):
+        await client.export.events(BytesIO(), "jsonl", where=where, first=cursor)
+    with pytest.raises(ExportRefused, match=f"instances come to fit {name} as they run"):
+        await client.export.traces(BytesIO(), where=where, first=cursor)
+    assert (await client.export.events(BytesIO(), "jsonl", where={"outcome": None}, first=cursor)).events == 0
+
+
+async def test_a_range_that_ends_before_it_begins_is_refused(client: Client, database_url: str) -> None:
+    for _ in range(2):
+        await commit(database_url, life())
+    await settle(database_url)
+    found = rows(database_url, QUERY)
+    (early, *_, before), (late, *_, after) = found[0], found[-1]
+    for first, last in ((late, early), (after, before), (late, before), (after, early)):
+        with pytest.raises(ExportRefused, match=r"nothing lies between .*: the second comes before the first"):
+            await client.export.events(BytesIO(), "jsonl", first=first, last=last)
+    for first, last in ((early, late), (before, after), (early, after), (before, late), (late, late)):
+        exported = await client.export.events(BytesIO(), "jsonl", first=first, last=last)
+        assert bool(exported.events) == (first != last)
 
 
 async def test_moments_include_the_first_and_not_the_last(client: Client, database_url: str) -> None:
