@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
@@ -18,6 +19,7 @@ from compose.local.services import running_services
 
 PATIENCE = 30
 """Seconds that a command may take to end in order."""
+ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> int:
@@ -26,8 +28,7 @@ def main() -> int:
     if not command and sys.argv[1:]:
         print(__doc__, file=sys.stderr)
         return 2
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
+    _on_ending(_leave)
     try:
         with running_services() as services:
             addresses = {"HOLDFAST_DATABASE_URL": services.database_url, "HOLDFAST_AMQP_URL": services.amqp_url}
@@ -46,8 +47,14 @@ def main() -> int:
 
 
 def _run(command: list[str], addresses: dict[str, str]) -> int:
+    # A signal that comes while the command is being started waits until there is a command to be ended.
+    early: list[int] = []
+    _on_ending(lambda number, _: early.append(number))
     with subprocess.Popen(command, env=os.environ | addresses) as process:
         try:
+            _on_ending(_leave)
+            if early:
+                _leave(early[0], None)
             return process.wait()
         except BaseException as reason:
             # Ctrl-C reaches the command by itself.
@@ -58,6 +65,11 @@ def _run(command: list[str], addresses: dict[str, str]) -> int:
             except subprocess.TimeoutExpired:
                 process.kill()
             raise
+
+
+def _on_ending(handler: Callable[[int, FrameType | None], object]) -> None:
+    for number in ENDING:
+        signal.signal(number, handler)
 
 
 def _leave(number: int, _frame: FrameType | None) -> NoReturn:
