@@ -14,7 +14,10 @@ import structlog
 import uvloop
 from structlog.typing import Processor
 
+from holdfast.processor.engine.cut_short import cut_short, ended
 from holdfast.processor.log_context import log_context
+
+log = structlog.get_logger("holdfast.process")
 
 
 class Serve(Protocol):
@@ -35,6 +38,23 @@ async def _run(serve: Serve) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop_or_die, stop)
     await serve(stop=stop)
+    await _leave_behind()
+
+
+async def _leave_behind() -> None:
+    """End the process without the threads, and the tasks that heed no cancellation, which would hold it up.
+
+    They are the user's code, which is cut short, as its worker has stopped.
+    """
+    loop = asyncio.get_running_loop()
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    count = await cut_short(tasks)
+    count += await ended([loop.create_task(loop.shutdown_default_executor())])
+    if count:
+        log.warning("left behind", tasks=count)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _stop_or_die(stop: asyncio.Event) -> None:

@@ -20,6 +20,7 @@ import structlog
 from holdfast.processor.broker.connection import Connection
 from holdfast.processor.broker.publisher import Publisher
 from holdfast.processor.broker.topology import Topology, declare_at_last
+from holdfast.processor.engine.deadline import OutOfTime, within
 from holdfast.processor.engine.engine import Engine
 from holdfast.processor.engine.environment import Environment, RealEnvironment
 from holdfast.processor.engine.provider import PersistenceProvider
@@ -43,6 +44,9 @@ from holdfast.schemas.postgres.check import check
 from holdfast.schemas.settings import Settings
 
 log = structlog.get_logger("holdfast.worker")
+
+FREEING = 5.0
+"""Seconds that the database has to free the locks of a host that ends."""
 
 
 def run(app: App, settings: Settings) -> None:
@@ -88,6 +92,8 @@ async def serve(app: App, settings: Settings, *, stop: asyncio.Event, environmen
             await declare_at_last(incoming, topology)
             while not stop.is_set():
                 await _tenure(monitor, runtime, topology, incoming, Publisher(outgoing), random=random, stop=stop)
+            # Both at once: a broker that is silent is waited for once.
+            await asyncio.gather(incoming.close(), outgoing.close())
     finally:
         await provider.close()
     log.info("stopped", app=app.name)
@@ -141,9 +147,7 @@ async def _tenure(
             # What comes from now on goes back when the channels are closed.
             intake.pause()
             if stop.is_set():
-                if not await engine.drain(runtime.settings.shutdown_grace):
-                    log.warning("bursts cut short")
-                await relay.drain(runtime.settings.shutdown_grace)
+                await _drain(engine, relay, runtime)
             await engine.abandon_all()
             if not lease.done():
                 await _close(runtime)
@@ -158,9 +162,22 @@ async def _tenure(
             await projector.close()
 
 
+async def _drain(engine: Engine, relay: Relay, runtime: Runtime) -> None:
+    """Let bursts end, and then messages go out, in the one ``shutdown_grace`` that they share.
+
+    What has no confirm by then is in the outbox, and goes out from there by another host.
+    """
+    monotonic = runtime.environment.monotonic
+    deadline = monotonic() + runtime.settings.shutdown_grace
+    if not await engine.drain(runtime.settings.shutdown_grace):
+        log.warning("bursts cut short")
+    await relay.drain(deadline - monotonic())
+
+
 async def _close(runtime: Runtime) -> None:
-    with suppress(StorageError):
-        await runtime.provider.close_host(runtime.host_id)
+    # What cannot be freed is free once the lease has lapsed.
+    with suppress(StorageError, OutOfTime):
+        await within(runtime.environment, FREEING, runtime.provider.close_host(runtime.host_id))
 
 
 async def _listen(provider: PersistenceProvider, detection: Detection, sharing: Sharing) -> None:

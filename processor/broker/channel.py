@@ -15,6 +15,9 @@ from holdfast.schemas.errors import BrokerError
 FAILURES = (AMQPError, OSError, RuntimeError, EOFError, StopAsyncIteration)
 """What the AMQP library raises when the broker refuses, breaks off (the last: before its first word), or is gone."""
 
+GOODBYE = 1.0
+"""Seconds that the broker has to confirm that a channel or a connection is closed; a silent one holds up nobody."""
+
 
 class Channel(Listener):
     """A channel that is opened once and ends once; subclasses take the messages (``Listener``).

@@ -9,7 +9,6 @@ keeps one connection for each.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from enum import StrEnum
 from random import Random
 from types import TracebackType
@@ -22,7 +21,7 @@ from aiormq.connection import TCPTransportFactory, TLSTransportFactory
 from aiormq.exceptions import AuthenticationError
 
 from holdfast.processor.broker.backoff import Backoff
-from holdfast.processor.broker.channel import FAILURES, Channel, broker_errors, describe
+from holdfast.processor.broker.channel import FAILURES, GOODBYE, Channel, broker_errors, describe
 from holdfast.processor.broker.tap import Tap, TappedTransport
 from holdfast.schemas.errors import BrokerError, SettingsError
 
@@ -126,8 +125,13 @@ class Connection:
             self._keeper = None
         library, self._library = self._library, None
         if library:
-            with suppress(*FAILURES):
-                await library.close()
+            closing = asyncio.ensure_future(library.close())
+            _, pending = await asyncio.wait([closing], timeout=GOODBYE)
+            if pending and self._writer:
+                # A broker that blocks this connection, or stands still, does not read that it is to be closed.
+                self._writer.transport.abort()
+                await asyncio.wait([closing], timeout=GOODBYE)
+            _ = closing.done() and not closing.cancelled() and closing.exception()
 
     def _set(self, state: State) -> None:
         if state != self._state:

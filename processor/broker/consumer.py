@@ -19,7 +19,7 @@ from aiormq.abc import DeliveredMessage
 from holdfast.processor.broker import frames
 from holdfast.processor.broker.acks import Ack, AckTracker
 from holdfast.processor.broker.backoff import Backoff
-from holdfast.processor.broker.channel import Channel, broker_errors, describe
+from holdfast.processor.broker.channel import GOODBYE, Channel, broker_errors, describe
 from holdfast.processor.broker.connection import Connection
 from holdfast.processor.broker.delivery import MAX_BODY_BYTES, Delivery, read_envelope
 from holdfast.processor.broker.frames import Properties
@@ -138,8 +138,11 @@ class Consumer:
         """
         if self._keeper:
             self._keeper.cancel()
-            await asyncio.wait([self._keeper])
-            self._keeper = None
+            await asyncio.wait([self._keeper], timeout=GOODBYE)
+            if self._keeper.done():
+                self._keeper = None
+            else:
+                log.warning("channel not closed", queue=self.queue)
 
     async def _keep(self) -> None:
         while True:

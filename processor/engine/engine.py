@@ -20,6 +20,7 @@ import structlog
 from holdfast.processor.core.machine import ROOT, place
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.backlogs import Backlogs
+from holdfast.processor.engine.cut_short import cut_short, ended
 from holdfast.processor.engine.failures import STORAGE_PAUSE
 from holdfast.processor.engine.holding import Holding
 from holdfast.processor.engine.lanes import ALONE, Lanes
@@ -181,15 +182,13 @@ class Engine:
         holdings, self.held, self._idle, self._by_key = list(self.held.values()), {}, {}, {}
         tasks = [*self._tasks]
         self.lanes.clear()
-        for task in tasks:
-            task.cancel()
         for holding in holdings:
             holding.silence()
             if holding.task is not None:
-                holding.task.cancel()
                 tasks.append(holding.task)
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(h.instance.drop() for h in holdings), return_exceptions=True)
+        if count := await cut_short(tasks):
+            log.warning("cancellation not heeded", tasks=count)
+        await ended([asyncio.create_task(holding.instance.drop()) for holding in holdings])
 
     # Instances in hand.
 

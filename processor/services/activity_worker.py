@@ -27,6 +27,7 @@ from holdfast.processor.broker.consumer import Consumer
 from holdfast.processor.broker.delivery import Delivery, check_size
 from holdfast.processor.broker.publisher import MAX_BODY_BYTES, Fate, Publisher
 from holdfast.processor.broker.topology import Topology, declare_activities
+from holdfast.processor.engine.cut_short import cut_short
 from holdfast.processor.engine.environment import Environment, RealEnvironment
 from holdfast.processor.engine.performing import failed, perform
 from holdfast.processor.language.app import App
@@ -155,10 +156,8 @@ class ActivityWorker:
 
     async def __aexit__(self, *_: object) -> None:
         """Give what has not ended back to the queue."""
-        tasks = [job.task for job in self._jobs.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if count := await cut_short([job.task for job in self._jobs.values()]):
+            log.warning("cancellation not heeded", tasks=count)
         await self._consumer.close()
 
     @property

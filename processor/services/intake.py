@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from datetime import datetime
 from functools import partial
 from random import Random
@@ -32,7 +32,6 @@ class Intake:
         self.changed: Callable[[], None] = lambda: None
         self._engine = engine
         self._topology = topology
-        self._stack = AsyncExitStack()
         settings = engine.runtime.settings
         self._consume = partial(
             Consumer, connection, random=random, prefetch=settings.prefetch, max_body_bytes=settings.max_body_bytes
@@ -43,14 +42,12 @@ class Intake:
             engine.backlogs.open(partition)
 
     async def __aenter__(self) -> Self:
-        await self._stack.enter_async_context(self._dead)
+        await self._dead.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         consumers, self._consumers = list(self._consumers.values()), {}
-        for consumer in consumers:
-            await consumer.close()
-        await self._stack.aclose()
+        await asyncio.gather(*(consumer.close() for consumer in (*consumers, self._dead)))
 
     @property
     def taken(self) -> frozenset[int]:

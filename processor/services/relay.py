@@ -90,7 +90,7 @@ class Relay:
             group.create_task(self._sweep())
 
     async def drain(self, seconds: float) -> None:
-        """Wait until what is on its way is confirmed and deleted, that long at most."""
+        """Wait until what is on its way is confirmed and deleted, that long at most; not at all if that is over."""
         try:
             async with asyncio.timeout(seconds):
                 while self._queue or self._in_flight or self._settling:
