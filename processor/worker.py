@@ -11,7 +11,7 @@ import asyncio
 import gc
 import os
 import socket
-from contextlib import aclosing, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from functools import partial
 from random import Random
 
@@ -36,6 +36,7 @@ from holdfast.processor.services.monitoring_port import monitoring_port
 from holdfast.processor.services.projector import Projector
 from holdfast.processor.services.relay import Relay
 from holdfast.processor.services.sharing import Sharing
+from holdfast.processor.services.unless import unless
 from holdfast.processor.services.worker_metrics import Tenure
 from holdfast.processor.services.worker_monitor import WorkerMonitor
 from holdfast.processor.store.postgres import PostgresProvider
@@ -88,8 +89,8 @@ async def serve(app: App, settings: Settings, *, stop: asyncio.Event, environmen
     monitor = WorkerMonitor(runtime, {"rabbitmq_in": incoming, "rabbitmq_out": outgoing})
     try:
         # The port is there first: a worker that waits for RabbitMQ is alive.
-        async with aclosing(monitor), monitoring_port(monitor, settings), incoming, outgoing:
-            await declare_at_last(incoming, topology)
+        async with aclosing(monitor), monitoring_port(monitor, settings), AsyncExitStack() as stack:
+            await unless(stop, _connect(stack, incoming, outgoing, topology))
             while not stop.is_set():
                 await _tenure(monitor, runtime, topology, incoming, Publisher(outgoing), random=random, stop=stop)
             # Both at once: a broker that is silent is waited for once.
@@ -97,6 +98,12 @@ async def serve(app: App, settings: Settings, *, stop: asyncio.Event, environmen
     finally:
         await provider.close()
     log.info("stopped", app=app.name)
+
+
+async def _connect(stack: AsyncExitStack, incoming: Connection, outgoing: Connection, topology: Topology) -> None:
+    await stack.enter_async_context(incoming)
+    await stack.enter_async_context(outgoing)
+    await declare_at_last(incoming, topology)
 
 
 def _connection(settings: Settings, name: str, random: Random) -> Connection:

@@ -34,6 +34,7 @@ from holdfast.processor.language.app import App
 from holdfast.processor.services.activity_monitor import ActivityMonitor
 from holdfast.processor.services.first_of import first_of
 from holdfast.processor.services.monitoring_port import monitoring_port
+from holdfast.processor.services.unless import unless
 from holdfast.schemas.activity_messages import ActivityHeartbeat, ActivityRequest, ActivityResult
 from holdfast.schemas.errors import AppError, InvalidMessage
 from holdfast.schemas.message import Envelope, Message
@@ -74,16 +75,24 @@ async def serve(
     workers = [worker_of(app, queue, incoming, publisher) for queue in queues]
     monitor = ActivityMonitor(app.name, workers, {"rabbitmq_in": incoming, "rabbitmq_out": outgoing}, environment)
     # The port is there first: a worker that waits for RabbitMQ is alive.
-    async with monitoring_port(monitor, settings), incoming, outgoing, AsyncExitStack() as stack:
-        await declare_activities(incoming, Topology(app.name, activities=tuple(queues)))
-        for worker in workers:
-            await stack.enter_async_context(worker)
-        log.info("started", app=app.name, queues=queues)
-        await stop.wait()
-        for worker in workers:
-            worker.pause()
-        await first_of(_drain(workers), environment.sleep(settings.shutdown_grace))
+    async with monitoring_port(monitor, settings), AsyncExitStack() as stack:
+        if await unless(stop, _begin(stack, app, workers, incoming, outgoing)):
+            log.info("started", app=app.name, queues=queues)
+            await stop.wait()
+            for worker in workers:
+                worker.pause()
+            await first_of(_drain(workers), environment.sleep(settings.shutdown_grace))
     log.info("stopped", app=app.name)
+
+
+async def _begin(
+    stack: AsyncExitStack, app: App, workers: Sequence[ActivityWorker], incoming: Connection, outgoing: Connection
+) -> None:
+    await stack.enter_async_context(incoming)
+    await stack.enter_async_context(outgoing)
+    await declare_activities(incoming, Topology(app.name, activities=tuple(worker.queue for worker in workers)))
+    for worker in workers:
+        await stack.enter_async_context(worker)
 
 
 def queues_of(app: App, queues: Sequence[str]) -> Sequence[str]:

@@ -15,7 +15,7 @@ import pytest
 from compose.local.services import Services
 from tests.support.rabbitmq import Raw, bind_out, publish, remove_app, take_all
 from tests.support.silence import Silence, silence_before
-from tests.support.workers import Worker, Workers, environment, eventually
+from tests.support.workers import HOLDFAST, Worker, Workers, environment, eventually
 
 APP = "shutdowns"
 OUT = "test-shutdowns-out"
@@ -182,3 +182,17 @@ def test_bursts_and_messages_that_end_take_no_more_of_the_grace_than_they_need(d
     assert (desk.completed, desk.unconfirmed, desk.hosts) == (len(SHORT), 0, 0)
     assert len(take_all(desk.amqp_url, OUT)) == len(SHORT)
     assert "cut short" not in worker.output
+
+
+@pytest.mark.parametrize(
+    "command", [["worker", "tests.faults.shutdowns:app"], ["activities", "tests.faults.letters:app"]]
+)
+def test_a_worker_that_still_waits_for_rabbitmq_ends_when_it_is_told_to(
+    desk: Desk, command: list[str], tmp_path: Path
+) -> None:
+    env = environment(desk.database_url, "amqp://nobody:nothing@127.0.0.1:1/")
+    with Workers("", env, tmp_path) as workers:
+        worker = workers.run(HOLDFAST, *command)
+        eventually("it waits for RabbitMQ", lambda: "cannot connect" in worker.output)
+        assert worker.stop() == 0
+    assert '"event": "stopped"' in worker.output
