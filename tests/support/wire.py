@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from ssl import SSLContext
 from urllib.parse import urlsplit
 
 from tests.support.behind import Connect, connect_to, listening
@@ -76,15 +77,15 @@ class Wire:
 
 
 @asynccontextmanager
-async def wire_to_rabbitmq(amqp_url: str) -> AsyncIterator[tuple[Wire, str]]:
-    """Give a wire to a broker, and the address to use instead of its own."""
+async def wire_to_rabbitmq(amqp_url: str, tls: SSLContext | None = None) -> AsyncIterator[tuple[Wire, str]]:
+    """Give a wire to a broker, and the address to use instead of its own; with ``tls`` by TLS up to the wire."""
     parts = urlsplit(amqp_url)
     wire = Wire(lambda: asyncio.open_connection(parts.hostname, parts.port))
-    server = await asyncio.start_server(wire.accept, "127.0.0.1", 0)
+    server = await asyncio.start_server(wire.accept, "127.0.0.1", 0, ssl=tls)
     port = server.sockets[0].getsockname()[1]
     place = f"{parts.username}:{parts.password}@127.0.0.1:{port}"
     try:
-        yield wire, parts._replace(netloc=place).geturl()
+        yield wire, parts._replace(scheme="amqps" if tls else "amqp", netloc=place).geturl()
     finally:
         server.close()
         await wire.close()
