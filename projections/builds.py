@@ -13,7 +13,7 @@ from typing import Any
 
 from holdfast.events.recorded import Cursor
 from holdfast.projections.definition import Subscription
-from holdfast.projections.subscription import Build, Connection, checkpoint, enter, go_on, is_due, lock
+from holdfast.projections.subscription import Build, Checkpoint, Connection, checkpoint, enter, go_on, is_due, lock
 from holdfast.schemas.errors import RebuildRefused
 from holdfast.schemas.postgres.statements import load
 
@@ -64,8 +64,9 @@ async def begin(connection: Connection, subscription: Subscription, *, restart: 
 async def promote(connection: Connection, subscription: Subscription, tx: Any) -> bool:
     """Let what was built be what readers see; tell whether it was done.
 
-    A first build has to be at the end of the log. Else the events that the older build has handled and the newer one
-    has not are handled first, so that no reader goes back in time; meanwhile nobody runs either of them. What was
+    The events that the older build has handled and the newer one has not are handled first, so that no reader goes back
+    in time; a first build has to come to the end of the log. Meanwhile nobody runs either of them, so no more is
+    handled than a page: if that is not enough, it stays, and the rest is to be handled before another try. What was
     there before is left for ``drop_old``.
     """
     live, following = Build(subscription, "live"), Build(subscription, "next")
@@ -75,12 +76,11 @@ async def promote(connection: Connection, subscription: Subscription, tx: Any) -
     if built is None or not built.is_running or built.version != subscription.version:
         return False
     before = await checkpoint(connection, live)
-    if before is None:
-        if await is_due(connection, following):
-            return False
-    else:
+    if before is not None:
         await _refuse_dependents(connection, subscription)
-        await _catch_up(connection, following, built.cursor, before.cursor, tx)
+    if not await _come_to(connection, following, built, before, tx):
+        return False
+    if before is not None:
         await connection.execute(_SQL["rename_schema"], {"schema": live.schema, "new_name": _old(subscription)})
     await connection.execute(_SQL["rename_schema"], {"schema": following.schema, "new_name": live.schema})
     await _remove(connection, live)
@@ -112,12 +112,18 @@ async def _remove(connection: Connection, build: Build) -> None:
     await _run(connection, "remove_projection", build)
 
 
-async def _catch_up(connection: Connection, build: Build, start: Cursor | None, end: Cursor | None, tx: Any) -> None:
-    while end is not None and (start is None or start < end):
-        page = await go_on(connection, build, start, tx)
-        if not page.seen:  # What the older build has handled is no longer in the log.
-            return
-        start = page.cursor
+async def _come_to(connection: Connection, build: Build, built: Checkpoint, before: Checkpoint | None, tx: Any) -> bool:
+    """Handle a page of what the older build has come to, or of the log if there is none; tell whether that is all."""
+    if before is not None and _is_at(before, built.cursor):
+        return True
+    page = await go_on(connection, build, built.cursor, tx)
+    if page.seen < build.subscription.page:
+        return True
+    return not await is_due(connection, build) if before is None else _is_at(before, page.cursor)
+
+
+def _is_at(before: Checkpoint, cursor: Cursor | None) -> bool:
+    return before.cursor is None or (cursor is not None and cursor >= before.cursor)
 
 
 async def _refuse_dependents(connection: Connection, subscription: Subscription) -> None:

@@ -66,6 +66,10 @@ class HandlerFailed(HoldfastError):
         self.page = page
 
 
+class Elsewhere(HoldfastError):
+    """Another process is running the build at this moment."""
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """Where one build of a subscription stands; ``cursor`` is None at the beginning of the log."""
@@ -107,12 +111,14 @@ async def advance(
 ) -> Page | None:
     """Handle the next events, ``limit`` at most, and move the checkpoint behind them.
 
-    Returns the events; None if another process runs the build, or it is not to be run. ``tx`` is what handlers get.
-    Raises ``HandlerFailed``, and then the transaction is to be rolled back.
+    Returns the events; None if the build is not to be run. ``tx`` is what handlers get. Raises ``Elsewhere``, and
+    ``HandlerFailed``, and then the transaction is to be rolled back.
     """
     cursor = await connection.execute(_SQL["try_lock_projection"], build.key)
     row = await cursor.fetchone()
-    start = await checkpoint(connection, build) if row and row[0] else None
+    if row is None or not row[0]:
+        raise Elsewhere(f"another process runs projection {build.subscription.name}")
+    start = await checkpoint(connection, build)
     if start is None or not start.is_running or start.version != build.subscription.version:
         return None
     return await go_on(connection, build, start.cursor, tx, limit, read=read)

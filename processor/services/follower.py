@@ -19,7 +19,7 @@ from holdfast.events.recorded import Cursor
 from holdfast.processor.store.connections import Connections, failure
 from holdfast.processor.store.unit_of_work import Handle
 from holdfast.projections import builds, lag, subscription
-from holdfast.projections.subscription import TRANSIENT, Build, HandlerFailed, Read
+from holdfast.projections.subscription import TRANSIENT, Build, Elsewhere, HandlerFailed, Read
 from holdfast.schemas.errors import BrokerError, StorageError, UnreadableEvent
 
 log = structlog.get_logger("holdfast.projections")
@@ -27,11 +27,15 @@ log = structlog.get_logger("holdfast.projections")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one transaction came to: how many events of the log it went through, up to where, and if more are there."""
+    """What one transaction came to: how many events of the log it went through, up to where, and if more are there.
+
+    ``is_elsewhere`` tells that there are some, and that another process has them in hand.
+    """
 
     seen: int = 0
     cursor: Cursor | None = None
     is_more: bool = False
+    is_elsewhere: bool = False
 
 
 class Follower:
@@ -49,10 +53,6 @@ class Follower:
         self._timeout = timeout
         self._read = read
         self._careful = 0
-
-    async def is_due(self) -> bool:
-        """Tell whether there is something to do, for whichever process."""
-        return await self._connections.run(lambda connection: subscription.is_due(connection, self.build))
 
     async def step(self) -> Step:
         """Handle a page of events if there are some and nobody else does.
@@ -85,12 +85,16 @@ class Follower:
     async def promote(self) -> bool:
         """Let this build, which has come to the end of the log, be what readers see; see ``builds.promote``.
 
-        False where it cannot be, as yet: an event that a handler does not take is for ``step`` to deal with.
+        False where it cannot be, as yet: what is too much for it, or a handler does not take, is for ``step``.
         """
         try:
-            async with self._connections.take() as connection, connection.transaction():
+            async with (
+                asyncio.timeout(self._timeout),
+                self._connections.take() as connection,
+                connection.transaction(),
+            ):
                 done = await builds.promote(connection, self.subscription, Handle(connection))
-        except HandlerFailed:
+        except (HandlerFailed, TimeoutError):
             return False
         except psycopg.Error as error:
             raise failure(error) from error
@@ -102,6 +106,8 @@ class Follower:
     async def _step(self) -> Step:
         try:
             page = await self._advance(1 if self._careful else None)
+        except Elsewhere:
+            return Step(is_elsewhere=True)
         except HandlerFailed as failed:
             if len(failed.page.events) > 1:
                 self._careful = failed.page.seen

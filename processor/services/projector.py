@@ -17,7 +17,7 @@ from holdfast.processor.services.follower import Follower
 from holdfast.processor.store.connections import Connections, failure
 from holdfast.projections import builds
 from holdfast.projections.definition import Subscription
-from holdfast.projections.subscription import Build, checkpoint
+from holdfast.projections.subscription import Build, Checkpoint, checkpoint
 from holdfast.schemas.errors import BrokerError, ProjectionError, ProjectionStopped, StorageError, UnreadableEvent
 from holdfast.schemas.settings import Settings
 
@@ -25,6 +25,9 @@ log = structlog.get_logger("holdfast.projections")
 
 PAUSE = 5.0
 """Seconds before what failed is tried again."""
+
+_LOOK = 0.05
+"""Seconds between two looks at what another process has in hand."""
 
 CONNECTIONS = 4
 """How many subscriptions are at work at a time at most."""
@@ -48,20 +51,14 @@ class Projector:
     async def catch_up(self) -> None:
         """Follow the log to where it ends now.
 
-        Raises as ``Follower.step``, ``ProjectionError`` if tables cannot be created, and ``ProjectionStopped``, once
-        all have come as far as they can, if one stands still.
+        Raises as ``Follower.step``, and ``ProjectionError`` if tables cannot be created; once all have come as far as
+        they can, ``ProjectionStopped`` if one stands still, and ``ProjectionError`` if tables are of another version.
         """
-        stopped: ProjectionStopped | None = None
+        left: ProjectionError | None = None
         for subscription in self._subscriptions:
-            follower = await self._register(subscription)
-            while (await follower.step()).is_more or await follower.is_due():
-                await self._environment.sleep(0)  # Another process may be at work on the rest.
-            if follower.build.stage == "next":
-                await follower.promote()
-            if (error := await follower.stopped_by()) is not None:
-                stopped = stopped or ProjectionStopped(subscription.name, error)
-        if stopped is not None:
-            raise stopped
+            left = await self._catch_up(subscription) or left
+        if left is not None:
+            raise left
 
     def follower(self, build: Build) -> Follower:
         """Return what runs a build."""
@@ -71,18 +68,39 @@ class Projector:
         """Close the connections."""
         await self._connections.close()
 
+    async def _catch_up(self, subscription: Subscription) -> ProjectionError | None:
+        """Follow the log for one subscription until it has tables that are where it ends; return why it has not."""
+        follower = await self._register(subscription)
+        while True:
+            step = await follower.step()
+            if not step.is_more and not step.is_elsewhere:
+                found = await self._find(follower.build)
+                if found is not None and found.version != subscription.version:
+                    return ProjectionError(
+                        subscription.name,
+                        f"the tables of projection {subscription.name} are of version {found.version}, and the code is "
+                        f"of {subscription.version}: rebuild it",
+                    )
+                if (error := await follower.stopped_by()) is not None:
+                    return ProjectionStopped(subscription.name, error)
+                if follower.build.stage == "live" or await follower.promote():
+                    return None
+                follower = await self._register(subscription)  # What was being built may be another's affair by now.
+            await self._environment.sleep(0 if step.is_more else _LOOK)
+
     async def _follow(self, subscription: Subscription) -> None:
         follower: Follower | None = None
         while True:
             try:
                 if follower is None:
                     follower = await self._register(subscription)
-                is_more = (await follower.step()).is_more
-                if follower.build.stage == "next" and not is_more:
+                step = await follower.step()
+                if follower.build.stage == "next" and not step.is_more:
                     # It is another's affair by now if it is not there any more, so it is looked at anew either way.
-                    await follower.promote()
+                    if not step.is_elsewhere:
+                        await follower.promote()
                     follower = None
-                pause = 0.0 if is_more else self._settings.projection_poll
+                pause = 0.0 if step.is_more else self._settings.projection_poll
             except (StorageError, BrokerError, ProjectionError, UnreadableEvent, TimeoutError) as error:
                 log.warning("projection not advanced", projection=subscription.name, error=repr(error))
                 pause = PAUSE
@@ -108,7 +126,7 @@ class Projector:
 
     async def _compare_versions(self, build: Build) -> None:
         """Say so if the tables are of another version than the code, which then leaves them alone."""
-        found = await self._connections.run(lambda connection: checkpoint(connection, build))
+        found = await self._find(build)
         if found is not None and found.version != build.subscription.version:
             log.warning(
                 "projection left alone",
@@ -116,3 +134,6 @@ class Projector:
                 tables=found.version,
                 code=build.subscription.version,
             )
+
+    async def _find(self, build: Build) -> Checkpoint | None:
+        return await self._connections.run(lambda connection: checkpoint(connection, build))

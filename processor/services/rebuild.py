@@ -43,7 +43,7 @@ async def rebuild(
             if progress.stopped_by is not None:
                 raise ProjectionStopped(subscription.name, progress.stopped_by)
             step = await follower.step()
-            if not step.is_more and not await follower.promote():
+            if not step.is_more and (step.is_elsewhere or not await follower.promote()):
                 await environment.sleep(_PAUSE)
     finally:
         await ahead.close()

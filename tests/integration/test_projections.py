@@ -9,7 +9,7 @@ import pytest
 from psycopg import AsyncConnection
 from structlog.testing import capture_logs
 
-from holdfast import Client, ProjectionNotFound, ProjectionStopped
+from holdfast import Client, ProjectionError, ProjectionNotFound, ProjectionStopped
 from holdfast.events.types import Event, InstanceResumed
 from holdfast.processor.services.follower import Step
 from holdfast.processor.store.unit_of_work import Handle
@@ -139,7 +139,7 @@ async def test_two_processes_share_a_projection_and_one_takes_over_when_the_othe
         assert page is not None
         assert len(page.events) == 10
         follower = await it._register(app.subscriptions[0])
-        assert await follower.step() == Step()  # It gives way.
+        assert await follower.step() == Step(is_elsewhere=True)  # It gives way.
         assert rows(database_url, WHAT) == []
         await holder.close()  # It dies; what it wrote goes with it.
         await it.catch_up()
@@ -271,7 +271,7 @@ async def test_code_of_another_version_leaves_a_projection_alone(database_url: s
     await commit(database_url, [start("a")])
     await catch_up(database_url, app_with(Started))
     await commit(database_url, [start("b")])
-    with capture_logs() as logs:
+    with capture_logs() as logs, pytest.raises(ProjectionError, match="version 1, and the code is of 2: rebuild it"):
         await catch_up(database_url, app_with(Newer))
     assert [(entry["projection"], entry["tables"], entry["code"]) for entry in logs] == [("started", 1, 2)]
     assert rows(database_url, "select * from shop_started.started") == [("a", 1)]

@@ -4,15 +4,17 @@ import asyncio
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 
-from holdfast import Client, Projection, ProjectionStopped, RebuildRefused, Transaction
+from holdfast import Client, Projection, ProjectionError, ProjectionStopped, RebuildRefused, Transaction
 from holdfast.events.types import InstanceStarted
 from holdfast.processor import projecting
+from holdfast.projections import subscription
 from holdfast.projections.lag import Progress
 from holdfast.projections.subscription import Build
 from holdfast.schemas.settings import Settings
@@ -66,7 +68,8 @@ async def test_a_rebuild_replaces_the_tables_by_what_the_new_code_makes_of_the_l
     assert steps[-1].position == steps[-1].end
     # The new code goes on where the rebuild ended, the old code leaves it alone, and nothing is left over.
     await fill(database_url, 1)
-    await catch_up(database_url, app_with(Started))
+    with pytest.raises(ProjectionError, match="of version 2, and the code is of 1"):
+        await catch_up(database_url, app_with(Started))
     assert rows(database_url, STARTED) == [(2000,)]
     await catch_up(database_url, app_with(Counted))
     assert rows(database_url, STARTED) == [(2002,)]
@@ -132,6 +135,55 @@ async def test_a_reader_in_the_middle_of_a_transaction_is_not_cut_off(database_u
         assert found == [("order", 10)]
     await rebuild(database_url, Counted)
     assert rows(database_url, "select count(*) from pg_namespace where nspname like 'shop%'") == [(1,)]
+
+
+async def test_a_second_rebuild_of_the_same_projection_waits_its_turn_and_holds_nobody_up(database_url: str) -> None:
+    await fill(database_url, 1000)
+    await catch_up(database_url, app_with(Started))
+    app = app_with(Counted)
+    build = Build(app.subscriptions[0], "next")
+    async with asyncio.timeout(60), await AsyncConnection.connect(database_url) as first:
+        second = projecting.rebuild(app, "started", Settings(database_url=database_url))
+        assert (await anext(second)).position == 0
+        await subscription.lock(first, build)  # A first process is in the middle of a page.
+        assert [(await anext(second)).position for _ in range(3)] == [0, 0, 0]
+        await fill(database_url, 1)
+        await catch_up(database_url, app_with(Started))  # The live tables are nobody's.
+        assert rows(database_url, STARTED) == [(1001,)]
+        await first.rollback()
+        assert len([step async for step in second]) >= 4
+    assert rows(database_url, STARTED) == [(2002,)]
+
+
+async def test_several_rebuilds_of_one_projection_at_a_time_are_one(database_url: str) -> None:
+    class Small(Counted):
+        page = 20
+
+    await fill(database_url, 2000)
+    await catch_up(database_url, app_with(Started))
+    found = await asyncio.gather(*(rebuild(database_url, Small) for _ in range(3)))
+    assert rows(database_url, STARTED) == [(4000,)]
+    assert rows(database_url, "select build, handled::int from holdfast.projections") == [("live", 2000)]
+    # Nobody saw the new tables come in one leap.
+    seen = sorted({step.position for steps in found for step in steps})
+    assert max(after - before for before, after in pairwise(seen)) <= 3 * 2 * 20
+
+
+async def test_the_swap_handles_a_page_at_most_and_is_put_off_where_more_is_left(database_url: str) -> None:
+    await fill(database_url, 500)
+    await catch_up(database_url, app_with(Started))
+    app = app_with(Counted)
+    async with projector(database_url, app) as it:
+        follower = it.follower(Build(app.subscriptions[0], "next"))
+        await follower.begin(restart=False)
+        handled = "select handled::int from holdfast.projections where build = 'next'"
+        assert not await follower.promote()
+        assert rows(database_url, handled) == [(200,)]
+        assert not await follower.promote()
+        assert rows(database_url, handled) == [(400,)]
+        assert rows(database_url, STARTED) == [(500,)]
+        assert await follower.promote()
+    assert rows(database_url, STARTED) == [(1000,)]
 
 
 async def test_an_interrupted_rebuild_goes_on_where_it_was(database_url: str) -> None:
@@ -219,7 +271,8 @@ async def test_of_two_versions_that_build_for_the_first_time_the_newer_one_stays
     async with projector(database_url, app_with(Counted)) as it:
         follower = await it._register(app_with(Counted).subscriptions[0])
         assert (await follower.step()).seen == 200
-        await catch_up(database_url, app_with(Started))
+        with pytest.raises(ProjectionError, match="of version 2, and the code is of 1"):
+            await catch_up(database_url, app_with(Started))
         async with Client(database_url, app=APP) as client:
             assert [(lag.version, lag.handled) for lag in await client.projections.lag()] == [(2, 200)]
         await it.catch_up()
@@ -250,6 +303,42 @@ async def test_a_projection_of_which_nothing_was_built_is_not_seen_before_it_is_
         assert rows(database_url, "select to_regnamespace('shop_started') is null") == [(True,)]
         await it.catch_up()
     assert rows(database_url, STARTED) == [(100,)]
+
+
+async def test_what_comes_at_the_last_moment_does_not_keep_the_first_tables_from_readers(database_url: str) -> None:
+    app = app_with(Started)
+    await fill(database_url, 10)
+    await settle(database_url)
+    async with projector(database_url, app) as it:
+        follower = await it._register(app.subscriptions[0])
+        assert (await follower.step()).seen == 10
+        await fill(database_url, 5)
+        await settle(database_url)
+        assert await follower.promote()
+    assert rows(database_url, STARTED) == [(15,)]
+
+
+async def test_the_first_tables_are_there_once_a_process_has_caught_up_however_busy_the_log_is(
+    database_url: str,
+) -> None:
+    await fill(database_url, 300)
+    done = asyncio.Event()
+
+    async def publish() -> None:
+        while not done.is_set():
+            await fill(database_url, 1, "busy")
+
+    publishing = [asyncio.create_task(publish()) for _ in range(2)]
+    for number in range(8):
+        it = type("Busy", (Started,), {"name": f"busy{number}", "page": 50})
+        async with projector(database_url, app_with(it)) as process:
+            await process.catch_up()
+        with psycopg.connect(database_url) as connection:
+            table = sql.Identifier(f"shop_busy{number}", "started")
+            found = connection.execute(sql.SQL("select sum(instances) >= 300 from {}").format(table))
+            assert found.fetchone() == (True,)
+    done.set()
+    await asyncio.gather(*publishing)
 
 
 MODULE = """
