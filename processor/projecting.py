@@ -21,7 +21,9 @@ from holdfast.processor.services import as_of as as_of_place
 from holdfast.processor.services import rebuild as rebuilding
 from holdfast.processor.services.feed import feed
 from holdfast.processor.services.first_of import first_of
+from holdfast.processor.services.monitoring_port import monitoring_port
 from holdfast.processor.services.projector import Projector
+from holdfast.processor.services.projector_monitor import ProjectorMonitor
 from holdfast.processor.store.connections import Connections
 from holdfast.projections import scratch
 from holdfast.projections.definition import Subscription
@@ -45,15 +47,17 @@ def run(app: App, settings: Settings) -> None:
 
 async def serve(app: App, settings: Settings, *, stop: asyncio.Event) -> None:
     """Run projections until ``stop`` is set."""
-    async with _projector(app, settings) as projector:
-        log.info("started", app=app.name, projections=[*app.projections])
-        await first_of(projector.run(), stop.wait())
+    async with _projector(app, settings) as (projector, brokers):
+        monitor = ProjectorMonitor(app.name, settings.database_url, brokers, RealEnvironment())
+        async with aclosing(monitor), monitoring_port(monitor, settings):
+            log.info("started", app=app.name, projections=[*app.projections])
+            await first_of(projector.run(), stop.wait())
     log.info("stopped", app=app.name)
 
 
 async def catch_up(app: App, settings: Settings) -> None:
     """Run projections up to the end of the log; raises as ``Projector.catch_up``."""
-    async with _projector(app, settings) as projector:
+    async with _projector(app, settings) as (projector, _):
         await projector.catch_up()
 
 
@@ -144,17 +148,19 @@ async def _connections(settings: Settings) -> AsyncIterator[Connections]:
 
 
 @asynccontextmanager
-async def _projector(app: App, settings: Settings) -> AsyncIterator[Projector]:
+async def _projector(app: App, settings: Settings) -> AsyncIterator[tuple[Projector, dict[str, Connection]]]:
+    """Give what runs projections, and its connections to RabbitMQ by name."""
     if not app.projections and not settings.event_feed:
         raise AppError(f"app {app.name} has no projections")
     await check(settings.database_url)
     async with AsyncExitStack() as closing:
-        subscriptions = [*app.subscriptions]
+        subscriptions, brokers = [*app.subscriptions], {}
         if settings.event_feed:
-            subscriptions.append(feed(app.name, Publisher(await _connect(closing, app, settings))))
+            brokers["rabbitmq"] = await _connect(closing, app, settings)
+            subscriptions.append(feed(app.name, Publisher(brokers["rabbitmq"])))
         projector = Projector(subscriptions, settings, RealEnvironment())
         closing.push_async_callback(projector.close)
-        yield projector
+        yield projector, brokers
 
 
 async def _connect(closing: AsyncExitStack, app: App, settings: Settings) -> Connection:

@@ -24,7 +24,7 @@ from compose.local.server import DatabaseStopMode, StopMode
 from holdfast.processor.broker.configuration import enabled_plugins
 
 POSTGRES_IMAGE = "postgres:18"
-RABBITMQ_IMAGE = "rabbitmq:4"
+RABBITMQ_IMAGE = "rabbitmq:4.0-management"
 PATIENCE = 120
 """Seconds that a server may take to start, and to stop in order."""
 

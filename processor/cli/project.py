@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from holdfast.processor.cli.options import AmqpUrl, AppPath, DatabaseUrl, load_settings, run_long
+from holdfast.processor.cli.options import AmqpUrl, AppPath, DatabaseUrl, MetricsPort, load_settings, run_long
 
 
 def project(
@@ -15,6 +15,7 @@ def project(
     once: Annotated[bool, typer.Option("--once", help="End where the log ends now.")] = False,
     database_url: DatabaseUrl = None,
     amqp_url: AmqpUrl = None,
+    metrics_port: MetricsPort = None,
 ) -> None:
     """Run an app's projections, and nothing else of it, until Ctrl-C or SIGTERM.
 
@@ -29,7 +30,8 @@ def project(
     from holdfast.processor.cli.load_app import load_app
     from holdfast.processor.process import configure_logging
 
-    settings = load_settings(database_url=database_url, amqp_url=amqp_url).require("database_url")
+    settings = load_settings(database_url=database_url, amqp_url=amqp_url, metrics_port=metrics_port)
+    settings.require("database_url")
     if once:
         configure_logging()
         run_long(projecting.catch_up(load_app(app), settings))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -13,9 +13,9 @@ from holdfast.processor.engine.counts import Counts
 from holdfast.processor.engine.engine import Engine
 from holdfast.processor.services.families import Families
 from holdfast.processor.services.intake import Intake
+from holdfast.processor.services.projection_metrics import projection_metrics
 from holdfast.processor.services.relay import Relay
 from holdfast.projections.condition import Condition
-from holdfast.projections.lag import Lag
 from holdfast.projections.queries import Class
 
 STORED = (
@@ -30,14 +30,6 @@ STORED = (
     ("horizon_lag_transactions", "Transaction ids above the safe horizon.", "horizon_transactions"),
 )
 """Gauges of the store: name, text, field of the condition."""
-
-PROJECTIONS: tuple[tuple[str, str, Callable[[Lag], float]], ...] = (
-    ("projection_events_behind", "Events that a projection has not come to.", lambda lag: lag.events_behind),
-    ("projection_lag_seconds", "Age of the first of them.", lambda lag: lag.time_behind.total_seconds()),
-    ("projection_skipped_events", "Events that a projection passed over.", lambda lag: lag.skipped),
-    ("projection_stopped", "Whether a projection stands still.", lambda lag: lag.status == "stopped"),
-)
-"""Gauges of each build of a projection: name, text, value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +131,4 @@ def _stored(families: Families, store: Condition | None) -> None:
     families.gauge("dead_letters", "Dead letters.", dead, "box")
     classes = None if store is None else {name: store.non_persisted.get(name, 0) for name in get_args(Class)}
     families.gauge("non_persisted_instances", "Instances without a persistence point.", classes, "class")
-    builds = None if store is None else {(lag.name, lag.build): lag for lag in store.projections}
-    for name, text, value in PROJECTIONS:
-        samples = None if builds is None else {key: value(lag) for key, lag in builds.items()}
-        families.gauge(name, text, samples, "projection", "build")
+    projection_metrics(families, None if store is None else store.projections)

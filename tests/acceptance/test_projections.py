@@ -3,9 +3,12 @@
 import asyncio
 import json
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
+from compose.local.services import Services
+from tests.support.monitoring import Port
 from tests.support.projections import commit, rows, settle, start
 from tests.support.workers import HOLDFAST, Workers, environment, eventually, holdfast
 
@@ -64,6 +67,24 @@ def test_a_stopped_projection_is_shown_skipped_and_goes_on(
         resumed = holdfast("projections", "resume", "seen", "--json", env=env)
         assert json.loads(resumed.stdout) == {"projection": "seen", "resumed": False}
         assert process.stop() == 0
+
+
+def test_a_process_that_only_runs_projections_tells_how_it_is_doing(
+    database_url: str, env: dict[str, str], services: Services, tmp_path: Path
+) -> None:
+    asyncio.run(commit(database_url, [start("a")]))
+    asyncio.run(settle(database_url))
+    env |= {"HOLDFAST_METRICS_PORT": "0", "HOLDFAST_METRICS_ADDRESS": "127.0.0.1"}
+    with Workers("shop:app", env, tmp_path) as workers:
+        port = Port(workers.run(HOLDFAST, "project", "shop:app"))
+        eventually("it is ready", lambda: port.get("/readyz")[0] == 200)
+        assert port.get("/healthz")[0] == 200
+        eventually("it is built", lambda: rows(database_url, "select to_regclass('shop_seen.seen') is not null")[0][0])
+        assert ("projection_stopped", "live", "seen") in port.values()
+
+        services.drop_database(urlsplit(database_url).path[1:])
+        assert "database" in port.problems()
+        assert port.get("/healthz")[0] == 200
 
 
 def test_mistakes_are_told(env: dict[str, str]) -> None:

@@ -7,24 +7,23 @@ from collections.abc import Iterator
 import pytest
 
 from tests.architecture.house import ROOT
-from tests.support.compose import Compose, docker
+from tests.support.app_image import build_holdfast, settings_file
+from tests.support.compose import Compose, docker, is_healthy
 from tests.support.workers import eventually
 
 pytestmark = pytest.mark.timeout(1200)
 
-IMAGE = "holdfast-orders"
+IMAGE = "holdfast-test-orders"
 ORDERS = 200
 
 
 @pytest.fixture(scope="module")
 def image() -> str:
-    """The app as a layer on Holdfast's image, as an operator would build it."""
-    with Compose(["compose.yml"], {}) as compose:
-        compose.run("build", "worker")
+    """The orders example as a layer on Holdfast's image."""
     subprocess.run(
         ["docker", "build", "--quiet", "--tag", IMAGE, "--file", "-", "examples"],
         cwd=ROOT,
-        input="FROM holdfast\nCOPY . /app/examples\n",
+        input=f"FROM {build_holdfast()}\nCOPY . /app/examples\n",
         capture_output=True,
         text=True,
         check=True,
@@ -32,11 +31,13 @@ def image() -> str:
     return IMAGE
 
 
-@pytest.fixture
-def cluster(image: str) -> Iterator[Compose]:
-    with Compose(["cluster.yml"], {"HOLDFAST_IMAGE": image, "HOLDFAST_LEASE": "5"}) as compose:
-        compose.run("up", "--detach", "--no-build", "--scale", "worker=2")
-        yield compose
+@pytest.fixture(scope="module")
+def cluster(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
+    file = settings_file(tmp_path_factory.mktemp("cluster"))
+    given = {"HOLDFAST_IMAGE": image, "HOLDFAST_APP": "examples.orders.app:app", "HOLDFAST_LEASE": "5"}
+    with Compose("--env-file", f"{file}", "-f", "cluster.yml", variables=given) as cluster:
+        cluster.run("up", "--detach", "--scale", "worker=2")
+        yield cluster
 
 
 def example(cluster: Compose, *arguments: str) -> str:
@@ -59,16 +60,48 @@ def tally(cluster: Compose) -> dict[str, int]:
     return found
 
 
+def ask(cluster: Compose, server: str, query: str) -> str:
+    """Return what Postgres says to its superuser."""
+    (container,) = cluster.containers(server)
+    asked = ("psql", "--username=postgres", "--dbname=holdfast", "--no-align", "--tuples-only", "--command", query)
+    return docker("exec", container, *asked).strip()
+
+
+def test_a_primary_that_has_lost_its_standby_goes_on_when_told_to(cluster: Compose) -> None:
+    replicas = "select usename, sync_state from pg_stat_replication"
+    assert ask(cluster, "postgres", replicas) == "standby|sync"
+    (primary,), (standby,) = cluster.containers("postgres"), cluster.containers("postgres-standby")
+    docker("kill", standby)
+    write = ("psql", "--username=postgres", "--dbname=holdfast", "--command", "create table written ()")
+    waiting = subprocess.Popen(["docker", "exec", primary, *write])
+    waits = "select count(*) from pg_stat_activity where wait_event = 'SyncRep' and query ~ '^create table'"
+    eventually("a commit waits for the standby", lambda: ask(cluster, "postgres", waits) == "1")
+    ask(cluster, "postgres", "alter system set synchronous_standby_names = ''")
+    ask(cluster, "postgres", "select pg_reload_conf()")
+    assert waiting.wait(timeout=60) == 0
+
+    docker("start", standby)
+    ask(cluster, "postgres", "alter system reset synchronous_standby_names")
+    ask(cluster, "postgres", "select pg_reload_conf()")
+    eventually("commits wait for it again", lambda: ask(cluster, "postgres", replicas) == "standby|sync")
+
+
 def test_one_server_of_each_kind_may_be_lost(cluster: Compose) -> None:
     example(cluster, "examples.orders.create_table")
     example(cluster, "examples.orders.publish", "--orders", f"{ORDERS}")
 
     # The node and the server that were there first: the ones that lead.
     docker("kill", *cluster.containers("rabbitmq-1"))
+    cluster.run("up", "--detach", "--no-deps", "--no-recreate", "--scale", "worker=3", "worker")
+    eventually("there is one more worker", lambda: [*map(is_healthy, cluster.containers("worker"))] == [True] * 3, 120)
     example(cluster, "examples.orders.publish", "--orders", f"{ORDERS}")
     docker("kill", *cluster.containers("postgres"))
-    (standby,) = cluster.containers("postgres-standby")
-    docker("exec", standby, "psql", "--username=holdfast", "--dbname=holdfast", "--command", "select pg_promote()")
+    for step in (
+        "select pg_promote()",
+        "alter system set synchronous_standby_names = ''",
+        "select pg_reload_conf()",
+    ):
+        ask(cluster, "postgres-standby", step)
     example(cluster, "examples.orders.publish", "--orders", f"{ORDERS}")
 
     ended = {

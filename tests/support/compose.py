@@ -1,11 +1,11 @@
-"""A compose project of its own, brought up from the files in `compose/` and removed at the end."""
+"""A compose project of its own, brought up in `compose/` and removed at the end."""
 
 import json
 import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,12 +24,12 @@ def command() -> list[str]:
 
 
 class Compose:
-    """One project; its containers go with the `with` block."""
+    """One project, of the files that the options name; its containers go with the `with` block."""
 
-    def __init__(self, files: Sequence[str], variables: Mapping[str, str]) -> None:
+    def __init__(self, *options: str, variables: Mapping[str, str] | None = None) -> None:
         self._name = f"holdfast-{secrets.token_hex(4)}"
-        self._environment = os.environ | dict(variables) | {"COMPOSE_PROJECT_NAME": self._name}
-        self._command = [*command(), *(part for file in files for part in ("-f", file))]
+        self._environment = os.environ | dict(variables or {}) | {"COMPOSE_PROJECT_NAME": self._name}
+        self._command = [*command(), *options]
 
     def __enter__(self) -> Self:
         return self
@@ -57,24 +57,34 @@ class Compose:
             pytest.fail(f"{' '.join(arguments)}:\n{done.stdout}")
         return done.stdout
 
-    def containers(self, service: str) -> list[str]:
-        """Return the ids of a service's containers, running or not."""
-        return docker(
-            *("ps", "--all", "--quiet", "--no-trunc"),
-            *("--filter", f"label=com.docker.compose.project={self._name}"),
-            *("--filter", f"label=com.docker.compose.service={service}"),
-        ).split()
+    def containers(self, service: str | None = None) -> list[str]:
+        """Return the ids of a service's containers, or of all, running or not."""
+        labels = {"project": self._name} | ({"service": service} if service else {})
+        filters = [f"--filter=label=com.docker.compose.{name}={value}" for name, value in labels.items()]
+        return docker("ps", "--all", "--quiet", "--no-trunc", *filters).split()
 
 
 def docker(*arguments: str) -> str:
     """Run a command of the engine and return its output, or fail with it."""
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["docker", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
     if done.returncode:
-        pytest.fail(f"docker {' '.join(arguments)}:\n{done.stderr}")
+        pytest.fail(f"docker {' '.join(arguments)}:\n{done.stdout}")
     return done.stdout
+
+
+def inspect(thing: str) -> dict[str, Any]:
+    """Return what the engine says of a container or an image."""
+    found: list[dict[str, Any]] = json.loads(docker("inspect", thing))
+    return found[0]
 
 
 def state(container: str) -> dict[str, Any]:
     """Return what the engine says of how a container is."""
-    found: dict[str, Any] = json.loads(docker("inspect", "--format", "{{json .State}}", container))
+    found: dict[str, Any] = inspect(container)["State"]
     return found
+
+
+def is_healthy(container: str) -> bool:
+    return bool(state(container)["Health"]["Status"] == "healthy")

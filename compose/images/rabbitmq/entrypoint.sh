@@ -1,12 +1,12 @@
 #!/bin/sh
-# Becomes the command, as the user rabbitmq.
+# Becomes the command, if that is RabbitMQ's as the user rabbitmq; as the image does that it stands in for.
 set -eu
-if [ "$(id -u)" = 0 ]; then
-    chown -R rabbitmq: /var/lib/rabbitmq /etc/rabbitmq
-    exec setpriv --reuid=rabbitmq --regid=rabbitmq --init-groups "$0" "$@"
-fi
-if [ -n "${RABBITMQ_ERLANG_COOKIE-}" ]; then
-    rm -f "$HOME/.erlang.cookie"
-    (umask 077 && printf '%s' "$RABBITMQ_ERLANG_COOKIE" >"$HOME/.erlang.cookie")
-fi
+case $1 in
+    rabbitmq*)
+        if [ "$(id -u)" = 0 ]; then
+            [ "$1" != rabbitmq-server ] || find /var/lib/rabbitmq ! -user rabbitmq -exec chown rabbitmq {} +
+            exec setpriv --reuid=rabbitmq --regid=rabbitmq --init-groups "$0" "$@"
+        fi
+        ;;
+esac
 exec "$@"

@@ -4,8 +4,7 @@ set -eu
 if [ ! -d "$PGDATA" ]; then
     # A copy that was broken off is no copy.
     rm -rf "$PGDATA.part"
-    pg_basebackup --dbname="$PRIMARY application_name=standby" --pgdata="$PGDATA.part" --wal-method=stream \
-        --write-recovery-conf
+    pg_basebackup --dbname="$PRIMARY" --pgdata="$PGDATA.part" --wal-method=stream --write-recovery-conf
     mv "$PGDATA.part" "$PGDATA"
 fi
-exec postgres -c 'listen_addresses=*' -c hot_standby=on
+exec postgres
