@@ -31,9 +31,8 @@ Connection = AsyncConnection[tuple[Any, ...]]
 Stage = Literal["live", "next"]
 """What readers see; what is being built beside it, to take its place."""
 
-TRANSIENT = (psycopg.OperationalError, psycopg.InterfaceError, StorageError, BrokerError)
-"""Errors of servers, that say nothing about the events: the same may pass when it is tried again."""
-
+_TRANSIENT = ("08", "25006", "40", "53", "55P03", "57P", "58")
+"""How SQLSTATEs begin that are a server's doing: connections, standbys, conflicts, resources, locks, shutdowns."""
 
 Read = Callable[[Connection, Subscription, Cursor | None, int], Awaitable[Page]]
 """Returns the events for a subscription among the next ones behind a cursor, of which no more than so many are read."""
@@ -56,6 +55,15 @@ class Build:
         """Where its tables stand; empty if it has none."""
         schema = self.subscription.schema or ""
         return f"{schema}__next" if schema and self.stage == "next" else schema
+
+
+def is_transient(error: Exception) -> bool:
+    """Tell whether an error is a server's, and says nothing about the events: the same may pass when tried again."""
+    if not isinstance(error, psycopg.Error):
+        return isinstance(error, (StorageError, BrokerError))
+    if error.sqlstate is None:
+        return isinstance(error, psycopg.OperationalError)  # The connection is lost.
+    return error.sqlstate.startswith(_TRANSIENT)
 
 
 class HandlerFailed(HoldfastError):
@@ -107,14 +115,23 @@ async def read(connection: Connection, subscription: Subscription, start: Cursor
 
 
 async def advance(
-    connection: Connection, build: Build, tx: Any, limit: int | None = None, *, read: Read = read
+    connection: Connection,
+    build: Build,
+    tx: Any,
+    limit: int | None = None,
+    *,
+    read: Read = read,
+    patience: float = 0.0,
 ) -> Page | None:
     """Handle the next events, ``limit`` at most, and move the checkpoint behind them.
 
-    Returns the events; None if the build is not to be run. ``tx`` is what handlers get. Raises ``Elsewhere``, and
-    ``HandlerFailed``, and then the transaction is to be rolled back.
+    Returns the events; None if the build is not to be run. ``tx`` is what handlers get, and ``patience`` for how many
+    seconds a statement waits for a lock, 0 for ever. Raises ``Elsewhere``, and ``HandlerFailed``, and then the
+    transaction is to be rolled back.
     """
-    cursor = await connection.execute(_SQL["try_lock_projection"], build.key)
+    cursor = await connection.execute(
+        _SQL["try_lock_projection"], build.key | {"lock_timeout": f"{round(patience * 1000)}ms"}
+    )
     row = await cursor.fetchone()
     if row is None or not row[0]:
         raise Elsewhere(f"another process runs projection {build.subscription.name}")
@@ -188,9 +205,9 @@ async def handle(connection: Connection, subscription: Subscription, schema: str
     await enter(connection, schema)
     try:
         await subscription.handle(tx, page.events)
-    except TRANSIENT:
-        raise
     except Exception as error:
+        if is_transient(error):
+            raise
         raise HandlerFailed(page, error) from error
     if connection.info.transaction_status is not TransactionStatus.INTRANS:
         over = StorageError("the transaction is over: a handler must not commit or roll back")

@@ -19,7 +19,7 @@ from holdfast.projections import scratch
 from holdfast.projections.definition import Subscription
 from holdfast.projections.lag import Progress
 from holdfast.projections.scratch import AsOf, Scratch
-from holdfast.projections.subscription import TRANSIENT, HandlerFailed
+from holdfast.projections.subscription import HandlerFailed, is_transient
 from holdfast.schemas.errors import ProjectionStopped, RebuildRefused
 from holdfast.schemas.settings import Settings
 
@@ -107,12 +107,8 @@ class _Rebuild:
             try:
                 async with connection.transaction():
                     page = await scratch.advance(connection, self._subscription, found, Handle(connection), limit)
-            except TRANSIENT as error:
-                if isinstance(error, psycopg.Error):
-                    raise failure(error) from error
-                raise
             except psycopg.Error as error:
-                if page is None or not page.events:
+                if page is None or not page.events or is_transient(error):
                     raise failure(error) from error
                 raise HandlerFailed(page, error) from error
         return page

@@ -1,8 +1,8 @@
 """Follows the log for one subscription: a page of events after the other, each in a transaction of its own.
 
-What fails for the server's sake is tried again, for as long as it takes. Where a handler fails, the events of its page
-are taken one by one, so that all before the one to blame are handled; that one stops the subscription, or is
-recorded and passed over, as it says itself.
+What fails for the server's sake is tried again, for as long as it takes. Where a handler fails, or takes too long, the
+events of its page are taken one by one, so that all before the one to blame are handled; that one stops the
+subscription, or is recorded and passed over, as it says itself.
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ import structlog
 
 from holdfast.events.log import Page
 from holdfast.events.recorded import Cursor
-from holdfast.processor.store.connections import Connections, failure
+from holdfast.processor.store.connections import Connection, Connections, failure
 from holdfast.processor.store.unit_of_work import Handle
 from holdfast.projections import builds, lag, subscription
-from holdfast.projections.subscription import TRANSIENT, Build, Elsewhere, HandlerFailed, Read
+from holdfast.projections.definition import Subscription
+from holdfast.projections.subscription import Build, Elsewhere, HandlerFailed, Read, is_transient
 from holdfast.schemas.errors import BrokerError, StorageError, UnreadableEvent
 
 log = structlog.get_logger("holdfast.projections")
+
+TRIES = 3
+"""How often a single event may take too long before it is to blame, and not the machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +57,17 @@ class Follower:
         self._timeout = timeout
         self._read = read
         self._careful = 0
+        self._in_hand: Page | None = None
+        self._tries = 0
 
     async def step(self) -> Step:
         """Handle a page of events if there are some and nobody else does.
 
-        Raises ``StorageError``, ``BrokerError``, ``UnreadableEvent`` or ``TimeoutError`` if it is to be tried again.
+        Raises ``StorageError``, ``BrokerError`` or ``UnreadableEvent`` if it is to be tried again.
         """
         try:
             return await self._step()
-        except (psycopg.Error, StorageError, BrokerError, UnreadableEvent, TimeoutError) as error:
-            if isinstance(error, TimeoutError):
-                self._careful = self.subscription.page
+        except (psycopg.Error, StorageError, BrokerError, UnreadableEvent) as error:
             await self._note(error)
             if isinstance(error, psycopg.Error):
                 raise failure(error) from error
@@ -109,30 +113,60 @@ class Follower:
         except Elsewhere:
             return Step(is_elsewhere=True)
         except HandlerFailed as failed:
-            if len(failed.page.events) > 1:
-                self._careful = failed.page.seen
-                return Step(is_more=True)
-            return await self._give_up(failed)
+            return await self._look_closer(failed)
+        except TimeoutError as error:
+            return await self._try_again(error)
+        self._tries = 0
         if page is None:
             return Step()
         full = page.seen == (1 if self._careful else self.subscription.page)
         self._careful = max(0, self._careful - page.seen) if page.seen else 0
         return Step(page.seen, page.cursor, is_more=full)
 
+    async def _look_closer(self, failed: HandlerFailed) -> Step:
+        """Take the events of a page that failed one by one, or find the single one to blame."""
+        if len(failed.page.events) > 1:
+            self._careful = failed.page.seen
+            return Step(is_more=True)
+        return await self._give_up(failed)
+
+    async def _try_again(self, error: TimeoutError) -> Step:
+        page = self._in_hand
+        late = StorageError(f"it took longer than {self._timeout:g} s")
+        if page is None or not page.events:
+            raise late from error
+        if len(page.events) == 1:
+            self._tries += 1
+            if self._tries < TRIES:
+                await self._note(late)
+                return Step(is_more=True)
+            self._tries = 0
+        return await self._look_closer(HandlerFailed(page, TimeoutError(str(late))))
+
+    async def _take_up(
+        self, connection: Connection, subscription: Subscription, start: Cursor | None, limit: int
+    ) -> Page:
+        self._in_hand = await self._read(connection, subscription, start, limit)
+        return self._in_hand
+
     async def _advance(self, limit: int | None) -> Page | None:
-        page: Page | None = None
+        page = self._in_hand = None
         async with asyncio.timeout(self._timeout), self._connections.take() as connection:
             if not await subscription.is_due(connection, self.build):
                 return None
             try:
                 async with connection.transaction():
+                    # Half of the time is left for what a handler has to do, if it waits for a lock as well.
                     page = await subscription.advance(
-                        connection, self.build, Handle(connection), limit, read=self._read
+                        connection,
+                        self.build,
+                        Handle(connection),
+                        limit,
+                        read=self._take_up,
+                        patience=self._timeout / 2,
                     )
-            except TRANSIENT:
-                raise
             except psycopg.Error as error:
-                if page is None:
+                if page is None or is_transient(error):
                     raise
                 raise HandlerFailed(page, error) from error
         return page

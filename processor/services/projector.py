@@ -17,7 +17,7 @@ from holdfast.processor.services.follower import Follower
 from holdfast.processor.store.connections import Connections, failure
 from holdfast.projections import builds
 from holdfast.projections.definition import Subscription
-from holdfast.projections.subscription import Build, Checkpoint, checkpoint
+from holdfast.projections.subscription import Build, Checkpoint, checkpoint, is_transient
 from holdfast.schemas.errors import BrokerError, ProjectionError, ProjectionStopped, StorageError, UnreadableEvent
 from holdfast.schemas.settings import Settings
 
@@ -101,7 +101,7 @@ class Projector:
                         await follower.promote()
                     follower = None
                 pause = 0.0 if step.is_more else self._settings.projection_poll
-            except (StorageError, BrokerError, ProjectionError, UnreadableEvent, TimeoutError) as error:
+            except (StorageError, BrokerError, ProjectionError, UnreadableEvent) as error:
                 log.warning("projection not advanced", projection=subscription.name, error=repr(error))
                 pause = PAUSE
             except Exception:
@@ -114,9 +114,9 @@ class Projector:
         try:
             async with self._connections.take() as connection, connection.transaction():
                 build = await builds.register(connection, subscription)
-        except psycopg.OperationalError as error:
-            raise failure(error) from error
         except psycopg.Error as error:
+            if is_transient(error):
+                raise failure(error) from error
             raise ProjectionError(
                 subscription.name, f"the tables of projection {subscription.name} cannot be created: {error}"
             ) from error

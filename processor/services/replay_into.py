@@ -22,7 +22,7 @@ from holdfast.processor.store.unit_of_work import Handle
 from holdfast.projections import redelivery
 from holdfast.projections.lag import Progress
 from holdfast.projections.selection import Selection
-from holdfast.projections.subscription import TRANSIENT, Build, HandlerFailed
+from holdfast.projections.subscription import Build, HandlerFailed, is_transient
 from holdfast.schemas.errors import BrokerError, ReplayStopped, StorageError, UnreadableEvent
 
 
@@ -66,7 +66,7 @@ async def replay_into(
         elif page.cursor is not None:
             chosen = replace(chosen, after=page.cursor)
         # What keeps it from what is new is noted with it, and tried again after the next page.
-        with suppress(StorageError, BrokerError, UnreadableEvent, TimeoutError):
+        with suppress(StorageError, BrokerError, UnreadableEvent):
             await follower.step()
 
 
@@ -79,7 +79,7 @@ async def _redeliver(connections: Connections, build: Build, chosen: Selection, 
         raise StorageError(f"a page took longer than {timeout:g} s") from None
     except psycopg.Error as error:
         # What is refused at the commit is the handlers' doing; what fails for the server's sake is nobody's.
-        if page is None or isinstance(error, TRANSIENT):
+        if page is None or is_transient(error):
             raise failure(error) from error
         raise HandlerFailed(page, error) from error
     return page

@@ -4,9 +4,12 @@ select pg_advisory_xact_lock(
 );
 
 -- name: try_lock_projection
-select pg_try_advisory_xact_lock(
-    hashtextextended(concat_ws(':', 'holdfast.projections', %(app)s::text, %(name)s::text, %(build)s::text), 0)
-);
+-- And until the end of the transaction no statement waits for long for a lock of anybody else.
+select
+    pg_try_advisory_xact_lock(
+        hashtextextended(concat_ws(':', 'holdfast.projections', %(app)s::text, %(name)s::text, %(build)s::text), 0)
+    ),
+    set_config('lock_timeout', %(lock_timeout)s::text, true);
 
 -- name: checkpoint
 select version, status, epoch, xid::text::bigint, position

@@ -2,16 +2,25 @@
 
 import asyncio
 from datetime import timedelta
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
 from psycopg import AsyncConnection
 from structlog.testing import capture_logs
 
-from holdfast import Client, ProjectionError, ProjectionNotFound, ProjectionStopped
-from holdfast.events.types import Event, InstanceResumed
-from holdfast.processor.services.follower import Step
+from holdfast import (
+    App,
+    Client,
+    ProjectionError,
+    ProjectionNotFound,
+    ProjectionStopped,
+    RecordedEvent,
+    StorageError,
+    Transaction,
+)
+from holdfast.events.types import Event, InstanceResumed, InstanceStarted
+from holdfast.processor.services.follower import TRIES, Step
 from holdfast.processor.store.unit_of_work import Handle
 from holdfast.projections import subscription
 from holdfast.projections.subscription import Build
@@ -219,16 +228,90 @@ async def test_a_failure_of_the_server_is_tried_again_and_shown(database_url: st
     async with await AsyncConnection.connect(database_url) as blocker, projector(database_url, app) as it:
         await blocker.execute("lock table shop_seen.seen")
         async with projector(database_url, app, transaction_timeout=0.3) as impatient:
-            with pytest.raises(TimeoutError):
+            with pytest.raises(StorageError, match="lock timeout"):
                 await impatient.catch_up()
         async with client(database_url) as observer:
             (lag,) = await observer.projections.lag()
         assert (lag.status, lag.events_behind) == ("running", 1)
         assert lag.error is not None
-        assert "TimeoutError" in lag.error
+        assert "LockNotAvailable" in lag.error
         await blocker.rollback()
         await it.catch_up()
     assert rows(database_url, WHAT) == [("a",)]
+
+
+class Refused(Lenient):
+    """The database refuses what it does with an event ``refused``, by what is told of it."""
+
+    name = "lenient"
+    statement: LiteralString = ""
+
+    async def started(self, tx: Transaction, event: InstanceStarted, recorded: RecordedEvent) -> None:
+        await tx.execute("insert into seen (what, version) values (%s, %s)", (event.workflow, recorded.version))
+        if event.workflow == "refused":
+            await tx.execute(self.statement)
+
+
+def refusing(statement: LiteralString) -> App:
+    return app_with(type("Refusing", (Refused,), {"statement": statement}))
+
+
+OF_THE_EVENT: dict[str, LiteralString] = {
+    "54000": "create temporary table big (t text unique) on commit drop;"
+    " insert into big select string_agg(md5(random()::text), '') from generate_series(1, 300)",
+    "55000": "do $$ begin raise 'not now' using errcode = '55000'; end $$",
+    "57014": "set local statement_timeout = '10ms'; select pg_sleep(60)",
+    "22012": "select 1 / 0",
+    "42601": "selct",
+}
+OF_THE_SERVER = ("08006", "25006", "40001", "40P01", "53100", "55P03", "57P01", "58030")
+
+
+@pytest.mark.parametrize("what", OF_THE_EVENT)
+async def test_what_the_database_will_never_take_is_the_fault_of_its_event(database_url: str, what: str) -> None:
+    await commit(database_url, [start("a")], [start("refused")], [start("b")])
+    await catch_up(database_url, refusing(OF_THE_EVENT[what]))
+    assert rows(database_url, "select what from shop_lenient.seen order by place") == [("a",), ("b",)]
+    async with client(database_url) as it:
+        assert len(await it.projections.skipped("lenient")) == 1
+
+
+@pytest.mark.parametrize("code", OF_THE_SERVER)
+async def test_what_a_server_may_take_later_is_nobodys_fault(database_url: str, code: LiteralString) -> None:
+    app = refusing("do $$ begin raise 'not now' using errcode = '" + code + "'; end $$")
+    await commit(database_url, [start("a")], [start("refused")], [start("b")])
+    with pytest.raises(StorageError, match="not now"):
+        await catch_up(database_url, app)
+    async with client(database_url) as it:
+        assert await it.projections.skipped("lenient") == []
+        (lag,) = await it.projections.lag()
+    assert (lag.status, lag.handled) == ("running", 0)
+    await catch_up(database_url, refusing("select 1"))
+    assert len(rows(database_url, "select * from shop_lenient.seen")) == 3
+
+
+async def test_an_event_that_takes_too_long_again_and_again_is_to_blame(database_url: str) -> None:
+    tries = 0
+
+    class Slow(Lenient):
+        name = "lenient"
+
+        async def started(self, tx: Transaction, event: InstanceStarted, recorded: RecordedEvent) -> None:
+            nonlocal tries
+            if event.workflow == "slow":
+                tries += 1
+                await asyncio.Event().wait()
+            await super().started(tx, event, recorded)
+
+    await commit(database_url, [start("a")], [start("slow")], [start("b")])
+    await settle(database_url)
+    async with projector(database_url, app_with(Slow), transaction_timeout=1) as it:
+        await it.catch_up()
+    assert rows(database_url, "select what from shop_lenient.seen order by place") == [("a",), ("b",)]
+    assert tries == 1 + TRIES  # With its page, and by itself.
+    async with client(database_url) as observer:
+        (skipped,) = await observer.projections.skipped("lenient")
+    assert skipped.error == "TimeoutError: it took longer than 1 s"
 
 
 async def test_a_reader_waits_for_its_own_writes(database_url: str) -> None:
