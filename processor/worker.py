@@ -67,7 +67,8 @@ async def serve(app: App, settings: Settings, *, stop: asyncio.Event, environmen
     """Work for ``app`` until ``stop`` is set, then end in order: bursts end, locks are freed."""
     app.check()
     settings.require("database_url", "amqp_url")
-    await check(settings.database_url)
+    if not await check(settings.database_url):
+        log.warning("epoch not raised", mend="run `holdfast migrate`")
     provider = PostgresProvider(
         settings.database_url,
         app.name,

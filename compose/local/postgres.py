@@ -46,9 +46,11 @@ SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 class Postgres:
     """One private server, of a major version; `url` leads to its maintenance database."""
 
-    def __init__(self, version: int = NEWEST) -> None:
+    def __init__(self, version: int = NEWEST, *, backup: Path | None = None) -> None:
+        """Describe the server; it takes over the data of a base backup if there is one."""
         folder = Path(tempfile.mkdtemp(prefix="holdfast-postgres-"))
         self.url = f"postgresql://postgres@/postgres?host={folder}"
+        self._backup = backup
         self._user = "nobody" if os.geteuid() == 0 else ""
         self._source = _installation(version)
         self._initdb_options = INITDB_OPTIONS + (BUILTIN_LOCALE if version >= 17 else ())
@@ -76,13 +78,10 @@ class Postgres:
     def close(self) -> None:
         self._server.close()
 
-    def _initialise(self) -> None:
-        if self._user:
-            shutil.chown(self._server.folder, self._user)
-        if self._is_linked:
-            _link_installation(self._source, self._binaries.parent)
+    def run(self, program: str, *arguments: str | Path) -> str:
+        """Run one of the server's programs, as the user that the server runs as, and return what it printed."""
         done = subprocess.run(
-            [self._binaries / "initdb", "-D", self._data, *self._initdb_options],
+            [self._binaries / program, *arguments],
             **identity(self._user),
             cwd=self._server.folder,
             capture_output=True,
@@ -90,7 +89,18 @@ class Postgres:
             check=False,
         )
         if done.returncode:
-            raise ServerError(f"initdb failed:\n{done.stderr}")
+            raise ServerError(f"{program} failed:\n{done.stderr}")
+        return done.stdout
+
+    def _initialise(self) -> None:
+        if self._user:
+            shutil.chown(self._server.folder, self._user)
+        if self._is_linked:
+            _link_installation(self._source, self._binaries.parent)
+        if self._backup is None:
+            self.run("initdb", "-D", self._data, *self._initdb_options)
+        else:
+            shutil.move(self._backup, self._data)
 
 
 def takes_connections(url: str) -> bool:

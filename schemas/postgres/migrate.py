@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -25,17 +26,33 @@ _alembic = Lock()
 """Alembic keeps what it works on in globals, so one thread at a time may use it."""
 
 
-async def migrate(database_url: str) -> list[str]:
-    """Apply the migrations that the database lacks and return their revisions, oldest first.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migrated:
+    """What a migration did.
 
-    All of them are applied in one transaction. Callers at the same time wait for each other, and all
-    but the first find nothing to do. If the database has moved to another cluster, as its system
-    identifier tells, the epoch of the log is raised. Raises ``StorageError``.
+    ``applied`` are the revisions, oldest first; ``epoch`` is the new epoch of the log if it was raised, else None;
+    ``granted`` are the roles that lacked rights and have them now, ``missing`` those that are not there and that this
+    user may not create.
+    """
+
+    applied: tuple[str, ...]
+    epoch: int | None
+    granted: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+async def migrate(database_url: str) -> Migrated:
+    """Apply the migrations that the database lacks, and set right what a restore leaves wrong.
+
+    All is done in one transaction. Callers at the same time wait for each other, and all but the first find
+    nothing to do. If the database has moved to another cluster, was restored to an earlier moment or has been
+    promoted, as its system identifier and its timeline tell, the epoch of the log is raised, which waits for the
+    transactions that write to the log. Roles get the rights that they lack. Raises ``StorageError``.
     """
     return await asyncio.to_thread(_migrate, database_url)
 
 
-def _migrate(database_url: str) -> list[str]:
+def _migrate(database_url: str) -> Migrated:
     applied: list[str] = []
 
     def on_version_apply(*, step: Any, **_: object) -> None:
@@ -53,9 +70,22 @@ def _migrate(database_url: str) -> list[str]:
                 config.set_main_option("script_location", str(_HOME).replace("%", "%%"))
                 config.attributes.update(connection=connection, on_version_apply=on_version_apply)
                 command.upgrade(config, "head")
-                raw.execute(_SQL["raise_epoch"])
+                epoch = _raise_epoch(raw)
+                before = {*raw.execute(_SQL["rights"]).fetchall()}
+                raw.execute(_SQL["grant_rights"])
+                granted = {role for role, *_ in {*raw.execute(_SQL["rights"]).fetchall()} - before}
+                missing = [role for (role,) in raw.execute(_SQL["missing_roles"]).fetchall()]
     except DBAPIError as error:
         raise StorageError(f"the migration failed: {error.orig}") from error
     except psycopg.Error as error:
         raise StorageError(f"the migration failed: {error}") from error
-    return applied
+    return Migrated(applied=tuple(applied), epoch=epoch, granted=tuple(sorted(granted)), missing=tuple(missing))
+
+
+def _raise_epoch(connection: psycopg.Connection[Any]) -> int | None:
+    """Raise the epoch if transaction ids of before and after are not to be compared, and return it then."""
+    if not any(connection.execute(_SQL["moved"]).fetchone() or ()):
+        return None
+    connection.execute(_SQL["lock_log"])
+    row = connection.execute(_SQL["raise_epoch"]).fetchone()
+    return row and int(row[0])

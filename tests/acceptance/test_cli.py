@@ -477,6 +477,7 @@ def test_migrate_says_what_it_did(empty_database_url: str, amqp_url: str) -> Non
     env = environment(empty_database_url, amqp_url)
     first = json.loads(holdfast("migrate", "--json", env=env).stdout)
     assert first["applied"]
+    assert (first["epoch"], first["granted"], first["missing"]) == (None, [], [])
     assert holdfast("migrate", env=env).stdout == "nothing to do: the database is up to date\n"
 
 

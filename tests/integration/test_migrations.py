@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -18,12 +18,14 @@ from psycopg.errors import CheckViolation, UniqueViolation
 
 from holdfast.events.log import Expected
 from holdfast.events.postgres import append, read_all
+from holdfast.events.recorded import Cursor
 from holdfast.events.types import InstanceResumed
 from holdfast.schemas.errors import NotMigrated, StorageError
 from holdfast.schemas.postgres.check import check, newest
-from holdfast.schemas.postgres.migrate import _HOME, migrate
+from holdfast.schemas.postgres.migrate import _HOME, Migrated, migrate
 
-EVERY_REVISION = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0012", "0013"]
+EVERY_REVISION = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0012", "0013", "0014")
+NOTHING = Migrated(applied=(), epoch=None, granted=(), missing=())
 
 
 def run(url: str, *statements: str) -> None:
@@ -35,15 +37,15 @@ def run(url: str, *statements: str) -> None:
 async def test_an_empty_database_gets_every_migration_and_then_no_more(empty_database_url: str) -> None:
     with pytest.raises(NotMigrated, match=r"no Holdfast schema yet: run `holdfast migrate`"):
         await check(empty_database_url)
-    assert await migrate(empty_database_url) == EVERY_REVISION
-    await check(empty_database_url)
-    assert await migrate(empty_database_url) == []
+    assert (await migrate(empty_database_url)).applied == EVERY_REVISION
+    assert await check(empty_database_url)
+    assert await migrate(empty_database_url) == NOTHING
 
 
 async def test_processes_that_migrate_at_once_apply_everything_once(empty_database_url: str) -> None:
     program = (
         "import asyncio, sys; from holdfast.schemas.postgres.migrate import migrate; "
-        "print(asyncio.run(migrate(sys.argv[1])))"
+        "print(asyncio.run(migrate(sys.argv[1])).applied)"
     )
     processes = [
         await asyncio.create_subprocess_exec(
@@ -52,7 +54,7 @@ async def test_processes_that_migrate_at_once_apply_everything_once(empty_databa
         for _ in range(3)
     ]
     printed = [(await process.communicate())[0].decode().strip() for process in processes]
-    assert sorted(printed) == [str(EVERY_REVISION), "[]", "[]"]
+    assert sorted(printed) == [str(EVERY_REVISION), "()", "()"]
     await check(empty_database_url)
 
 
@@ -60,7 +62,7 @@ async def test_tasks_that_migrate_different_databases_at_once_do_not_mix_them_up
     empty_database_url: str, database_url: str
 ) -> None:
     applied = await asyncio.gather(migrate(empty_database_url), migrate(database_url))
-    assert list(applied) == [EVERY_REVISION, []]
+    assert [it.applied for it in applied] == [EVERY_REVISION, ()]
 
 
 async def test_a_migration_that_fails_leaves_nothing(empty_database_url: str) -> None:
@@ -144,7 +146,7 @@ def rows(url: str) -> list[list[dict[str, Any]]]:
 
 async def test_what_the_first_schema_held_is_there_after_the_upgrade(first_schema_url: str) -> None:
     before = rows(first_schema_url)
-    assert await migrate(first_schema_url) == EVERY_REVISION[1:]
+    assert (await migrate(first_schema_url)).applied == EVERY_REVISION[1:]
     await check(first_schema_url)
     for old, new in zip(before, rows(first_schema_url), strict=True):
         assert [{name: row[name] for name in was} for was, row in zip(old, new, strict=True)] == old
@@ -218,7 +220,7 @@ async def test_a_database_in_another_cluster_starts_a_new_epoch(database_url: st
     with pytest.raises(NotMigrated, match="moved to another cluster"):
         await check(database_url)
 
-    assert await migrate(database_url) == []
+    assert (await migrate(database_url)).epoch == 2
 
     await check(database_url)
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
@@ -234,6 +236,41 @@ async def test_a_database_in_another_cluster_starts_a_new_epoch(database_url: st
     await migrate(database_url)
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
         assert (await append(connection, stream, 2, [event])).epoch == 2
+
+
+async def test_the_epoch_is_raised_between_transactions_and_no_reader_skips_one(database_url: str) -> None:
+    first, second, third = uuid4(), uuid4(), uuid4()
+    event = InstanceResumed(by="ops")
+    run(database_url, "update holdfast.cluster set timeline = 'another'")
+    assert not await check(database_url)
+    connect = psycopg.AsyncConnection.connect
+    async with await connect(database_url) as early, await connect(database_url) as late:
+        await late.execute("select pg_current_xact_id()")
+        await append(early, first, Expected.NO_STREAM, [event])
+
+        migrating = asyncio.create_task(migrate(database_url))
+        waits = "select count(*) from pg_locks where relation = 'holdfast.events'::regclass and not granted"
+        async with await connect(database_url, autocommit=True) as observer:
+            while (await (await observer.execute(waits)).fetchone()) != (1,):
+                assert not migrating.done()
+            appending = asyncio.create_task(append(late, second, Expected.NO_STREAM, [event]))
+            while (await (await observer.execute(waits)).fetchone()) != (2,):
+                assert not appending.done()
+        await early.commit()
+        assert (await migrating).epoch == 2
+        # What began before, and with the lower transaction id, but writes later, writes in the new epoch.
+        assert (await appending).epoch == 2
+        await late.commit()
+    assert await check(database_url)
+    async with await connect(database_url) as connection:
+        cursor = await append(connection, third, Expected.NO_STREAM, [event])
+    async with await connect(database_url, autocommit=True) as connection:
+        seen: list[tuple[int, UUID]] = []
+        place: Cursor | None = None
+        while place is None or place < cursor:
+            events, place = await read_all(connection, place)
+            seen += [(it.cursor.epoch, it.instance_id) for it in events]
+    assert seen == [(1, first), (2, second), (2, third)]
 
 
 @pytest.fixture
@@ -255,7 +292,7 @@ def plain_owner_url(empty_database_url: str) -> Iterator[str]:
 
 
 async def test_the_owner_of_a_database_may_migrate_it(plain_owner_url: str) -> None:
-    assert await migrate(plain_owner_url) == EVERY_REVISION
+    assert (await migrate(plain_owner_url)).applied == EVERY_REVISION
     await check(plain_owner_url)
 
 
@@ -267,7 +304,7 @@ async def test_a_user_without_rights_is_told_so(plain_owner_url: str, empty_data
 
 def test_the_history_is_one_line_and_runs_every_file_of_ddl() -> None:
     revisions = [*ScriptDirectory(str(_HOME)).walk_revisions()]
-    assert [revision.revision for revision in reversed(revisions)] == EVERY_REVISION
+    assert tuple(revision.revision for revision in reversed(revisions)) == EVERY_REVISION
     assert not any(revision.is_merge_point or revision.is_branch_point for revision in revisions)
     files = sorted(path.stem for path in _HOME.joinpath("ddl").glob("*.sql"))
     assert files == sorted(Path(revision.path).stem.removeprefix("v") for revision in revisions)
