@@ -23,7 +23,7 @@ from holdfast.schemas.postgres.migrate import migrate
 from holdfast.schemas.postgres.statements import load
 from tests.integration.test_observer import CONTENTS, relations
 from tests.support.rabbitmq import Raw, publish, remove_app
-from tests.support.workers import Workers, await_hosts, environment, eventually
+from tests.support.workers import Workers, await_hosts, environment, eventually, holdfast
 
 
 def ask(url: str, query: LiteralString) -> Any:
@@ -209,6 +209,32 @@ def test_roles_that_were_made_after_a_dump_was_restored_get_their_rights_by_migr
             eventually("the order is completed", lambda: ask(observer_url, is_done) == 1)
             assert worker.stop() == 0
         remove_app(amqp_url, "shutdowns")
+
+
+def test_who_may_make_no_roles_is_told_which_are_missing_and_grants_their_rights_once_they_are_there() -> None:
+    with closing(Postgres()) as server:
+        server.start()
+        for statement in ("create role plain login", "grant create on database postgres to plain"):
+            ask(server.url, statement)
+        owner_url = server.url.replace("postgres@", "plain@", 1)
+        roles = ("holdfast_observer", "holdfast_retention", "holdfast_worker")
+
+        first = asyncio.run(migrate(owner_url))
+
+        assert (first.missing, first.granted) == (roles, ())
+        assert holdfast("migrate", env=environment(owner_url, "")).stdout == (
+            "nothing to do: the database is up to date\n"
+            f"not there, and this user may not create it: {', '.join(roles)}; run it again when it is there\n"
+        )
+        for statement in (
+            "create role holdfast_worker",
+            "create role holdfast_observer",
+            "create role holdfast_retention",
+        ):
+            ask(server.url, statement)
+        assert (
+            holdfast("migrate", env=environment(owner_url, "")).stdout == f"gave their rights to {', '.join(roles)}\n"
+        )
 
 
 def check_that_it_may_only_look(url: str) -> None:
