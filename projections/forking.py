@@ -30,7 +30,7 @@ from holdfast.events.types import (
 )
 from holdfast.projections.instance import FrameState, InstanceState
 from holdfast.schemas.errors import ForkRefused
-from holdfast.schemas.identifiers import storable
+from holdfast.schemas.values import checking
 
 _ROOT = "0"
 _TEXTS = {"$uuid": UUID, "$decimal": Decimal}
@@ -168,6 +168,8 @@ def _set(origin: UUID, frames: dict[str, dict[str, Json]], variables: Mapping[st
             raise ForkRefused(origin, f"frame {path} has no variable {variable!r} at that point: it has {there}")
         if any(True for _ in _references(value)):
             raise ForkRefused(origin, f"the new value of {name} has a $ref: write the value itself")
+        if against := checking.objection(value, name.count(".")):
+            raise ForkRefused(origin, f"the new value of {name} cannot be taken: {against}")
         keys = [variable, *found["path"].split(".")[1:]]
         frame[variable] = _with(origin, name, frame[variable], keys[1:], value)
         replaced.append("/".join([f"{path}.{variable}".replace("~", "~0"), *keys[1:]]))
@@ -211,7 +213,7 @@ def _shown(name: str, tree: Json) -> dict[str, Json]:
     match tree:
         case None | bool():
             return {name: tree}
-        case str() if storable(tree) == tree:
+        case str():
             return {name: tree}
         case int() if tree.bit_length() < _BITS:
             return {name: tree}
@@ -219,10 +221,7 @@ def _shown(name: str, tree: Json) -> dict[str, Json]:
             return {name: tree}
         case {"$uuid": str(text)} | {"$decimal": str(text)} if len(tree) == 1:
             (tag,) = tree
-            try:
-                return {name: str(_TEXTS[tag](text))}
-            except (ValueError, ArithmeticError):
-                return {}
+            return {name: str(_TEXTS[tag](text))}
     return {}
 
 

@@ -80,7 +80,7 @@ def _variables(values: list[str]) -> dict[str, Any]:
             raise typer.BadParameter(f"--set gives {name} twice")
         try:
             given[name] = json.loads(text if is_given and name else "")
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             raise typer.BadParameter(f"--set {each!r}: write NAME=JSON, such as amount=5 or name='\"Ann\"'") from None
     return given
 
