@@ -13,8 +13,11 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
+
+from psycopg.rows import class_row
 
 from holdfast.events.postgres import read_stream
 from holdfast.events.types import (
@@ -75,6 +78,17 @@ class SentLater:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ForkedAs:
+    """A fork of an instance, begun at its version ``at``, with who made it, why, and when."""
+
+    instance_id: UUID
+    at: int
+    by: str
+    why: str | None
+    made_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fork:
     """A fork, or what one would be: then ``instance_id`` is None.
 
@@ -125,6 +139,8 @@ class Forks(ABC):
                 check_name("correlation key", key)
             except InvalidMessage as error:
                 raise ForkRefused(instance_id, error.detail) from None
+            if key.isspace():
+                raise ForkRefused(instance_id, "the correlation key is blank")
         new_id = self._new_id()
 
         async def work(connection: Connection) -> Fork:
@@ -158,6 +174,16 @@ class Forks(ABC):
                 if isinstance(recorded.event, InstanceForked):
                     return UUID(recorded.event.origin), recorded.event.origin_version
             return None
+
+        return await self._run(work)
+
+    async def forks(self, instance_id: UUID) -> list[ForkedAs]:
+        """Return the forks that were made of an instance, the oldest first; those of forks are not among them."""
+
+        async def work(connection: Connection) -> list[ForkedAs]:
+            async with connection.cursor(row_factory=class_row(ForkedAs)) as cursor:
+                await cursor.execute(_SQL["forks"], {"origin": str(instance_id)})
+                return await cursor.fetchall()
 
         return await self._run(work)
 

@@ -10,6 +10,7 @@ from uuid import UUID
 from holdfast.processor.cli.options import DatabaseUrl, InstanceId, JsonDocument, open_client, run
 
 if TYPE_CHECKING:
+    from holdfast.processor.forks import ForkedAs
     from holdfast.processor.source import Source
     from holdfast.projections.queries import Instance, OpenBookmark, Relative
 
@@ -23,8 +24,8 @@ def show(instance_id: InstanceId, *, database_url: DatabaseUrl = None, as_json: 
         holdfast show 0199c1a2-…
 
     With --json one document: the columns of the view holdfast.instances except state, "is_discarded", "origin" and
-    "origin_version" of a fork, "bookmarks" with all that it waits for, "suspension_detail", and "subflows" with the
-    columns of each, nearest first, and its "depth".
+    "origin_version" of a fork, "forks" that were made of it, "bookmarks" with all that it waits for,
+    "suspension_detail", and "subflows" with the columns of each, nearest first, and its "depth".
     """
 
     async def work() -> None:
@@ -37,13 +38,15 @@ def show(instance_id: InstanceId, *, database_url: DatabaseUrl = None, as_json: 
             source = Source(await client.program(instance.app, instance.program_hash))
             subflows = (await client.tree(instance_id))[1:]
             origin = await client.origin(instance_id)
+            forks = await client.forks(instance_id)
         if as_json:
             link = {"origin": origin and origin[0], "origin_version": origin and origin[1]}
-            document = {**asdict(instance), **link, "bookmarks": bookmarks, "suspension_detail": detail}
+            document = {**asdict(instance), **link, "forks": forks, "bookmarks": bookmarks, "suspension_detail": detail}
             emit({**document, "subflows": subflows})
         else:
             _print(instance, origin, bookmarks, detail, source)
             _print_tree(instance, subflows)
+            _print_forks(forks)
 
     run(work())
 
@@ -117,6 +120,16 @@ def _print_tree(instance: Instance, subflows: list[Relative]) -> None:
         say("\nsubflows", style="bold")
         for line in tree(instance.instance_id, subflows):
             say(line)
+
+
+def _print_forks(forks: list[ForkedAs]) -> None:
+    from holdfast.processor.cli.output import local, say
+
+    if forks:
+        say("\nforks", style="bold")
+        for it in forks:
+            why = "" if it.why is None else f": {it.why}"
+            say(f"  {it.instance_id} from version {it.at}, by {it.by} at {local(it.made_at)}{why}")
 
 
 def tree(instance_id: UUID, subflows: list[Relative]) -> Iterator[str]:

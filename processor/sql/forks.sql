@@ -27,3 +27,11 @@ where app = %(app)s
     and correlation_key = %(correlation_key)s
     and not is_completed
     and subflow is distinct from 'run';
+
+-- name: forks
+select
+    instance_id, (data ->> 'origin_version')::bigint as at, data ->> 'by' as by, data ->> 'why' as why,
+    recorded_at as made_at
+from holdfast.events
+where type = 'InstanceForked' and data ->> 'origin' = %(origin)s
+order by recorded_at, instance_id;

@@ -194,6 +194,16 @@ async def test_a_fork_goes_on_by_itself_and_leaves_its_origin_as_it_is(host: Hos
     await verified(client)
 
 
+@pytest.mark.parametrize("item", [{"$float": "nan"}, {"$int": hex(2**70)}, {"$str": r"\ud800\x00"}, -0.0, 2**63 - 1])
+async def test_a_fork_stores_the_values_that_it_shows(host: Host, client: Client, item: Any) -> None:
+    origin, version = await ended(host, client)
+    made = await client.fork(origin, version, by="ann", variables={"placed.item": item})
+    assert made.instance_id is not None
+    stored = await client.state(made.instance_id, made.state.version)
+    assert repr(stored.frames["0"].variables["placed"]["item"]) == repr(item)
+    assert repr(stored.frames) == repr(made.state.frames)
+
+
 async def test_the_preview_lists_what_the_origin_sent_and_did_since(host: Host, client: Client) -> None:
     origin, version = await ended(host, client)
     counts = await host.ask("select count(*) from holdfast.events")
@@ -346,6 +356,10 @@ async def test_a_fork_of_a_fork_knows_where_it_came_from(host: Host, client: Cli
     assert await client.origin(second.instance_id) == (first.instance_id, first.state.version)
     assert await client.origin(first.instance_id) == (origin, version)
     assert await client.origin(origin) is None
+    (made,) = await client.forks(origin)
+    assert (made.instance_id, made.at, made.by, made.why) == (first.instance_id, version, "ann", None)
+    assert [it.instance_id for it in await client.forks(first.instance_id)] == [second.instance_id]
+    assert await client.forks(second.instance_id) == []
 
 
 async def test_on_the_command_line_a_fork_is_announced_made_and_shown(
@@ -372,10 +386,22 @@ async def test_on_the_command_line_a_fork_is_announced_made_and_shown(
     assert f"forked from      {link}" in run("state", fork)
     assert "what if" in run("history", fork)
     assert json.loads(run("show", fork, "--json"))["origin"] == str(origin)
+    assert f"{fork} from version {version}, by " in run("show", str(origin))
+    assert [it["instance_id"] for it in json.loads(run("show", str(origin), "--json"))["forks"]] == [fork]
     document = json.loads(run("fork", str(origin), "--at", str(version), "--key", "l", "--json"))
     assert document["instance_id"] is not None
     assert [each["type"] for each in document["sent"]] == ["Shipped"]
     assert "write NAME=JSON" in run("fork", str(origin), "--at", "5", "--set", "item=chair", code=2)
     assert "write NAME=JSON" in run("fork", str(origin), "--at", "5", "--set", "item", code=2)
+    for value, said in (
+        ("1e999", 'inf is stored as {"$float":"inf"}'),
+        (r'"\ud800"', "is stored as"),
+        ('{"$decimal": "abc"}', "cannot be read"),
+    ):
+        refused = run("fork", str(origin), "--at", str(version), "--set", f"placed.item={value}", code=1)
+        assert said in refused
+        assert len(refused.splitlines()) == 1
+    assert "write NAME=JSON" in run("fork", str(origin), "--at", "5", "--set", "item=" + "[" * 100_000, code=2)
+    assert "the correlation key is blank" in run("fork", str(origin), "--at", str(version), "--key", " ", code=1)
     assert "twice" in run("fork", str(origin), "--at", "5", "--set", "item=1", "--set", "item=2", code=2)
     assert "inside of a transaction" in run("fork", str(origin), "--at", str(version - 1), code=1)

@@ -24,7 +24,10 @@ from holdfast.schemas.errors import NotMigrated, StorageError
 from holdfast.schemas.postgres.check import check, newest
 from holdfast.schemas.postgres.migrate import _HOME, Migrated, migrate
 
-EVERY_REVISION = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0012", "0013", "0014")
+EVERY_REVISION = (
+    *("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"),
+    *("0012", "0013", "0014", "0016"),
+)
 NOTHING = Migrated(applied=(), epoch=None, granted=(), missing=())
 
 
