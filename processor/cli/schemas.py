@@ -62,8 +62,11 @@ def export(
     documents += [(f"events/{name}.json", "event", name, schema) for name, schema in event_schemas().items()]
     for file, kind_of, name, document in documents:
         path = to / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+        except OSError as error:
+            raise typer.BadParameter(f"--to takes a folder to write to, and {path}: {error.strerror}") from None
         if as_json:
             emit({"file": str(path), "kind": kind_of, "name": name})
     if not as_json:

@@ -2,9 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, LiteralString, cast
 
 import aiormq
 import psycopg
@@ -23,6 +23,11 @@ SPEC = "tests.support.watched:app"
 @pytest.fixture
 def env(database_url: str, amqp_url: str) -> dict[str, str]:
     return environment(database_url, amqp_url)
+
+
+@pytest.fixture
+def servers(database_url: str, amqp_url: str) -> tuple[str, str]:
+    return database_url, amqp_url
 
 
 @pytest.fixture
@@ -62,22 +67,116 @@ def test_the_validator_finds_what_is_wrong(document: Path) -> None:
     assert errors(node("validate.mjs", document))
 
 
+ORDER = [{"type": "Placed", "body": {"key": "17"}}, {"type": "Paid", "body": {"key": "17"}}]
+
+
+def publish(document: Path, amqp_url: str, operation: str, *messages: dict[str, Any]) -> list[str]:
+    """Publish as the document says, from Node; return the types of the messages that came back."""
+    lines = "\n".join(map(json.dumps, messages))
+    returned: list[str] = node("publish.mjs", document, amqp_url, operation, given=lines)["returned"]
+    return returned
+
+
+def ask(database_url: str, query: LiteralString) -> list[Any]:
+    with psycopg.connect(database_url) as connection:
+        return connection.execute(query).fetchall()
+
+
 def test_a_publisher_in_another_language_that_follows_the_document_is_understood(
     worker: None, document: Path, database_url: str, amqp_url: str
 ) -> None:
-    bodies = [{"type": "Placed", "body": {"key": "17"}}, {"type": "Paid", "body": {"key": "17"}}]
-    lines = "\n".join(map(json.dumps, bodies))
-    assert node("publish.mjs", document, amqp_url, "takeIn", given=lines) == {"returned": []}
-    query = "select correlation_key, outcome from holdfast.instances"
-
-    def instances() -> list[Any]:
-        with psycopg.connect(database_url) as connection:
-            return connection.execute(query).fetchall()
-
-    eventually("the order is done", lambda: instances() == [("17", "completed")])
-    with psycopg.connect(database_url) as connection:
-        verdicts = connection.execute("select type, verdict from holdfast.inbox order by type").fetchall()
+    assert publish(document, amqp_url, "takeIn", *ORDER) == []
+    query: LiteralString = "select correlation_key, outcome from holdfast.instances"
+    eventually("the order is done", lambda: ask(database_url, query) == [("17", "completed")])
+    verdicts = ask(database_url, "select type, verdict from holdfast.inbox order by type")
     assert verdicts == [("Paid", "applied"), ("Placed", "applied")]
+
+
+def test_so_is_a_command_to_an_instance(worker: None, document: Path, database_url: str, amqp_url: str) -> None:
+    publish(document, amqp_url, "takeIn", ORDER[0])
+    eventually("it waits", lambda: bool(ask(database_url, "select from holdfast.bookmarks")))
+    ((instance,),) = ask(database_url, "select instance_id::text from holdfast.instances")
+    body = {"command": "terminate", "by": "node", "instance_id": instance}
+    assert publish(document, amqp_url, "command", {"type": "holdfast.Control", "body": body}) == []
+    query: LiteralString = "select outcome from holdfast.instances"
+    eventually("it is over", lambda: ask(database_url, query) == [("terminated",)])
+
+
+def change(document: Path, change_: Callable[[Any], None]) -> None:
+    found = json.loads(document.read_text())
+    change_(found)
+    document.write_text(json.dumps(found))
+
+
+def properties(found: Any, name: str) -> Any:
+    return found["components"]["messages"][name]["x-amqp-properties"]
+
+
+def fixed(found: Any, **values: str) -> None:
+    for name, value in values.items():
+        properties(found, "Placed")["properties"][name]["const"] = value
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (lambda it: properties(it, "Placed")["required"].remove("message_id"), "missing_message_id"),
+        (lambda it: properties(it, "Placed")["required"].remove("type"), "missing_type"),
+        (lambda it: properties(it, "Placed")["required"].remove("correlation_id"), "missing_correlation"),
+        (lambda it: fixed(it, type="Plaecd"), "unknown_type"),
+        (lambda it: fixed(it, correlation_id="18"), "correlation_mismatch"),
+    ],
+)
+def test_who_follows_a_document_with_wrong_properties_is_not_understood(
+    worker: None, document: Path, servers: tuple[str, str], wrong: Callable[[Any], None], reason: str
+) -> None:
+    change(document, wrong)
+    database_url, amqp_url = servers
+    publish(document, amqp_url, "takeIn", ORDER[0])
+    query: LiteralString = "select verdict, reason from holdfast.inbox"
+    eventually("it is a dead letter", lambda: ask(database_url, query) == [("dead_lettered", reason)])
+
+
+def test_who_follows_a_document_that_does_not_say_that_ids_are_unique_has_none_to_give(
+    document: Path, amqp_url: str
+) -> None:
+    change(document, lambda it: properties(it, "Placed")["properties"]["message_id"].pop("x-unique"))
+    with pytest.raises(AssertionError, match="the document does not say what message_id is"):
+        publish(document, amqp_url, "takeIn", ORDER[0])
+
+
+def test_who_follows_a_document_with_a_wrong_routing_key_reaches_nobody(
+    worker: None, document: Path, amqp_url: str
+) -> None:
+    change(document, lambda it: it["channels"]["queue_holdfast.watched.control"].update(address="elsewhere"))
+    message = {"type": "holdfast.Control", "body": {"command": "suspend", "by": "node", "where": {"workflow": "order"}}}
+    assert publish(document, amqp_url, "command", message) == ["holdfast.Control"]
+    change(document, lambda it: it["operations"]["command"]["bindings"]["amqp"].update(mandatory=False))
+    assert publish(document, amqp_url, "command", message) == []
+
+
+def test_what_the_app_publishes_must_find_a_queue_where_the_document_says_so(
+    env: dict[str, str], database_url: str, amqp_url: str, document: Path, tmp_path: Path
+) -> None:
+    bindings = {name: it["bindings"]["amqp"] for name, it in json.loads(document.read_text())["operations"].items()}
+    remove_app(amqp_url, APP, ["mail"])
+    with Workers(SPEC, {**env, "HOLDFAST_EVENT_FEED": "1"}, tmp_path) as workers:
+        workers.start()
+        await_hosts(database_url, 1)
+        # Nobody hears what it sends, nor its events.
+        publish(document, amqp_url, "takeIn", *ORDER)
+        returned: LiteralString = """
+            select type, exchange, routing_key from holdfast.outbox where dead_reason is not null
+        """
+        eventually("what it sent came back", lambda: bool(ask(database_url, returned)))
+        lag: LiteralString = """
+            select status, error, events_behind, handled > 0 from holdfast.projection_lag where name = 'holdfast.feed'
+        """
+        eventually("its events are out", lambda: ask(database_url, lag) == [("running", None, 0, True)])
+    assert ask(database_url, returned) == [("Shipped", "holdfast.watched.out", "Shipped")]
+    assert bindings["send"]["mandatory"] is True
+    assert bindings["publishEvents"]["mandatory"] is False
+    remove_app(amqp_url, APP, ["mail"])
 
 
 def test_the_broker_has_the_queues_with_the_arguments_that_the_document_gives(
@@ -110,6 +209,16 @@ def test_every_file_is_told(env: dict[str, str], tmp_path: Path) -> None:
     assert {each["file"] for each in told} == files
     assert {each["name"] for each in told if each["kind"] == "message"} >= {"Placed", "Paid", "Shipped"}
     assert {each["kind"] for each in told} == {"asyncapi", "message", "event"}
+
+
+def test_a_file_is_no_folder_to_write_to(env: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    done = holdfast("schemas", "export", SPEC, "--to", str(file), env=env)
+    assert done.returncode == 2
+    assert f"--to takes a folder to write to, and {file}" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert file.read_text() == "mine"
 
 
 def test_an_export_needs_no_server(tmp_path: Path) -> None:
