@@ -67,6 +67,7 @@ CASES: dict[str, dict[str, Any]] = {
     "created since a moment": {"created_since": NOW - timedelta(days=45)},
     "ended, by last update": {"is_completed": True, "sort": "updated"},
     "ended before a moment": {"is_completed": True, "updated_before": NOW - timedelta(days=45)},
+    "ended since a moment": {"is_completed": True, "updated_since": NOW - timedelta(days=45)},
     "faulted, by last update": {"outcome": "faulted", "sort": "updated"},
     "promoted, common": {"promoted": {"stage": "paid"}},
     "promoted, half, new ones": {"promoted": {"campaign": "autumn"}},
