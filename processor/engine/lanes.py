@@ -277,8 +277,8 @@ class Lanes:
     async def _dead_letter(self, arrival: Arrival, reason: str, detail: str) -> None:
         envelope = arrival.envelope
         log.warning("dead letter", reason=reason, detail=detail, **ids_of(envelope))
-        if envelope.type == ActivityRequest.message_type and envelope.key:
-            # Its instance waits for an answer, and nobody else is going to give one.
+        if envelope.type == ActivityRequest.message_type and envelope.key and reason != "replayed":
+            # Its instance waits for an answer, and nobody else is going to give one, unless it is but history.
             answer = Intake(
                 envelope=lost(envelope.key, f"the request became a dead letter: {reason}"), verdict="buffered"
             )

@@ -15,6 +15,7 @@ from uuid import UUID
 import pytest
 
 from holdfast.processor.broker.dead import read_death
+from holdfast.processor.broker.frames import REPLAYED
 from holdfast.processor.broker.publisher import Fate
 from holdfast.processor.broker.topology import declare_activities
 from holdfast.processor.engine.activities import activity_context
@@ -221,6 +222,23 @@ async def test_what_is_no_request_ends_in_the_dead_letters(desk: Desk) -> None:
             ("n", "rejected"),
         }
         assert await desk.value(request("stamp", 1)) == (1, "stamps")
+
+
+# Protocol: I23.
+async def test_a_request_that_is_published_again_as_history_is_done_by_nobody(desk: Desk) -> None:
+    dead = Inbox()
+    wanted = request("mail", "ann").model_copy(update={"reply_to": desk.broker.topology.exchange})
+    async with desk.worker("mail"), desk.broker.consume_queue(dead, desk.broker.topology.dead):
+        sent = await desk.broker.publisher.send(
+            desk.broker.topology.activity_exchange, "mail", wanted.envelope(wanted.request), headers={REPLAYED: "july"}
+        )
+        assert (await sent).fate is Fate.CONFIRMED
+        (given_up,) = await dead.until(1)
+        assert given_up.properties.is_replayed
+        # What came behind it is done, and nothing was before.
+        assert await desk.value(request("stamp", 1, number=2)) == (1, "stamps")
+    assert desk.office.runs == []
+    assert len(desk.answers.deliveries) == 1
 
 
 # Protocol: D17.

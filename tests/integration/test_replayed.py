@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -10,8 +11,10 @@ from holdfast.processor.broker.frames import REPLAYED, REPLAYED_AT
 from holdfast.processor.broker.publisher import Fate
 from holdfast.processor.services.control_intake import ControlIntake
 from holdfast.processor.services.intake import Intake
+from holdfast.schemas.activity_messages import ActivityRequest
 from holdfast.schemas.message import Envelope
 from holdfast.schemas.settings import Settings
+from tests.support import mailing
 from tests.support.broker import Broker, dice, eventually, library, running_broker
 from tests.support.hosts import Host, running_host
 from tests.support.replays import replayed
@@ -122,6 +125,25 @@ async def test_what_the_broker_gave_up_on_is_no_less_history(host: Host, broker:
     ]
 
 
+async def test_a_request_that_is_history_tells_no_instance_that_its_activity_is_lost(
+    database_url: str, amqp_url: str
+) -> None:
+    app = mailing.app
+    async with running_host(app, database_url, Settings()) as host, running_broker(amqp_url, app.name) as broker:
+        await host.deliver(mailing.Wanted(key="kay"))
+        ((message_id, key, body),) = await host.ask("select message_id, correlation_key, body from holdfast.outbox")
+        request = Envelope(message_id=message_id, type=ActivityRequest.message_type, key=key, body=bytes(body))
+        await (await broker.publisher.send(broker.topology.dead, "", request, headers=HEADERS))
+        async with taking_in(host, broker):
+            await host.until(lambda: has_verdicts(host, 2))
+        assert (message_id, "message", "dead_lettered", "replayed") in await verdicts(host)
+        assert await host.ask("select execution_status from holdfast.instances") == [("idle",)]
+        # The request itself, given up, tells it.
+        await (await broker.publisher.send(broker.topology.dead, "", replace(request, message_id="given up")))
+        async with taking_in(host, broker):
+            await host.until(lambda: has_failed(host))
+
+
 async def test_it_commands_nobody(host: Host, broker: Broker) -> None:
     instance = await host.deliver(Placed(key="kay"))
     body = f'{{"command": "terminate", "by": "history", "instance_id": "{instance}"}}'.encode()
@@ -139,6 +161,11 @@ async def taking_in(host: Host, broker: Broker) -> AsyncIterator[None]:
         await intake.take(0)
         yield
         await eventually(lambda: not intake.unsettled)
+
+
+async def has_failed(host: Host) -> bool:
+    found = await host.ask("select suspension_exception_name from holdfast.instances")
+    return found == [("holdfast.schemas.errors.ActivityLost",)]
 
 
 async def has_verdicts(host: Host, count: int) -> bool:
