@@ -52,7 +52,8 @@ class LookingBack(ABC):
 
         Both ends are included: each is a version, or a moment with an offset from UTC. The text of a line is that of
         the user's file if it is here and unchanged, or else the await there as the stored program has it. Memory is
-        bounded, however long the history. Raises ``InstanceNotFound``.
+        bounded, however long the history. Raises ``InstanceNotFound``, and ``InvalidQuery`` if ``last`` comes before
+        ``first``.
         """
         async with self._connection() as connection:
             sources: dict[str, Source] = {}

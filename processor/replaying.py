@@ -21,7 +21,7 @@ from holdfast.projections import redelivery, selection
 from holdfast.projections.definition import Subscription
 from holdfast.projections.selection import EventCriteria, Place
 from holdfast.projections.subscription import Build
-from holdfast.schemas.errors import ProjectionNotFound, ReplayRefused, SettingsError
+from holdfast.schemas.errors import InvalidMessage, ProjectionNotFound, ReplayRefused, SettingsError
 from holdfast.schemas.identifiers import check_name
 
 if TYPE_CHECKING:
@@ -46,8 +46,9 @@ class Replays:
 
     Events are those of the app from ``since`` to ``until``, both included, each a cursor or a moment with an offset
     from UTC, that fit all of the criteria: ``type``, ``workflow``, ``correlation_key``, ``instance_id``, and values of
-    ``promoted``. Without ``until`` they end where the log ends now. ``ReplayRefused`` is raised for a cursor behind the
-    end of the log, and for a stretch that ends before it begins.
+    ``promoted``. Without ``until`` they end where the log ends now. ``ReplayRefused`` is raised for an app
+    that nobody knows, a cursor behind the end of the log, a ``since`` that is to come, and a stretch that ends before
+    it begins.
     """
 
     def __init__(
@@ -82,13 +83,14 @@ class Replays:
         if (to_exchange is None) == (to_queue is None):
             raise ReplayRefused("a replay goes either to an exchange or to a queue")
         destination = Destination("", to_queue) if to_exchange is None else Destination(to_exchange)
-        destinations.refuse_intake(app, destination)
-        known_as = check_name("name", name if name is not None else str(self._environment.new_id()))
+        try:
+            destinations.refuse_intake(app, destination)
+            known_as = check_name("name", name if name is not None else str(self._environment.new_id()))
+        except InvalidMessage as error:
+            raise ReplayRefused(f"a replay and where it goes have names: {error.detail}") from None
         if isinstance(until, datetime):
             await settle(self._connections, self._environment)
-        chosen = await self._run(
-            lambda connection: selection.choose(connection, app, _place(since), _place(until), criteria)
-        )
+        chosen = await self._run(lambda connection: _choose(connection, app, _place(since), _place(until), criteria))
         async with self._connected() as connection:
             await destinations.require(connection, app, destination)
         return await self._run(lambda connection: replays.begin(connection, known_as, destination, chosen))
@@ -154,7 +156,7 @@ class Replays:
         app = self._require_app()
 
         async def work(connection: Connection) -> dict[str, int]:
-            chosen = await selection.choose(connection, app, _place(since), _place(until), criteria)
+            chosen = await _choose(connection, app, _place(since), _place(until), criteria)
             return await selection.count(connection, chosen)
 
         return await self._run(work)
@@ -203,6 +205,13 @@ class Replays:
         if not self._app:
             raise SettingsError("the client was not told whose history is meant")
         return self._app
+
+
+async def _choose(
+    connection: Connection, app: str, since: Place, until: Place, criteria: EventCriteria
+) -> selection.Selection:
+    await selection.require_app(connection, app)
+    return await selection.choose(connection, app, since, until, criteria)
 
 
 def _place(given: str | datetime | None) -> Place:

@@ -31,7 +31,7 @@ from holdfast.events.types import (
 )
 from holdfast.projections.difference import Change, difference
 from holdfast.projections.instance import InstanceState, evolve, fold, initial
-from holdfast.schemas.errors import InstanceNotFound, VersionNotFound
+from holdfast.schemas.errors import InstanceNotFound, InvalidQuery, VersionNotFound
 from holdfast.schemas.postgres.statements import load
 
 _SQL = load(__package__)
@@ -77,8 +77,12 @@ async def history(
     """Yield what happened to an instance, both ends included; an end is a version or a moment.
 
     Memory is bounded by what is written between two persistence points, however long the stream is. Nothing is
-    yielded for an instance that is not persisted; ``InstanceNotFound`` if there is none at all.
+    yielded for an instance that is not persisted; ``InstanceNotFound`` if there is none at all, ``InvalidQuery`` if the
+    last end comes before the first.
     """
+    match first, last:
+        case (int(), int()) | (datetime(), datetime()) if first > last:  # type: ignore[operator]  # They are of one kind.
+            raise InvalidQuery(f"nothing lies between {first} and {last}: the second comes before the first")
     await _last_version(connection, instance_id)
     start = await _first_from(connection, instance_id, first) if isinstance(first, datetime) else max(first, 1)
     end = await _last_by(connection, instance_id, last) if isinstance(last, datetime) else last

@@ -93,8 +93,10 @@ async def choose(
 
     Without ``last`` they end where the log ends now. Where it is a moment, they end with the last event that was
     recorded by then and is committed: who wants all lets the transactions end that run now. Raises ``ReplayRefused``
-    for a place that lies behind the end of the log, and for a stretch that ends before it begins.
+    for a cursor behind the end of the log, a ``first`` that is to come, and a stretch that ends before it begins.
     """
+    if isinstance(first, datetime) and await _is_to_come(connection, first):
+        raise ReplayRefused(f"nothing was recorded since {first}, which is still to come")
     log_end = await end_of_log(connection) or _START
     for place in (first, last):
         if isinstance(place, Cursor) and place > log_end:
@@ -112,6 +114,14 @@ async def choose(
     )
 
 
+async def require_app(connection: AsyncConnection[Any], app: str) -> None:
+    """Raise ``ReplayRefused`` for an app that has no history here, and that no worker was ever seen of."""
+    cursor = await connection.execute(_SQL["is_known"], {"app": app})
+    is_known, others = await cursor.fetchone() or (False, [])
+    if not is_known:
+        raise ReplayRefused(f"there is no app {app!r} here, there is {', '.join(others) or 'none'}")
+
+
 async def read(connection: AsyncConnection[Any], selection: Selection, limit: int) -> Page:
     """Look at no more than ``limit`` events behind the beginning of a selection, and return those that belong to it."""
     async with connection.cursor(row_factory=tuple_row, binary=True) as cursor:
@@ -123,6 +133,12 @@ async def count(connection: AsyncConnection[Any], selection: Selection) -> dict[
     """Return how many events of each type a selection has."""
     cursor = await connection.execute(_SQL["count_selected"], selection.parameters)
     return dict(await cursor.fetchall())
+
+
+async def _is_to_come(connection: AsyncConnection[Any], moment: datetime) -> bool:
+    cursor = await connection.execute(_SQL["is_to_come"], {"moment": moment})
+    row = await cursor.fetchone()
+    return row is not None and bool(row[0])
 
 
 async def first_since(connection: AsyncConnection[Any], moment: datetime) -> Cursor | None:

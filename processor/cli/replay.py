@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from holdfast.processor.language.app import App
     from holdfast.processor.services.replay import ReplayStep
     from holdfast.processor.services.replay_into import IntoStep
+    from holdfast.processor.store.replays import Replay
 
 _RATE = re.compile(r"(\d{1,7})(?:/s)?")
 
@@ -147,6 +148,9 @@ def _publish(
         from holdfast.processor.client import Client
 
         async with Client(settings.database_url, settings.amqp_url, app) as client:
+            if not begun and (over := await _finished(client, name)):
+                _tell_finished(over, as_json=as_json)
+                return
             known_as = (await client.replays.begin(name, **begun)).name if begun else name or ""
             hint(f"replay {known_as}: if it is interrupted, `holdfast replay --resume {known_as}` goes on with it")
             last = await watch(known_as, client.replays.run(known_as, rate=per_second))
@@ -154,6 +158,21 @@ def _publish(
             _tell_published(last, as_json=as_json)
 
     run_long(work())
+
+
+async def _finished(client: Client, name: str | None) -> Replay | None:
+    return next((it for it in await client.replays.list() if it.name == name and it.finished_at is not None), None)
+
+
+def _tell_finished(replay: Replay, *, as_json: bool) -> None:
+    from holdfast.processor.cli.output import emit, local, say
+    from holdfast.processor.cli.replays import document
+
+    if as_json:
+        emit(document(replay))
+    else:
+        at = local(replay.finished_at)
+        say(f"replay {replay.name} has finished at {at}, with {replay.published} events: there is nothing to resume")
 
 
 def _tell_published(last: ReplayStep, *, as_json: bool) -> None:

@@ -61,6 +61,17 @@ where (p.epoch, p.xid, p.position) > (%(epoch)s::int, %(xid)s::text::xid8, %(pos
 group by p.type
 order by p.type;
 
+-- name: is_known
+-- Whether an app has history, or ever had a worker; and the apps that had one.
+select
+    exists (select from holdfast.programs where app = %(app)s::text)
+    or exists (select from holdfast.tally where app = %(app)s::text)
+    or exists (select from holdfast.events where metadata ->> 'app' = %(app)s::text),
+    array(select distinct app from holdfast.programs order by app);
+
+-- name: is_to_come
+select %(moment)s::timestamptz > clock_timestamp();
+
 -- name: first_since
 -- The first event that was recorded since a moment, or where the safe horizon is if that comes before: what appears
 -- behind it may have been recorded since, too.

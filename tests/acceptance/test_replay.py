@@ -148,7 +148,11 @@ def test_mistakes_are_told(
         (("--app", "orders", "--to-exchange", "holdfast.orders"), 1, "history never goes where an instance could get"),
         (("--app", "orders", "--to-queue", "holdfast.orders.00"), 1, "history never goes where an instance could get"),
         (("--app", "orders", "--to-queue", "nowhere-at-all"), 1, "cannot publish to queue nowhere-at-all"),
-        (("--app", "orders", "--to-exchange", ""), 2, "exchange is empty"),
+        (("--app", "orders", "--to-exchange", ""), 1, "where it goes have names: exchange is empty"),
+        ((*lab, "--name", ""), 1, "where it goes have names: name is empty"),
+        ((*lab, "--from", "2999-01-01"), 1, "which is still to come"),
+        (("--app", "oders", "--to-queue", "lab"), 1, "there is no app 'oders' here"),
+        (("--app", "oders", "--to-queue", "lab", "--dry-run"), 1, "there is no app 'oders' here"),
         (("--resume", "august"), 1, "there is no replay 'august'"),
         (("--resume", "august", "--where", "key=1"), 2, "give --resume nothing but --rate"),
         (("--resume", "august", "--app", "orders"), 2, "give --resume nothing but --rate"),
@@ -188,3 +192,10 @@ def test_an_interrupted_replay_ends_quietly_and_goes_on_when_it_is_told_to(
     done = holdfast("replay", "--resume", "slow", "--rate", "0", env=env)
     assert (done.returncode, done.stdout) == (0, "replay slow: 300 events published to queue lab\n")
     assert 300 <= len(take_all(amqp_url, "lab")) <= 305
+    again = holdfast("replay", "--resume", "slow", env=env)
+    assert again.returncode == 0
+    assert re.fullmatch(
+        r"replay slow has finished at .*, with 300 events: there is nothing to resume\n", again.stdout + again.stderr
+    )
+    assert json.loads(holdfast("replay", "--resume", "slow", "--json", env=env).stdout)["published"] == 300
+    assert take_all(amqp_url, "lab") == []

@@ -13,7 +13,7 @@ from holdfast.events.postgres import append
 from holdfast.events.types import FrameChange, InstanceResumed, InstanceSuspended, Persisted, Where
 from holdfast.projections.history import Entry, history, place, state_at
 from holdfast.projections.instance import fold, initial
-from holdfast.schemas.errors import InstanceNotFound, VersionNotFound
+from holdfast.schemas.errors import InstanceNotFound, InvalidQuery, VersionNotFound
 from tests.support.instances import PAID, WAITING, add_host, persist, register
 
 
@@ -72,6 +72,14 @@ async def test_a_part_of_the_history_has_both_its_ends(connection: psycopg.Async
     assert [it.recorded.version async for it in history(connection, order, 3, 5)] == [3, 4, 5]
     # What an event changed does not depend on where the part begins.
     assert [it.changes async for it in history(connection, order, 3)] == [it.changes for it in whole[2:]]
+
+
+async def test_a_part_that_ends_before_it_begins_is_refused(connection: psycopg.AsyncConnection, order: UUID) -> None:
+    now = datetime.now(UTC)
+    for first, last in ((6, 4), (now, now - timedelta(1))):
+        with pytest.raises(InvalidQuery, match="the second comes before the first"):
+            await anext(history(connection, order, first, last))
+    assert [it.recorded.version async for it in history(connection, order, 4, 4)] == [4]
 
 
 async def test_a_part_of_the_history_may_be_given_by_moments(connection: psycopg.AsyncConnection, order: UUID) -> None:

@@ -13,7 +13,6 @@ from psycopg import AsyncConnection
 from holdfast import (
     BrokerError,
     Client,
-    InvalidMessage,
     ReplayNotFound,
     ReplayRefused,
     ReplayStopped,
@@ -166,7 +165,6 @@ async def test_it_begins_and_ends_where_it_is_told(
     assert await published(since=times[6], until=cursors[7]) == everything[6:8]
     assert await published(since=times[6], until=cursors[6]) == everything[6:7]
     assert await published(since=cursors[2], until=times[0]) == everything[2:3]
-    assert await published(since=datetime.now(UTC) + timedelta(days=1)) == []
     assert await published(until=datetime.now(UTC) - timedelta(days=1)) == []
     with pytest.raises(ReplayRefused, match="the second comes before the first"):
         await client.replays.count(since=cursors[2], until=cursors[1])
@@ -231,7 +229,35 @@ async def test_what_was_recorded_by_a_moment_and_commits_late_is_not_missed(
     assert ids(await taken(amqp_url, heard)) == [f"{fast}:1", f"{slow}:1"]
 
 
-async def test_an_app_without_history_has_nothing_to_replay(client: Client, database_url: str, heard: str) -> None:
+async def test_an_app_that_nobody_knows_has_no_replays(
+    client: Client, database_url: str, app_name: str, heard: str
+) -> None:
+    await commit(database_url, life(), app="another")
+    with pytest.raises(ReplayRefused, match=f"there is no app '{app_name}' here"):
+        await client.replays.begin(to_exchange=heard)
+    with pytest.raises(ReplayRefused, match=f"there is no app '{app_name}' here"):
+        await client.replays.count()
+    assert await client.replays.list() == []
+
+
+async def test_a_moment_that_is_to_come_is_no_beginning(
+    client: Client, database_url: str, app_name: str, heard: str
+) -> None:
+    await commit(database_url, life(), app=app_name)
+    with pytest.raises(ReplayRefused, match="which is still to come"):
+        await client.replays.begin(to_exchange=heard, since=datetime.now(UTC) + timedelta(days=1))
+    assert await client.replays.list() == []
+
+
+async def test_an_app_without_history_has_nothing_to_replay(
+    client: Client, database_url: str, app_name: str, heard: str
+) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            """insert into holdfast.programs (app, program_hash, workflow, format, program)
+            values (%s, 'p', 'w', 1, '{}')""",
+            [app_name],
+        )
     last = await replayed(client, database_url, to_exchange=heard)
     assert (last.replay.published, last.replay.finished_at is not None) == (0, True)
     assert await client.replays.count() == {}
@@ -277,15 +303,16 @@ async def test_of_the_events_exchanges_only_the_own_one_is_a_destination(client:
 async def test_what_makes_no_sense_is_refused(
     client: Client, database_url: str, amqp_url: str, app_name: str, heard: str
 ) -> None:
+    await commit(database_url, life(), app=app_name)
     with pytest.raises(ReplayRefused, match="either to an exchange or to a queue"):
         await client.replays.begin()
     with pytest.raises(ReplayRefused, match="either to an exchange or to a queue"):
         await client.replays.begin(to_exchange=heard, to_queue=heard)
-    with pytest.raises(InvalidMessage, match="exchange is empty"):
+    with pytest.raises(ReplayRefused, match="exchange is empty"):
         await client.replays.begin(to_exchange="")
-    with pytest.raises(InvalidMessage, match="queue is empty"):
+    with pytest.raises(ReplayRefused, match="queue is empty"):
         await client.replays.begin(to_queue="")
-    with pytest.raises(InvalidMessage, match="name has 256 bytes"):
+    with pytest.raises(ReplayRefused, match="name has 256 bytes"):
         await client.replays.begin("n" * 256, to_exchange=heard)
     with pytest.raises(BrokerError, match=rf"cannot publish to exchange {heard}-not.*no exchange"):
         await client.replays.begin(to_exchange=f"{heard}-not")
