@@ -21,7 +21,7 @@ from compose.local.postgres import takes_connections
 from compose.local.process import ServerError
 from compose.local.rabbitmq import STARTED, free_ports
 from compose.local.server import DatabaseStopMode, StopMode
-from holdfast.processor.broker.configuration import enabled_plugins
+from holdfast.processor.broker.configuration import ADVANCED, enabled_plugins
 
 POSTGRES_IMAGE = "postgres:18"
 RABBITMQ_IMAGE = "rabbitmq:4.0-management"
@@ -149,6 +149,7 @@ class ContainedRabbitMQ:
         password = secrets.token_hex(8)
         self._node = _Contained(image, 5672, {"RABBITMQ_DEFAULT_USER": "holdfast", "RABBITMQ_DEFAULT_PASS": password})
         self._node.with_file("/etc/rabbitmq/enabled_plugins", enabled_plugins())
+        self._node.with_file("/etc/rabbitmq/advanced.config", ADVANCED)
         self.url = f"amqp://holdfast:{password}@127.0.0.1:{self._node.port}/"
         self._starts = 0
 

@@ -19,7 +19,7 @@ import aiormq
 
 from compose.local.process import Server, ServerError
 from compose.local.server import StopMode
-from holdfast.processor.broker.configuration import enabled_plugins
+from holdfast.processor.broker.configuration import ADVANCED, enabled_plugins
 
 CONFIGURATION = """\
 listeners.tcp.1 = 127.0.0.1:{port}
@@ -54,6 +54,7 @@ class RabbitMQ:
         self.url = f"amqp://holdfast:{password}@127.0.0.1:{port}/"
         (folder / "rabbitmq.conf").write_text(CONFIGURATION.format(port=port, password=password))
         (folder / "enabled_plugins").write_text(enabled_plugins())
+        (folder / "advanced.config").write_text(ADVANCED)
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("RABBITMQ_", "ERL_"))},
             "HOME": f"{folder}",

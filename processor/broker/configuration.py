@@ -1,7 +1,7 @@
 """What a RabbitMQ node needs to serve an app, as the files that the node reads.
 
-The workers declare exchanges and queues with their arguments themselves. A plugin has to be enabled and a time-out
-to be raised before they connect; both are written here, from what the workers go by.
+The workers declare exchanges and queues with their arguments themselves. A plugin has to be enabled, a time-out to be
+raised and the order of bindings to be kept before they connect; all is written here, from what the workers go by.
 """
 
 from __future__ import annotations
@@ -14,6 +14,12 @@ from holdfast.schemas.settings import Settings
 CONSUMER_TIMEOUT = 1800.0
 """Seconds that a delivery may stay unacked at least: what RabbitMQ grants if nothing is configured."""
 
+ADVANCED = "[{rabbit, [{default_worker_pool_size, 1}]}].\n"
+"""The file ``advanced.config``: bindings are recovered one after the other, in the order of the partitions' names.
+
+With several workers, as many as there are cores, a node that starts now and then binds two partitions in another order
+than they were bound in at first, and the keys of both change places.
+"""
 
 OWN = "Written by holdfast broker-config, and written anew when that is run again."
 """What the first line of a file says that may be overwritten."""
@@ -22,10 +28,11 @@ OWN = "Written by holdfast broker-config, and written anew when that is run agai
 def files(
     settings: Settings, *, plugins: Sequence[str] = (), nodes: Sequence[str] = (), memory: int | None = None
 ) -> dict[str, str]:
-    """Return the text of both files by their names, each with a first line that says where it comes from."""
+    """Return the text of all files by their names, each with a first line that says where it comes from."""
     return {
         "enabled_plugins": f"%% {OWN}\n{enabled_plugins(plugins)}",
         "rabbitmq.conf": f"# {OWN}\n{node_settings(settings, nodes, memory)}",
+        "advanced.config": f"%% {OWN}\n{ADVANCED}",
     }
 
 

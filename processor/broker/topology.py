@@ -6,10 +6,11 @@
     hosts -> holdfast.<app>.activities  (direct) -> holdfast.<app>.activity.<queue>        activities on queues
 
 A key's messages stay in order only while its partition stays the same. The broker lays the partitions out on
-a ring in the order in which they are bound, and again in the order of their names when it restarts; so they
-are bound in the order of their names, before the first message can come, and never anew: an app keeps the
-number of its partitions. Each partition carries that number in its declaration, which the broker compares,
-so that of two workers that disagree the second is refused, even if both start at once on an empty broker.
+a ring in the order in which they are bound, and again in the order of their names when it restarts, if it was
+told to do one after the other (``configuration.ADVANCED``); so they are bound in the order of their names,
+before the first message can come, and never anew: an app keeps the number of its partitions. Each partition
+carries that number in its declaration, which the broker compares, so that of two workers that disagree the
+second is refused, even if both start at once on an empty broker.
 """
 
 from __future__ import annotations

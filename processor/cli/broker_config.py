@@ -42,9 +42,10 @@ def broker_config(
 ) -> None:
     """Write the configuration that RabbitMQ needs to serve Holdfast's workers.
 
-    Two files: enabled_plugins, and rabbitmq.conf for what the node is to know. Queues and exchanges
-    are not in it, the workers declare them. Name them to a node by RABBITMQ_ENABLED_PLUGINS_FILE and
-    RABBITMQ_CONFIG_FILE, or copy them into /etc/rabbitmq. They follow from HOLDFAST_LEASE and
+    Three files: enabled_plugins, and rabbitmq.conf and advanced.config for what the node is to know. Queues
+    and exchanges are not in it, the workers declare them. Name them to a node by
+    RABBITMQ_ENABLED_PLUGINS_FILE, RABBITMQ_CONFIG_FILE and RABBITMQ_ADVANCED_CONFIG_FILE, or copy them into
+    /etc/rabbitmq. They follow from HOLDFAST_LEASE and
     HOLDFAST_ACK_DEADLINE, which have to be those of the workers. A file that it did not write itself is
     not overwritten.
 

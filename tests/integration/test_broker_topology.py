@@ -1,10 +1,12 @@
 """An app's exchanges and queues on a real broker."""
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 
 from compose.local.rabbitmq import RabbitMQ, find_server
+from compose.local.services import Services
 from holdfast.processor.broker import topology
 from holdfast.processor.broker.connection import Connection
 from holdfast.processor.broker.topology import Topology, declare, declare_at_last
@@ -30,6 +32,27 @@ async def test_keys_spread_evenly_over_partitions(amqp_url: str, app_name: str) 
         counts = [await broker.waiting(queue) for queue in broker.topology.queues]
     assert sum(counts) == 4000
     assert all(400 < count < 600 for count in counts)
+
+
+async def test_every_key_keeps_its_partition_when_the_broker_restarts(own_services: Services, app_name: str) -> None:
+    node = own_services.rabbitmq
+    assert node is not None
+    # A node that recovers bindings side by side mixes up about one of twelve.
+    async with AsyncExitStack() as closing:
+        apps = [
+            await closing.enter_async_context(running_broker(own_services.amqp_url, f"{app_name}-{number}", 4))
+            for number in range(15)
+        ]
+        counts = []
+        for time in ("before", "after"):
+            for app in apps:
+                await app.publish(message(n, key=f"k-{n}", prefix=time) for n in range(20))
+            counts.append([[await app.waiting(queue) for queue in app.topology.queues] for app in apps])
+            if time == "before":
+                await asyncio.to_thread(node.stop, "orderly")
+                await asyncio.to_thread(node.start)
+    before, after = counts
+    assert after == [[2 * count for count in queues] for queues in before]
 
 
 async def test_what_a_broken_connection_interrupts_is_declared_in_the_end(

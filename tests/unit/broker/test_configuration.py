@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.processor.broker.configuration import OWN, enabled_plugins, files, node_settings
+from holdfast.processor.broker.configuration import ADVANCED, OWN, enabled_plugins, files, node_settings
 from holdfast.processor.broker.topology import PLUGIN
 from holdfast.processor.cli import main
 from holdfast.schemas.settings import Settings
@@ -59,13 +59,14 @@ def test_what_is_no_size_is_refused(text: str, tmp_path: Path, capsys: pytest.Ca
     assert [*tmp_path.iterdir()] == []
 
 
-def test_the_command_writes_both_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_all_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "etc" / "rabbitmq"
     assert main(["broker-config", f"{folder}", "--plugin", "rabbitmq_management", "--json"]) == 0
     written = json.loads(capsys.readouterr().out)["written"]
-    assert written == [f"{folder}/enabled_plugins", f"{folder}/rabbitmq.conf"]
+    assert written == [f"{folder}/{name}" for name in ("enabled_plugins", "rabbitmq.conf", "advanced.config")]
     assert (folder / "enabled_plugins").read_text() == f"%% {OWN}\n" + enabled_plugins(["rabbitmq_management"])
     assert (folder / "rabbitmq.conf").read_text() == f"# {OWN}\n" + node_settings(Settings())
+    assert (folder / "advanced.config").read_text() == f"%% {OWN}\n" + ADVANCED
 
 
 def test_the_command_writes_its_own_files_anew(tmp_path: Path) -> None:
@@ -74,7 +75,7 @@ def test_the_command_writes_its_own_files_anew(tmp_path: Path) -> None:
     assert (tmp_path / "rabbitmq.conf").read_text() == files(Settings(), memory=2 << 30)["rabbitmq.conf"]
 
 
-@pytest.mark.parametrize("name", ["enabled_plugins", "rabbitmq.conf"])
+@pytest.mark.parametrize("name", ["enabled_plugins", "rabbitmq.conf", "advanced.config"])
 def test_the_command_leaves_alone_what_somebody_else_wrote(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
