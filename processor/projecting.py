@@ -152,7 +152,8 @@ async def _projector(app: App, settings: Settings) -> AsyncIterator[tuple[Projec
     """Give what runs projections, and its connections to RabbitMQ by name."""
     if not app.projections and not settings.event_feed:
         raise AppError(f"app {app.name} has no projections")
-    await check(settings.database_url)
+    if not await check(settings.database_url):
+        log.warning("epoch not raised", mend="run `holdfast migrate`")
     async with AsyncExitStack() as closing:
         subscriptions, brokers = [*app.subscriptions], {}
         if settings.event_feed:
