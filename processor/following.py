@@ -13,7 +13,7 @@ from psycopg import IsolationLevel
 from holdfast.events.recorded import Cursor
 from holdfast.processor.engine.environment import Environment
 from holdfast.processor.store.connections import Connection
-from holdfast.projections import lag, rows, scratch
+from holdfast.projections import builds, lag, rows, scratch
 from holdfast.projections.lag import Lag, SkippedEvent
 from holdfast.projections.rows import RowChange
 from holdfast.projections.scratch import Scratch
@@ -94,8 +94,11 @@ class Projections:
         return await self._run(lambda connection: scratch.scratches(connection, self._app))
 
     async def drop(self, schema: str) -> bool:
-        """Drop the scratch in a schema; tells whether there was one. A schema that is something else is left alone."""
-        return await self._run(lambda connection: scratch.drop(connection, schema))
+        """Drop the scratch in a schema; tells whether there was one. A schema that is something else is left alone.
+
+        So is given up what is built in ``…__next``, to take the place of a projection's tables, by a rebuild.
+        """
+        return await self._run(lambda connection: _drop(connection, schema))
 
     async def diff(self, name: str, before: str, after: str) -> AsyncIterator[RowChange]:
         """Yield the rows in which two builds of a projection differ; each is ``live`` or the schema of a scratch.
@@ -114,6 +117,11 @@ class Projections:
         if not self._app:
             raise SettingsError("the client was not told which app is meant")
         return self._app
+
+
+async def _drop(connection: Connection, schema: str) -> bool:
+    async with connection.transaction():
+        return await scratch.drop(connection, schema) or await builds.drop_next(connection, schema)
 
 
 async def compare(

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from psycopg.errors import LockNotAvailable
+
 from holdfast.events.recorded import Cursor
 from holdfast.projections.definition import Subscription
 from holdfast.projections.subscription import Build, Checkpoint, Connection, checkpoint, enter, go_on, is_due, lock
@@ -81,6 +83,7 @@ async def promote(connection: Connection, subscription: Subscription, tx: Any) -
     if not await _come_to(connection, following, built, before, tx):
         return False
     if before is not None:
+        await connection.execute(_SQL["copy_rights"], {"schema": live.schema, "to_schema": following.schema})
         await connection.execute(_SQL["rename_schema"], {"schema": live.schema, "new_name": _old(subscription)})
     await connection.execute(_SQL["rename_schema"], {"schema": following.schema, "new_name": live.schema})
     await _remove(connection, live)
@@ -89,22 +92,47 @@ async def promote(connection: Connection, subscription: Subscription, tx: Any) -
     return True
 
 
-async def drop_old(connection: Connection, subscription: Subscription) -> None:
-    """Drop the tables that a newer build has taken the place of; waits for who still reads them, a moment only."""
-    await connection.execute(_SQL["wait_briefly"])
+async def drop_old(connection: Connection, subscription: Subscription, patience: float = 5.0) -> None:
+    """Drop the tables that a newer build has taken the place of; who reads them is waited for ``patience`` seconds."""
+    await connection.execute(_SQL["wait_briefly"], {"lock_timeout": f"{round(patience * 1000)}ms"})
     await connection.execute(_SQL["drop_schema"], {"schema": _old(subscription)})
 
 
+async def drop_next(connection: Connection, schema: str) -> bool:
+    """Give up what is built in a schema to take the place of a projection's tables; tells whether anything was."""
+    cursor = await connection.execute(_SQL["built_in"], {"schema": schema})
+    row = await cursor.fetchone()
+    if row is None:
+        return False
+    key = {"app": row[0], "name": row[1], "build": "next"}
+    await connection.execute(_SQL["lock_projection"], key)
+    cursor = await connection.execute(_SQL["remove_projection"], key)
+    if await cursor.fetchone() is None:
+        return False
+    await connection.execute(_SQL["remove_skipped"], key)
+    await connection.execute(_SQL["drop_schema"], {"schema": schema})
+    return True
+
+
 async def _begin(connection: Connection, build: Build) -> None:
-    place = {"schema": build.schema}
-    await drop_old(connection, build.subscription)
+    place, subscription = {"schema": build.schema}, build.subscription
+    try:
+        await drop_old(connection, subscription)
+    except LockNotAvailable:
+        raise RebuildRefused(
+            subscription.name,
+            f"the tables that the last rebuild replaced, in schema {_old(subscription)}, are still read in a "
+            "transaction: wait until it ends",
+        ) from None
     await connection.execute(_SQL["drop_schema"], place)
     await _remove(connection, build)
     await connection.execute(_SQL["create_schema"], place)
+    if await checkpoint(connection, Build(subscription, "live")) is not None:
+        await connection.execute(_SQL["copy_rights"], {"schema": subscription.schema, "to_schema": build.schema})
     await enter(connection, build.schema)
-    await connection.execute(build.subscription.create.encode())
+    await connection.execute(subscription.create.encode())
     await connection.execute(_SQL["open_to_observers"], place)
-    await _run(connection, "add_projection", build, schema=build.subscription.schema)
+    await _run(connection, "add_projection", build, schema=subscription.schema)
 
 
 async def _remove(connection: Connection, build: Build) -> None:

@@ -79,7 +79,10 @@ async def _require(connection: Connection, build: Build) -> Checkpoint:
     stands = await checkpoint(connection, build)
     following = await checkpoint(connection, replace(build, stage="next"))
     if following is not None:
-        raise ReplayRefused(f"projection {name} is being built, and the new tables will have all of it: wait for that")
+        raise ReplayRefused(
+            f"projection {name} is being built, and the new tables will have all of it: wait for that, or drop schema "
+            f"{replace(build, stage='next').schema} with `holdfast projections drop`"
+        )
     if stands is None:
         raise ProjectionNotFound(name)
     if stands.version != build.subscription.version:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 import psycopg
@@ -80,11 +81,12 @@ class Elsewhere(HoldfastError):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where one build of a subscription stands; ``cursor`` is None at the beginning of the log."""
+    """Where one build of a subscription stands: ``cursor``, None at the beginning of the log."""
 
     version: int
     is_running: bool
     cursor: Cursor | None
+    begun_at: datetime
 
 
 async def lock(connection: Connection, build: Build) -> None:
@@ -98,8 +100,8 @@ async def checkpoint(connection: Connection, build: Build) -> Checkpoint | None:
     row = await cursor.fetchone()
     if row is None:
         return None
-    version, status, epoch, xid, position = row
-    return Checkpoint(version, status == "running", Cursor(epoch, xid, position) if epoch else None)
+    version, status, epoch, xid, position, begun_at = row
+    return Checkpoint(version, status == "running", Cursor(epoch, xid, position) if epoch else None, begun_at)
 
 
 async def is_due(connection: Connection, build: Build) -> bool:

@@ -76,9 +76,11 @@ def drop(
 ) -> None:
     """Drop a projection that was rebuilt as of a place in the log, with its schema.
 
-    A schema that was not made by such a rebuild is left alone.
+    A schema that was not made by such a rebuild is left alone. With __next behind the name of a projection's
+    schema, a rebuild of it that is not wanted any more is given up.
 
         holdfast projections drop past
+        holdfast projections drop shop_sales__next
 
     With --json one document: "schema", and "dropped", always true.
     """
@@ -90,11 +92,11 @@ def drop(
             return await client.projections.drop(schema)
 
     if not run(work()):
-        raise ProjectionError(schema, f"{schema} is no scratch: see `holdfast projections scratches`")
+        raise ProjectionError(schema, f"{schema} is no scratch, nor a rebuild: see `holdfast projections scratches`")
     if as_json:
         emit({"schema": schema, "dropped": True})
     else:
-        say(f"scratch {schema} is dropped")
+        say(f"schema {schema} is dropped")
 
 
 def diff(

@@ -104,8 +104,18 @@ class Follower:
             raise failure(error) from error
         if done:
             log.info("built", projection=self.subscription.name, version=self.subscription.version)
-            await self._drop_old()
+            await self.drop_old()
         return done
+
+    async def drop_old(self, patience: float = 5.0) -> None:
+        """Drop the tables that a newer build has taken the place of, unless somebody still reads them."""
+        if self.subscription.schema is None:
+            return
+        try:
+            async with self._connections.take() as connection, connection.transaction():
+                await builds.drop_old(connection, self.subscription, patience)
+        except psycopg.Error as error:
+            log.warning("the tables of the build before are still read", error=str(error))
 
     async def _step(self) -> Step:
         try:
@@ -191,10 +201,3 @@ class Follower:
     async def _note(self, error: BaseException) -> None:
         with suppress(StorageError):
             await self._connections.run(lambda c: subscription.note(c, self.build, error))
-
-    async def _drop_old(self) -> None:
-        try:
-            async with self._connections.take() as connection, connection.transaction():
-                await builds.drop_old(connection, self.subscription)
-        except psycopg.Error as error:
-            log.warning("the tables of the build before are still read", error=str(error))

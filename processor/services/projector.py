@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from math import inf
 
 import psycopg
 import structlog
@@ -25,6 +26,9 @@ log = structlog.get_logger("holdfast.projections")
 
 PAUSE = 5.0
 """Seconds before what failed is tried again."""
+
+_SWEEP = 60.0
+"""Seconds between two tries to drop tables that newer ones have taken the place of."""
 
 _LOOK = 0.05
 """Seconds between two looks at what another process has in hand."""
@@ -90,6 +94,7 @@ class Projector:
 
     async def _follow(self, subscription: Subscription) -> None:
         follower: Follower | None = None
+        swept = -inf
         while True:
             try:
                 if follower is None:
@@ -100,6 +105,9 @@ class Projector:
                     if not step.is_elsewhere:
                         await follower.promote()
                     follower = None
+                elif not step.is_more and (now := self._environment.monotonic()) >= swept + _SWEEP:
+                    swept = now
+                    await follower.drop_old(patience=0.1)  # Who waits for a lock holds other readers of the log up.
                 pause = 0.0 if step.is_more else self._settings.projection_poll
             except (StorageError, BrokerError, ProjectionError, UnreadableEvent) as error:
                 log.warning("projection not advanced", projection=subscription.name, error=repr(error))

@@ -11,8 +11,8 @@ from holdfast.processor.store.connections import Connections
 from holdfast.projections import lag
 from holdfast.projections.definition import Subscription
 from holdfast.projections.lag import Progress
-from holdfast.projections.subscription import Build
-from holdfast.schemas.errors import ProjectionStopped
+from holdfast.projections.subscription import Build, checkpoint
+from holdfast.schemas.errors import ProjectionStopped, RebuildRefused
 from holdfast.schemas.settings import Settings
 
 _PAUSE = 0.1
@@ -31,11 +31,13 @@ async def rebuild(
 
     Readers find the tables as they were until the new ones, whole, stand in their place; what happens meanwhile is in
     both. A rebuild that was interrupted is gone on with, unless ``restart``. There are two ``connections`` at least.
-    Raises ``RebuildRefused``, and ``ProjectionStopped`` at an event that a handler cannot take, behind which it can be
-    gone on with.
+    Raises ``RebuildRefused``, also where somebody drops what it has built, and ``ProjectionStopped`` at an event that a
+    handler cannot take, behind which it can be gone on with.
     """
     build, ahead = Build(subscription, "next"), ReadingAhead(connections)
     follower = Follower(connections, build, timeout=settings.transaction_timeout, read=ahead.read)
+    live = Build(subscription, "live")
+    before = await connections.run(lambda connection: checkpoint(connection, live))
     await follower.begin(restart=restart)
     try:
         while (progress := await connections.run(lambda connection: lag.progress(connection, build))) is not None:
@@ -47,3 +49,6 @@ async def rebuild(
                 await environment.sleep(_PAUSE)
     finally:
         await ahead.close()
+    after = await connections.run(lambda connection: checkpoint(connection, live))
+    if after is None or (before is not None and before.begun_at == after.begun_at):
+        raise RebuildRefused(subscription.name, f"what was built of {subscription.name} has been dropped meanwhile")

@@ -3,7 +3,9 @@ insert into holdfast.projections (app, name, build, version, schema_name)
 values (%(app)s::text, %(name)s::text, %(build)s::text, %(version)s::int, %(schema)s::text);
 
 -- name: remove_projection
-delete from holdfast.projections where app = %(app)s::text and name = %(name)s::text and build = %(build)s::text;
+delete from holdfast.projections
+where app = %(app)s::text and name = %(name)s::text and build = %(build)s::text
+returning name;
 
 -- name: remove_skipped
 delete from holdfast.skipped_events where app = %(app)s::text and name = %(name)s::text and build = %(build)s::text;
@@ -33,11 +35,20 @@ select holdfast.drop_schema(%(schema)s::text);
 -- name: rename_schema
 select holdfast.rename_schema(%(schema)s::text, %(new_name)s::text);
 
+-- name: copy_rights
+select holdfast.copy_rights(%(schema)s::text, %(to_schema)s::text);
+
+-- name: built_in
+-- Of which projection a schema holds what is to take the place of its tables.
+select app, name
+from holdfast.projections
+where build = 'next' and schema_name || '__next' = %(schema)s::text;
+
 -- name: open_to_observers
 select holdfast.open_to_observers(%(schema)s::text);
 
 -- name: wait_briefly
-select set_config('lock_timeout', '5s', true);
+select set_config('lock_timeout', %(lock_timeout)s::text, true);
 
 -- name: dependents
 -- Views and foreign keys that stand elsewhere.

@@ -12,7 +12,7 @@ select
     set_config('lock_timeout', %(lock_timeout)s::text, true);
 
 -- name: checkpoint
-select version, status, epoch, xid::text::bigint, position
+select version, status, epoch, xid::text::bigint, position, created_at
 from holdfast.projections
 where app = %(app)s::text and name = %(name)s::text and build = %(build)s::text;
 

@@ -371,7 +371,7 @@ def test_the_commands_build_compare_list_and_drop(database_url: str, tmp_path: P
         ["past", "shop", "started", "1", place, place, "complete"]
     ]
     assert [json.loads(line)["handled"] for line in run("scratches", "--json").splitlines()] == [2]
-    assert run("drop", "past") == "scratch past is dropped\n"
+    assert run("drop", "past") == "schema past is dropped\n"
     assert run("scratches", "--json") == ""
 
     for arguments, complaint, code in (

@@ -6,12 +6,13 @@ import subprocess
 from collections.abc import AsyncIterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import pytest
 from psycopg import AsyncConnection, sql
 
-from holdfast import Client, Projection, ProjectionError, ProjectionStopped, RebuildRefused, Transaction
+from holdfast import Client, Projection, ProjectionError, ProjectionStopped, RebuildRefused, ReplayRefused, Transaction
 from holdfast.events.types import InstanceStarted
 from holdfast.processor import projecting
 from holdfast.projections import subscription
@@ -33,6 +34,7 @@ from tests.support.projections import (
 )
 from tests.support.workers import HOLDFAST, ROOT, environment, eventually, holdfast
 
+SCHEMAS = "select nspname from pg_namespace where nspname like 'shop%' order by 1"
 STARTED = "select sum(instances)::int from shop_started.started"
 
 
@@ -133,8 +135,15 @@ async def test_a_reader_in_the_middle_of_a_transaction_is_not_cut_off(database_u
         assert rows(database_url, STARTED) == [(20,)]
         found = await (await reader.execute("fetch all from walk")).fetchall()
         assert found == [("order", 10)]
-    await rebuild(database_url, Counted)
-    assert rows(database_url, "select count(*) from pg_namespace where nspname like 'shop%'") == [(1,)]
+        with pytest.raises(RebuildRefused, match="in schema shop_started__old, are still read in a transaction"):
+            await rebuild(database_url, Counted)
+    assert rows(database_url, SCHEMAS) == [("shop_started",), ("shop_started__old",)]
+    # Once nobody reads them any more they go, without another rebuild.
+    async with projector(database_url, app_with(Counted)) as it:
+        running = asyncio.create_task(it.run())
+        await asyncio.to_thread(eventually, "they are gone", lambda: rows(database_url, SCHEMAS) == [("shop_started",)])
+        running.cancel()
+        await asyncio.wait([running])
 
 
 async def test_a_second_rebuild_of_the_same_projection_waits_its_turn_and_holds_nobody_up(database_url: str) -> None:
@@ -213,6 +222,96 @@ async def test_an_interrupted_rebuild_may_be_begun_again(database_url: str) -> N
             break
     steps = await rebuild(database_url, Counted, restart=True)
     assert steps[0].position == 0
+    assert rows(database_url, STARTED) == [(2000,)]
+
+
+RIGHTS = """
+select c.relname, a.grantee::regrole::text, a.privilege_type, a.is_grantable, c.relowner::regrole::text
+from pg_class c, aclexplode(c.relacl) a where c.relnamespace = 'shop_kept'::regnamespace
+union all
+select 'schema', a.grantee::regrole::text, a.privilege_type, a.is_grantable, n.nspowner::regrole::text
+from pg_namespace n, aclexplode(n.nspacl) a where n.nspname = 'shop_kept'
+union all
+select t.attname, a.grantee::regrole::text, a.privilege_type, a.is_grantable, ''
+from pg_attribute t, aclexplode(t.attacl) a where t.attrelid = 'shop_kept.secrets'::regclass
+union all
+select p.proname, a.grantee::regrole::text, a.privilege_type, a.is_grantable, p.proowner::regrole::text
+from pg_proc p, aclexplode(p.proacl) a where p.pronamespace = 'shop_kept'::regnamespace
+union all
+select d.defaclobjtype::text, a.grantee::regrole::text, a.privilege_type, a.is_grantable, d.defaclrole::regrole::text
+from pg_default_acl d, aclexplode(d.defaclacl) a where d.defaclnamespace = 'shop_kept'::regnamespace
+order by 1, 2, 3
+"""
+
+
+class Kept(Started):
+    create = """
+        create table started (workflow text primary key, instances bigint not null);
+        create table secrets (number bigint generated always as identity, word text);
+        create view words as select word from secrets;
+        create function answer() returns int language sql return 42;
+    """
+
+
+async def test_what_readers_may_do_with_the_tables_stays_as_it_was(database_url: str) -> None:
+    await catch_up(database_url, app_with(Kept))
+    screen, clerk, keeper = (f"holdfast_{name}_{uuid4().hex[:8]}" for name in ("screen", "clerk", "keeper"))
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        for statement in (
+            *(f"create role {name}" for name in (screen, clerk, keeper)),
+            f"grant usage on schema shop_kept to {screen}, {clerk}",
+            f"grant select on shop_kept.started to {screen} with grant option",
+            f"grant insert, update on shop_kept.started, shop_kept.words to {clerk}",
+            f"grant select (word) on shop_kept.secrets to {clerk}",
+            f"grant usage on shop_kept.secrets_number_seq to {clerk}",
+            f"grant execute on function shop_kept.answer() to {clerk}",
+            "revoke execute on function shop_kept.answer() from public",
+            "revoke all on shop_kept.secrets from holdfast_observer",
+            f"alter default privileges in schema shop_kept grant select on tables to {screen}",
+            f"alter table shop_kept.secrets owner to {keeper}",
+        ):
+            connection.execute(statement.encode())
+    before = rows(database_url, RIGHTS)
+    assert {grantee for _, grantee, *_ in before} >= {screen, clerk}
+
+    class More(Kept):
+        name = "kept"
+        version = 2
+        create = Kept.create + "create table more (n int)"
+
+    await rebuild(database_url, More)
+    assert [it for it in rows(database_url, RIGHTS) if it[0] != "more"] == before
+    # What is new is open to whom the schema's default privileges name, and to observers.
+    new = {(grantee, privilege) for what, grantee, privilege, *_ in rows(database_url, RIGHTS) if what == "more"}
+    assert {(screen, "SELECT"), ("holdfast_observer", "SELECT")} <= new
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        for name in (screen, clerk, keeper):
+            connection.execute(sql.SQL("drop owned by {0} cascade").format(sql.Identifier(name)))
+            connection.execute(sql.SQL("drop role {0}").format(sql.Identifier(name)))
+
+
+async def test_a_rebuild_that_is_not_wanted_any_more_is_dropped(database_url: str) -> None:
+    await fill(database_url, 1000)
+    await catch_up(database_url, app_with(Started))
+    app = app_with(Counted)
+    under_way = projecting.rebuild(app, "started", Settings(database_url=database_url))
+    for _ in range(3):
+        await anext(under_way)
+    async with Client(database_url, app=APP) as client:
+        with pytest.raises(ReplayRefused, match="drop schema shop_started__next with `holdfast projections drop`"):
+            await client.replays.count_into(app_with(Started), "started")
+        assert [lag.build for lag in await client.projections.lag()] == ["live", "next"]
+        assert not await client.projections.drop("shop_started")
+        assert await client.projections.drop("shop_started__next")
+        assert not await client.projections.drop("shop_started__next")
+        assert [lag.build for lag in await client.projections.lag()] == ["live"]
+        await client.replays.count_into(app_with(Started), "started")
+    # Who is at work on it is told, and does not take what was there before for its own.
+    with pytest.raises(RebuildRefused, match="has been dropped meanwhile"):
+        _ = [step async for step in under_way]
+    assert rows(database_url, SCHEMAS) == [("shop_started",)]
+    assert rows(database_url, STARTED) == [(1000,)]
+    await rebuild(database_url, Counted)
     assert rows(database_url, STARTED) == [(2000,)]
 
 
