@@ -1,4 +1,4 @@
-"""Servers in containers: what `compose/compose.yml` runs, one of each, reachable on the loopback interface only.
+"""Servers in containers: what `compose/services.yml` names, one of each, reachable on the loopback interface only.
 
 The images can be others, by the variables that the compose file has for them.
 """
