@@ -215,7 +215,7 @@ def test_history_has_a_line_of_json_for_each_event(world: World) -> None:
 
 def test_history_may_be_a_part(world: World) -> None:
     done = holdfast("history", world.order(0)["instance_id"], "--from", "6", "--to", "4", env=world.env)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr == "holdfast: nothing lies between 6 and 4: the second comes before the first\n"
     events = world.lines("history", world.order(0)["instance_id"], "--from", "3", "--to", "4")
     assert [event["version"] for event in events] == [3, 4]
