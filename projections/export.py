@@ -108,7 +108,7 @@ async def _is_reversed(connection: AsyncConnection[Any], first: Place | None, la
             return begin is None or begin > last
         case (Cursor(), datetime()):
             end = await selection.last_until(connection, last)
-            return end is None or end < first
+            return (end or _BEGINNING) < first
     return False
 
 

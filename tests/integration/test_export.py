@@ -4,7 +4,7 @@ import json
 import sys
 import tracemalloc
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -225,6 +225,8 @@ async def test_what_is_not_complete_yet_is_left_out_and_no_end(client: Client, d
 async def test_an_empty_log_is_a_file_without_rows(client: Client, tmp_path: Path) -> None:
     exported = await client.export.events(tmp_path / "log.parquet", "parquet")
     assert (exported.events, exported.cursor) == (0, "0-0-0")
+    again = await client.export.events(BytesIO(), "jsonl", first="0-0-0", last=datetime.now(UTC))
+    assert (again.events, again.cursor) == (0, "0-0-0")
     assert pq.read_table(tmp_path / "log.parquet").num_rows == 0
     assert pq.read_schema(tmp_path / "log.parquet").names == [*parquet.EVENTS]
 
