@@ -2,7 +2,8 @@
 
 One build of one subscription is run by one process at a time, by a lock that ends with the transaction. So any
 process may try, a dead one holds up nobody, and the database may sit behind PgBouncer. The caller owns the
-transaction; while nothing is written in it, it holds nobody's safe horizon back.
+transaction; while nothing is written in it, it holds nobody's safe horizon back, as a lock of a row would. Whoever may
+log in may take such a lock, though: see `docs/deploy.md`.
 """
 
 from __future__ import annotations
