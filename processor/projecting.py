@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from functools import partial
 from random import Random
 
@@ -30,7 +30,7 @@ from holdfast.projections.definition import Subscription
 from holdfast.projections.lag import Progress
 from holdfast.projections.rows import RowChange
 from holdfast.projections.scratch import AsOf
-from holdfast.schemas.errors import AppError, ProjectionNotFound
+from holdfast.schemas.errors import AppError, ProjectionNotFound, StorageError
 from holdfast.schemas.postgres.check import check
 from holdfast.schemas.settings import Settings
 
@@ -111,7 +111,7 @@ async def diff(
                 schemas.append(side)
                 continue
             schema = f"{(subscription.schema or '')[:40]}__as_of_{environment.new_id().hex[-8:]}"
-            closing.push_async_callback(connections.run, partial(scratch.drop, schema=schema))
+            await closing.enter_async_context(_dropped(connections, schema))
             progress = as_of_place.rebuild_as_of(
                 connections, subscription, settings, environment, as_of=side, into=schema
             )
@@ -123,6 +123,19 @@ async def diff(
         ):
             async for change in changes:
                 yield change
+
+
+@asynccontextmanager
+async def _dropped(connections: Connections, schema: str) -> AsyncIterator[None]:
+    """Drop a scratch at the end; what went wrong before is not hidden by what goes wrong then."""
+    drop = partial(scratch.drop, schema=schema)
+    try:
+        yield
+    except BaseException:
+        with suppress(StorageError):
+            await connections.run(drop)
+        raise
+    await connections.run(drop)
 
 
 async def _exhaust(progress: AsyncIterator[Progress]) -> None:

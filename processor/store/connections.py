@@ -139,4 +139,6 @@ async def one(cursor: AsyncCursor[tuple[Any, ...]]) -> tuple[Any, ...]:
 
 def failure(error: psycopg.Error) -> StorageError:
     """Return what the engine is told of an error of the database."""
-    return StorageError(f"the database failed: {str(error).strip() or type(error).__name__}")
+    # Where in a function of the schema it happened is nobody's affair.
+    text = error.diag.message_primary if error.diag.context else str(error).strip()
+    return StorageError(f"the database failed: {text or type(error).__name__}")

@@ -6,6 +6,7 @@ nothing new is forgotten here.
 
 import asyncio
 import inspect
+import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -24,12 +25,16 @@ from typer.main import get_command
 
 from compose.local.services import Services
 from holdfast import App, Client, Projection, Transaction
+from holdfast.events.recorded import Cursor
 from holdfast.events.types import InstanceCompleted
+from holdfast.processor import projecting
 from holdfast.processor.cli import application
 from holdfast.processor.store.retention import Retention
 from holdfast.schemas.control import Command
 from holdfast.schemas.errors import StorageError
+from holdfast.schemas.settings import Settings
 from tests.support.instances import PAID, SUSPENDED, WAITING, add_host, add_order, register
+from tests.support.projections import Started, app_with
 
 NOT_ALLOWED = "42501"
 LETTER, TIMER = "letter", "0:late"
@@ -386,3 +391,38 @@ def test_an_observer_runs_no_function_that_writes(world: World) -> None:
                 connection.execute(call.encode())
             assert refused.value.sqlstate == NOT_ALLOWED, call
             assert "permission denied for" in str(refused.value)
+
+
+IN_THE_WAY = {
+    "a lock of its own": "select pg_advisory_lock(1)",
+    "a lock for a transaction": "select pg_try_advisory_xact_lock(1, 2)",
+    "a transaction id": "select pg_current_xact_id()",
+    "the same by its older name": "select txid_current()",
+    "a notification": "select pg_notify('holdfast_inbox', 'shop')",
+    "a large object": "select lo_create(0)",
+}
+
+
+def test_an_observer_can_be_kept_from_standing_in_the_way_as_the_guide_says(database_url: str) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text()
+    (script,) = (block for block in re.findall(r"```sql\n(.*?)```", guide, re.DOTALL) if "advisory" in block)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(script.replace("holdfast_owner", "current_user").encode())
+        connection.execute("set role holdfast_observer")
+        for statement in (*IN_THE_WAY.values(), "create temporary table t (n int)"):
+            with pytest.raises(psycopg.Error) as refused:
+                connection.execute(statement.encode())
+            assert refused.value.sqlstate == NOT_ALLOWED, statement
+        connection.execute("select * from holdfast.instances")
+        connection.execute("set role holdfast_worker")
+        for statement in IN_THE_WAY.values():
+            connection.execute(statement.encode())
+
+
+@pytest.mark.usefixtures("changes_nothing")
+async def test_an_observer_who_would_have_to_build_something_to_compare_is_told_so_in_one_line(world: World) -> None:
+    sales = type("Sales", (Started,), {"name": "sales"})
+    changes = projecting.diff(app_with(sales), "sales", Settings(database_url=world.url), Cursor(0, 0, 0), "live")
+    with pytest.raises(StorageError) as refused:
+        await drain(changes)
+    assert str(refused.value) == "the database failed: permission denied for table scratches"
