@@ -35,6 +35,16 @@ async def watch(name: str, progress: AsyncIterator[P]) -> P | None:
 
 
 @contextmanager
+def can_be_continued() -> Iterator[None]:
+    """Say, where what stands in the block is interrupted, that nothing of it is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        hint("interrupted: the same command goes on where it was")
+        raise
+
+
+@contextmanager
 def bar(name: str, unit: str) -> Iterator[Told]:
     """Show how far something is that is told within the block; where results go to the same terminal, in lines too."""
     if not sys.stderr.isatty():

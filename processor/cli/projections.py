@@ -95,7 +95,7 @@ def rebuild(
     from holdfast.processor import projecting
     from holdfast.processor.cli.load_app import load_app
     from holdfast.processor.cli.output import say
-    from holdfast.processor.cli.progress import watch
+    from holdfast.processor.cli.progress import can_be_continued, watch
     from holdfast.processor.process import configure_logging
 
     if (as_of is None) is not (into is None):
@@ -103,11 +103,13 @@ def rebuild(
     settings = load_settings(database_url=database_url).require("database_url")
     configure_logging()
     if as_of is None or into is None:
-        run_long(watch(name, projecting.rebuild(load_app(app), name, settings, restart=restart)))
+        with can_be_continued():
+            run_long(watch(name, projecting.rebuild(load_app(app), name, settings, restart=restart)))
         say(f"projection {name} is rebuilt")
         return
     when = place("--as-of", as_of)
-    run_long(watch(name, projecting.rebuild_as_of(load_app(app), name, settings, when, into, restart=restart)))
+    with can_be_continued():
+        run_long(watch(name, projecting.rebuild_as_of(load_app(app), name, settings, when, into, restart=restart)))
     say(f"projection {name} as of {as_of} is in schema {into}")
 
 
