@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from compose.local.postgres import NEWEST
@@ -65,6 +66,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     servers = session.config.stash.get(SERVERS, None)
     if servers and hasattr(session.config, "workeroutput"):
         session.config.workeroutput[SERVERS_OUTPUT] = servers
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Let what a command configures, which a test has run, end with the test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ begin
     -- Everybody may run a function unless he is refused it.
     revoke execute
         on function holdfast.create_schema(text), holdfast.drop_schema(text), holdfast.rename_schema(text, text),
-        holdfast.open_to_observers(text)
+        holdfast.copy_rights(text, text), holdfast.open_to_observers(text)
         from public;
     for door in
         select p.oid::regprocedure as signature, p.proname as name
@@ -53,7 +53,7 @@ begin
         grant delete on holdfast.instances to holdfast_worker;
         grant execute
             on function holdfast.discard(uuid[]), holdfast.create_schema(text), holdfast.drop_schema(text),
-            holdfast.rename_schema(text, text), holdfast.open_to_observers(text)
+            holdfast.rename_schema(text, text), holdfast.copy_rights(text, text), holdfast.open_to_observers(text)
             to holdfast_worker;
     end if;
 
