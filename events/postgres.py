@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -30,6 +31,9 @@ _PAGE = 1000
 _LAST = (1 << 63) - 1
 _START = Cursor(0, 0, 0)
 
+_Columns = tuple[Any, ...]
+"""One list for each column of the events of a page."""
+_VERSIONS = 1
 _Row = tuple[UUID, int, str, str, int, int, int, str, datetime]
 _Answer = Cursor | WrongExpectedVersion | StaleTransaction
 
@@ -100,47 +104,44 @@ async def read_stream(
 ) -> AsyncIterator[RecordedEvent]:
     """Yield the events of a stream, a page at a time; see ``EventLog.read_stream``."""
     last = _LAST if to_version is None else to_version
-    while from_version <= last:
-        async with _cursor(connection) as cursor:
-            await cursor.execute(
-                _SQL["read_stream"],
-                {"instance_id": instance_id, "from_version": from_version, "to_version": last, "limit": _PAGE},
-            )
-            events = _read_columns(await cursor.fetchone())
-        for event in events:
-            yield event
-        if len(events) < _PAGE:
-            return
-        from_version = events[-1].version + 1
+
+    async def page(before: _Columns | None) -> _Columns | None:
+        start = from_version if before is None else before[_VERSIONS][-1] + 1
+        if start > last or (before is not None and len(before[_VERSIONS]) < _PAGE):
+            return None
+        stretch = {"instance_id": instance_id, "from_version": start, "to_version": last, "limit": _PAGE}
+        return await _columns(connection, "read_stream", stretch)
+
+    async with aclosing(_pages(page)) as pages:
+        async for columns in pages:
+            for event in _read_columns(columns):
+                yield event
 
 
 async def read_all(
     connection: AsyncConnection[Any], after: Cursor | None = None, limit: int = _PAGE
 ) -> tuple[list[RecordedEvent], Cursor | None]:
     """Return the next events of the whole log; see ``EventLog.read_all``."""
-    events = _read_columns(await _columns(connection, after or _START, limit))
+    columns = await _columns(connection, "read_all", _stretch(after or _START, limit))
+    events = [] if columns is None else _read_columns(columns)
     return events, events[-1].cursor if events else after
 
 
 async def read_log(
     connection: AsyncConnection[Any], after: Cursor | None = None, limit: int = _PAGE
 ) -> AsyncGenerator[list[RecordedEvent], None]:
-    """Yield the events of the whole log page by page; see ``EventLog.read_log``.
+    """Yield the events of the whole log page by page; see ``EventLog.read_log``."""
 
-    The server makes the next page while this one is decoded and gone through.
-    """
-    coming = asyncio.create_task(_columns(connection, after or _START, limit))
-    try:
-        while (columns := await coming) is not None:
-            *_, epochs, xids, positions, _, _ = columns
-            coming = asyncio.create_task(_columns(connection, Cursor(epochs[-1], xids[-1], positions[-1]), limit))
-            # The task begins, and asks for the page.
-            await asyncio.sleep(0)
+    async def page(before: _Columns | None) -> _Columns | None:
+        start = after or _START
+        if before is not None:
+            *_, epochs, xids, positions, _, _ = before
+            start = Cursor(epochs[-1], xids[-1], positions[-1])
+        return await _columns(connection, "read_all", _stretch(start, limit))
+
+    async with aclosing(_pages(page)) as pages:
+        async for columns in pages:
             yield _read_columns(columns)
-    finally:
-        # Who stops early gets the connection back when it is free; cut off, the query would spoil the transaction.
-        await asyncio.wait([coming])
-        _ = coming.cancelled() or coming.exception()
 
 
 async def read_page(
@@ -209,19 +210,40 @@ def _answer(append: Append, row: tuple[int, bool, int, int, int | None]) -> _Ans
     return StaleTransaction(append.instance_id)
 
 
-async def _columns(connection: AsyncConnection[Any], after: Cursor, limit: int) -> tuple[Any, ...] | None:
-    """Return the next events of the whole log as columns; None if there are none."""
+def _stretch(after: Cursor, limit: int) -> dict[str, Any]:
+    return {"epoch": after.epoch, "xid": str(after.xid), "position": after.position, "limit": limit}
+
+
+async def _columns(connection: AsyncConnection[Any], statement: str, stretch: dict[str, Any]) -> _Columns | None:
+    """Return the events of a stretch as columns; None if there are none."""
     async with _cursor(connection) as cursor:
-        await cursor.execute(
-            _SQL["read_all"],
-            {"epoch": after.epoch, "xid": str(after.xid), "position": after.position, "limit": limit},
-        )
-        columns = await cursor.fetchone()
+        await cursor.execute(_SQL[statement], stretch)
+        columns: _Columns | None = await cursor.fetchone()
     return None if columns is None or columns[0] is None else columns
 
 
-def _read_columns(columns: tuple[Any, ...] | None) -> list[RecordedEvent]:
-    return [] if columns is None or columns[0] is None else _read(zip(*columns, strict=True))
+async def _pages(
+    page: Callable[[_Columns | None], Coroutine[Any, Any, _Columns | None]],
+) -> AsyncGenerator[_Columns, None]:
+    """Yield pages, of which each is asked for with the one before it, up to the last.
+
+    The server makes the next page while this one is decoded and gone through.
+    """
+    coming = asyncio.create_task(page(None))
+    try:
+        while (columns := await coming) is not None:
+            coming = asyncio.create_task(page(columns))
+            # The task begins, and asks for the page.
+            await asyncio.sleep(0)
+            yield columns
+    finally:
+        # Who stops early gets the connection back when it is free; cut off, the query would spoil the transaction.
+        await asyncio.wait([coming])
+        _ = coming.cancelled() or coming.exception()
+
+
+def _read_columns(columns: _Columns) -> list[RecordedEvent]:
+    return _read(zip(*columns, strict=True))
 
 
 def _read(rows: Iterable[_Row]) -> list[RecordedEvent]:
