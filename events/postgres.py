@@ -166,15 +166,15 @@ async def read_page(
                 "types": None if types is None else list(types),
             },
         )
-        return page_of(await cursor.fetchall(), after)
+        return page_of(await cursor.fetchone(), after)
 
 
-def page_of(rows: list[_Row], after: Cursor | None) -> Page:
-    """Return the page that rows as of the statement ``read_page`` hold."""
-    if not rows:
+def page_of(columns: _Columns | None, after: Cursor | None) -> Page:
+    """Return the page that columns as of the statement ``read_page`` hold."""
+    if columns is None or columns[0] is None:
         return Page(events=(), seen=0, cursor=after, recorded_at=None)
-    _, seen, _, _, epoch, xid, position, _, recorded_at = rows.pop()
-    return Page(events=_read(rows), seen=seen, cursor=Cursor(epoch, xid, position), recorded_at=recorded_at)
+    _, seen, _, _, epoch, xid, position, _, recorded_at = [column.pop() for column in columns]
+    return Page(events=_read_columns(columns), seen=seen, cursor=Cursor(epoch, xid, position), recorded_at=recorded_at)
 
 
 async def horizon_lag(connection: AsyncConnection[Any]) -> HorizonLag:

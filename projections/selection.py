@@ -126,7 +126,7 @@ async def read(connection: AsyncConnection[Any], selection: Selection, limit: in
     """Look at no more than ``limit`` events behind the beginning of a selection, and return those that belong to it."""
     async with connection.cursor(row_factory=tuple_row, binary=True) as cursor:
         await cursor.execute(_SQL["select_events"], selection.parameters | {"limit": limit})
-        return page_of(await cursor.fetchall(), selection.after)
+        return page_of(await cursor.fetchone(), selection.after)
 
 
 async def count(connection: AsyncConnection[Any], selection: Selection) -> dict[str, int]:

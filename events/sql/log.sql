@@ -78,7 +78,7 @@ from (
 ) p;
 
 -- name: read_page
--- As read_all, of which only the events of an app and of some types are given back. The last row, without an instance,
+-- As read_all, of which only the events of an app and of some types are given back. The last of them, without an instance,
 -- says in the place of the version how many events were looked at, and which one was the last of them.
 with page as materialized (
     select
@@ -104,7 +104,10 @@ with page as materialized (
         limit 1
     )
 )
-select * from wanted order by epoch, xid, position, instance_id nulls last;
+select
+    array_agg(w.instance_id), array_agg(w.version), array_agg(w.type), array_agg(w.data), array_agg(w.epoch),
+    array_agg(w.xid), array_agg(w.position), array_agg(w.metadata), array_agg(w.recorded_at)
+from (select * from wanted order by epoch, xid, position, instance_id nulls last) w;
 
 -- name: horizon_lag
 select count(*), coalesce(extract(epoch from clock_timestamp() - min(recorded_at)), 0)::float8

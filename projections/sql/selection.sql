@@ -49,7 +49,10 @@ with page as materialized (
         limit 1
     )
 )
-select * from wanted order by epoch, xid, position, instance_id nulls last;
+select
+    array_agg(w.instance_id), array_agg(w.version), array_agg(w.type), array_agg(w.data), array_agg(w.epoch),
+    array_agg(w.xid), array_agg(w.position), array_agg(w.metadata), array_agg(w.recorded_at)
+from (select * from wanted order by epoch, xid, position, instance_id nulls last) w;
 
 -- name: count_selected
 select p.type, count(*)
