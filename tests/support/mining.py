@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import shutil
@@ -39,8 +40,15 @@ def analyse(code: str, folder: Path) -> Any:
 
 
 def _install() -> Path:
-    """Install what is locked, unless it is there."""
+    """Install what is locked, unless it is there; of several processes that want it at once one does."""
     folder = INSTALLED / hashlib.sha256(LOCK.read_bytes()).hexdigest()[:16]
+    with INSTALLED.with_suffix(".lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        _make(folder)
+    return folder
+
+
+def _make(folder: Path) -> None:
     if not (folder / "whole").exists():
         shutil.rmtree(INSTALLED, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=120)
@@ -49,4 +57,3 @@ def _install() -> Path:
         done = subprocess.run(pip, capture_output=True, text=True, timeout=900, check=False)
         assert done.returncode == 0, f"pip could not install what {LOCK} locks:\n{done.stdout}{done.stderr}"
         (folder / "whole").touch()
-    return folder
