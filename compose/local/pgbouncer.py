@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from compose.local.postgres import takes_connections
 from compose.local.process import Server, ServerError
-from compose.local.provide import install
+from compose.local.provide import install, taking_turns
 
 SETTINGS = """\
 [databases]
@@ -40,9 +40,10 @@ class PgBouncer:
     """One pooler; `url` leads through it to the database of the address that it was given."""
 
     def __init__(self, database_url: str) -> None:
-        program = _find()
-        if program is None and install("pgbouncer"):
+        with taking_turns():
             program = _find()
+            if program is None and install("pgbouncer"):
+                program = _find()
         if program is None:
             raise ServerError(HELP)
         folder = Path(tempfile.mkdtemp(prefix="holdfast-pgbouncer-"))

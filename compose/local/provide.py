@@ -1,9 +1,13 @@
 """Where a server comes from that no wheel carries: installed here, installed now, or run with Docker."""
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from compose.local import containers
 from compose.local.process import ServerError
@@ -22,14 +26,23 @@ def provide_rabbitmq() -> Broker:
 
     Raises ServerError, saying what to install, when there is none.
     """
-    script = find_server()
-    if script is None and install("rabbitmq-server"):
+    with taking_turns():
         script = find_server()
+        if script is None and install("rabbitmq-server"):
+            script = find_server()
     if script is not None:
         return RabbitMQ(script)
     if containers.why_not() is None:
         return containers.ContainedRabbitMQ(containers.images()[1])
     raise ServerError(HELP)
+
+
+@contextmanager
+def taking_turns() -> Iterator[None]:
+    """Keep other processes from installing at the same time, and from finding what is half installed."""
+    with Path(__file__).open() as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield
 
 
 def install(package: str) -> bool:
