@@ -153,20 +153,8 @@ async def read_page(
     types: Collection[str] | None = None,
 ) -> Page:
     """Return the events of an app among the next ones of the whole log; see ``EventLog.read_page``."""
-    start = after or _START
-    async with _cursor(connection) as cursor:
-        await cursor.execute(
-            _SQL["read_page"],
-            {
-                "epoch": start.epoch,
-                "xid": str(start.xid),
-                "position": start.position,
-                "limit": limit,
-                "app": app,
-                "types": None if types is None else list(types),
-            },
-        )
-        return page_of(await cursor.fetchone(), after)
+    wanted = {"app": app, "types": None if types is None else list(types)}
+    return page_of(await _columns(connection, "read_page", _stretch(after or _START, limit) | wanted), after)
 
 
 def page_of(columns: _Columns | None, after: Cursor | None) -> Page:

@@ -78,7 +78,7 @@ from (
 ) p;
 
 -- name: read_page
--- As read_all, of which only the events of an app and of some types are given back. The last of them, without an instance,
+-- As read_all, of which only the events of an app and of some types are given back. The last one, without an instance,
 -- says in the place of the version how many events were looked at, and which one was the last of them.
 with page as materialized (
     select
