@@ -6,17 +6,13 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+from holdfast.processor.services.first_of import first_of
+
 
 async def unless(stop: asyncio.Event, doing: Coroutine[Any, Any, object]) -> bool:
     """Return True when it is done, or cancel it as soon as ``stop`` is set and return False; raise what it raises."""
-    task, stopping = asyncio.ensure_future(doing), asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            task.result()
-            return True
+    task = asyncio.ensure_future(doing)
+    if task not in await first_of(task, stop.wait()):
         return False
-    finally:
-        task.cancel()
-        stopping.cancel()
-        await asyncio.gather(task, stopping, return_exceptions=True)
+    task.result()
+    return True
