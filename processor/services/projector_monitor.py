@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 
 from prometheus_client.core import Metric
@@ -10,14 +9,12 @@ from prometheus_client.core import Metric
 from holdfast.processor.broker.connection import Connection, State
 from holdfast.processor.engine.environment import Environment
 from holdfast.processor.services.families import Families
+from holdfast.processor.services.probe import probe
 from holdfast.processor.services.projection_metrics import projection_metrics
 from holdfast.processor.services.remembered import Remembered
 from holdfast.processor.store.connections import Connections
 from holdfast.projections.lag import lags
 from holdfast.schemas.errors import StorageError
-
-PATIENCE = 2.0
-"""Seconds that the database may take to answer a probe."""
 
 
 class ProjectorMonitor:
@@ -45,10 +42,7 @@ class ProjectorMonitor:
         """Return why projections cannot be run: no database, or no RabbitMQ for the event feed."""
         problems = {name: c.state.value for name, c in self._brokers.items() if c.state is not State.OPEN}
         try:
-            async with asyncio.timeout(PATIENCE):
-                await self._database.run(lambda c: c.execute("select"))
-        except TimeoutError:
-            problems["database"] = f"gave no answer within {PATIENCE:g} s"
+            await probe(self._database, lambda c: c.execute("select"))
         except StorageError as error:
             problems["database"] = str(error)
         return problems

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 
 from prometheus_client.core import Metric
 
 from holdfast.processor.broker.connection import Connection, State
 from holdfast.processor.engine.runtime import Runtime
+from holdfast.processor.services.probe import probe
 from holdfast.processor.services.remembered import Remembered
 from holdfast.processor.services.worker_metrics import Tenure, worker_metrics
 from holdfast.processor.store.connections import Connections
 from holdfast.projections.condition import condition, lease_lives
 from holdfast.schemas.errors import StorageError
-
-PATIENCE = 2.0
-"""Seconds that the database may take to answer a probe."""
 
 
 class WorkerMonitor:
@@ -44,10 +41,7 @@ class WorkerMonitor:
         """Return why the worker cannot work: no lease, no server, a queue that it does not consume, or its end."""
         problems = {name: c.state.value for name, c in self._brokers.items() if c.state is not State.OPEN}
         try:
-            async with asyncio.timeout(PATIENCE):
-                has_lease = await self._database.run(lambda c: lease_lives(c, self._runtime.host_id))
-        except TimeoutError:
-            problems["database"] = f"gave no answer within {PATIENCE:g} s"
+            has_lease = await probe(self._database, lambda c: lease_lives(c, self._runtime.host_id))
         except StorageError as error:
             problems["database"] = str(error)
         else:
