@@ -2,7 +2,9 @@
 
 Tables are always built where no reader looks, in a schema beside the one that readers know; when the build has come
 as far as the one before it, the two change their names in one transaction. So a reader finds the tables whole, the old
-ones or the new ones, and never sees them empty. A build that is interrupted stays, with its checkpoint.
+ones or the new ones, and never sees them empty: a transaction that sees the log as it was before that, in REPEATABLE
+READ, would find what it cannot see of the new ones missing, so such transactions are let end first. A build that is
+interrupted stays, with its checkpoint.
 
 The caller owns the transaction.
 """
@@ -63,26 +65,40 @@ async def begin(connection: Connection, subscription: Subscription, *, restart: 
     return False
 
 
-async def promote(connection: Connection, subscription: Subscription, tx: Any) -> bool:
-    """Let what was built be what readers see; tell whether it was done.
+async def come_up(connection: Connection, subscription: Subscription, tx: Any) -> Checkpoint | None:
+    """Have what is built come as far as what readers see, or to the end of the log; return where it stands if it has.
 
-    The events that the older build has handled and the newer one has not are handled first, so that no reader goes back
-    in time; a first build has to come to the end of the log. Meanwhile nobody runs either of them, so no more is
-    handled than a page: if that is not enough, it stays, and the rest is to be handled before another try. What was
-    there before is left for ``drop_old``.
+    Meanwhile nobody runs either of them, so no more is handled than a page: if that is not enough, it stays, and the
+    rest is to be handled before another try.
     """
     live, following = Build(subscription, "live"), Build(subscription, "next")
     await lock(connection, live)
     await lock(connection, following)
     built = await checkpoint(connection, following)
     if built is None or not built.is_running or built.version != subscription.version:
-        return False
+        return None
     before = await checkpoint(connection, live)
     if before is not None:
         await _refuse_dependents(connection, subscription)
-    if not await _come_to(connection, following, built, before, tx):
+    return built if await _come_to(connection, following, built, before, tx) else None
+
+
+async def transactions(connection: Connection) -> dict[str, int]:
+    """Return the open transactions that may see the log as it was before now, each with its server process."""
+    cursor = await connection.execute(_SQL["transactions"])
+    return dict(await cursor.fetchall())
+
+
+async def promote(connection: Connection, subscription: Subscription, tx: Any) -> bool:
+    """Let what was built be what readers see; tell whether it was done.
+
+    It comes up first, so that no reader goes back in time: see ``come_up``. The ``transactions`` that were open when it
+    had done so once have to have ended. What was there before is left for ``drop_old``.
+    """
+    live, following = Build(subscription, "live"), Build(subscription, "next")
+    if await come_up(connection, subscription, tx) is None:
         return False
-    if before is not None:
+    if await checkpoint(connection, live) is not None:
         await connection.execute(_SQL["copy_rights"], {"schema": live.schema, "to_schema": following.schema})
         await connection.execute(_SQL["rename_schema"], {"schema": live.schema, "new_name": _old(subscription)})
     await connection.execute(_SQL["rename_schema"], {"schema": following.schema, "new_name": live.schema})

@@ -8,8 +8,10 @@ subscription, or is recorded and passed over, as it says itself.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 
 import psycopg
 import structlog
@@ -42,6 +44,22 @@ class Step:
     is_elsewhere: bool = False
 
 
+@dataclass(slots=True)
+class _Older:
+    """What is left of the transactions that were open when a build, begun at that time, was whole."""
+
+    begun_at: datetime
+    open: set[str]
+    is_told: bool = False
+
+    def tell(self, name: str, found: Mapping[str, int]) -> None:
+        """Say once which server processes have them, if any are left."""
+        if self.open and not self.is_told:
+            self.is_told = True
+            pids = sorted(found[it] for it in self.open)
+            log.info("built, and waits for older transactions", projection=name, pids=pids)
+
+
 class Follower:
     """One process's part in running one build of a subscription; others may have theirs at the same time.
 
@@ -56,6 +74,7 @@ class Follower:
         self._connections = connections
         self._timeout = timeout
         self._read = read
+        self._older: _Older | None = None
         self._careful = 0
         self._in_hand: Page | None = None
         self._tries = 0
@@ -89,15 +108,15 @@ class Follower:
     async def promote(self) -> bool:
         """Let this build, which has come to the end of the log, be what readers see; see ``builds.promote``.
 
-        False where it cannot be, as yet: what is too much for it, or a handler does not take, is for ``step``.
+        False where it cannot be, as yet: what is too much for it, or a handler does not take, is for ``step``, and
+        transactions that began before it had come there, and would not see all of it, are to end first.
         """
         try:
-            async with (
-                asyncio.timeout(self._timeout),
-                self._connections.take() as connection,
-                connection.transaction(),
-            ):
-                done = await builds.promote(connection, self.subscription, Handle(connection))
+            async with asyncio.timeout(self._timeout), self._connections.take() as connection:
+                if await self._is_older_open(connection):
+                    return False
+                async with connection.transaction():
+                    done = await builds.promote(connection, self.subscription, Handle(connection))
         except (HandlerFailed, TimeoutError):
             return False
         except psycopg.Error as error:
@@ -116,6 +135,21 @@ class Follower:
                 await builds.drop_old(connection, self.subscription, patience)
         except psycopg.Error as error:
             log.warning("the tables of the build before are still read", error=str(error))
+
+    async def _is_older_open(self, connection: Connection) -> bool:
+        """Tell whether a transaction is open that began before this build was whole, or whether it is not yet."""
+        async with connection.transaction():
+            whole = await builds.come_up(connection, self.subscription, Handle(connection))
+        if whole is None:
+            self._older = None
+            return True
+        found = await builds.transactions(connection)
+        if self._older is None or self._older.begun_at != whole.begun_at:
+            self._older = _Older(whole.begun_at, set(found))
+        else:
+            self._older.open &= found.keys()
+            self._older.tell(self.subscription.name, found)
+        return bool(self._older.open)
 
     async def _step(self) -> Step:
         try:

@@ -89,7 +89,7 @@ class Projector:
                     return ProjectionStopped(subscription.name, error)
                 if follower.build.stage == "live" or await follower.promote():
                     return None
-                follower = await self._register(subscription)  # What was being built may be another's affair by now.
+                follower = await self._look_anew(follower)
             await self._environment.sleep(0 if step.is_more else _LOOK)
 
     async def _follow(self, subscription: Subscription) -> None:
@@ -101,10 +101,9 @@ class Projector:
                     follower = await self._register(subscription)
                 step = await follower.step()
                 if follower.build.stage == "next" and not step.is_more:
-                    # It is another's affair by now if it is not there any more, so it is looked at anew either way.
                     if not step.is_elsewhere:
                         await follower.promote()
-                    follower = None
+                    follower = await self._look_anew(follower)
                 elif not step.is_more and (now := self._environment.monotonic()) >= swept + _SWEEP:
                     swept = now
                     await follower.drop_old(patience=0.1)  # Who waits for a lock holds other readers of the log up.
@@ -131,6 +130,11 @@ class Projector:
         if build.stage == "live":
             await self._compare_versions(build)
         return self.follower(build)
+
+    async def _look_anew(self, follower: Follower) -> Follower:
+        """Return what runs the build that there is to be run by now: what was built may be another's affair."""
+        found = await self._register(follower.subscription)
+        return follower if found.build == follower.build else found
 
     async def _compare_versions(self, build: Build) -> None:
         """Say so if the tables are of another version than the code, which then leaves them alone."""

@@ -26,6 +26,19 @@ set status = 'running', error = null, failed_instance_id = null, failed_version 
 where app = %(app)s::text and name = %(name)s::text and build = %(build)s::text and status = 'stopped'
 returning name;
 
+-- name: transactions
+-- Who may not see which transactions have a snapshot takes every one for one that has.
+select l.virtualxid, l.pid
+from pg_locks l
+join pg_stat_activity a on a.pid = l.pid
+where l.locktype = 'virtualxid'
+    and l.granted
+    and l.mode = 'ExclusiveLock'
+    and l.pid <> pg_backend_pid()
+    and a.datname = current_database()
+    and a.usesysid is not null
+    and (a.backend_xmin is not null or a.backend_type is null);
+
 -- name: create_schema
 select holdfast.create_schema(%(schema)s::text);
 

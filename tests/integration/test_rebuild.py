@@ -10,7 +10,8 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from psycopg import AsyncConnection, sql
+from psycopg import AsyncConnection, IsolationLevel, sql
+from psycopg.errors import UndefinedTable
 
 from holdfast import Client, Projection, ProjectionError, ProjectionStopped, RebuildRefused, ReplayRefused, Transaction
 from holdfast.events.types import InstanceStarted
@@ -126,12 +127,66 @@ async def test_readers_never_see_a_half_built_table_while_events_keep_coming(dat
     assert min(looks) > 20
 
 
+async def test_a_transaction_that_began_before_the_tables_were_whole_finds_the_old_ones(database_url: str) -> None:
+    await fill(database_url, 1000)
+    await catch_up(database_url, app_with(Started))
+    async with (
+        asyncio.timeout(60),
+        await AsyncConnection.connect(database_url) as older,
+        await AsyncConnection.connect(database_url) as newer,
+    ):
+        for reader in (older, newer):
+            await reader.set_isolation_level(IsolationLevel.REPEATABLE_READ)
+        await older.execute("select 1")
+        rebuilding = projecting.rebuild(app_with(Counted), "started", Settings(database_url=database_url))
+        while (step := await anext(rebuilding)).position < step.end:
+            pass
+        await anext(rebuilding)
+        # It is whole, and could be promoted, but for the one that would not see it.
+        await newer.execute("select 1")
+        for _ in range(3):
+            await anext(rebuilding)
+        assert await (await older.execute(STARTED)).fetchall() == [(1000,)]
+        await older.rollback()
+        _ = [step async for step in rebuilding]
+        assert await (await newer.execute(STARTED)).fetchall() == [(2000,)]
+
+
+async def test_a_first_build_waits_for_older_transactions_too(database_url: str) -> None:
+    await fill(database_url, 1000)
+    await settle(database_url)
+    async with projector(database_url, app_with(Started)) as it, await AsyncConnection.connect(database_url) as older:
+        await older.set_isolation_level(IsolationLevel.REPEATABLE_READ)
+        await older.execute("select 1")
+        running = asyncio.create_task(it.run())
+        handled = "select handled::int from holdfast.projections where build = 'next'"
+        await asyncio.to_thread(eventually, "it is whole", lambda: rows(database_url, handled) == [(1000,)])
+        await fill(database_url, 1)
+        await asyncio.to_thread(eventually, "it goes on", lambda: rows(database_url, handled) == [(1001,)])
+        with pytest.raises(UndefinedTable):
+            await older.execute(STARTED)
+        await older.rollback()
+        await asyncio.to_thread(eventually, "it is live", lambda: rows(database_url, SCHEMAS) == [("shop_started",)])
+        running.cancel()
+        await asyncio.wait([running])
+
+
 async def test_a_reader_in_the_middle_of_a_transaction_is_not_cut_off(database_url: str) -> None:
     await fill(database_url, 10)
     await catch_up(database_url, app_with(Started))
-    async with await AsyncConnection.connect(database_url) as reader:
+    async with (
+        asyncio.timeout(60),
+        await AsyncConnection.connect(database_url) as older,
+        await AsyncConnection.connect(database_url) as reader,
+    ):
+        await older.execute("declare hold cursor for select 1")
+        rebuilding = projecting.rebuild(app_with(Counted), "started", Settings(database_url=database_url))
+        while (step := await anext(rebuilding)).position < step.end:
+            pass
+        await anext(rebuilding)
         await reader.execute("declare walk cursor for select * from shop_started.started")
-        await rebuild(database_url, Counted)  # It does not wait for the reader; the old tables do.
+        await older.rollback()
+        _ = [step async for step in rebuilding]  # It does not wait for the reader; the old tables do.
         assert rows(database_url, STARTED) == [(20,)]
         found = await (await reader.execute("fetch all from walk")).fetchall()
         assert found == [("order", 10)]
