@@ -8,8 +8,9 @@ from uuid import UUID
 import psycopg
 import pytest
 
+from tests.support.commands import holdfast
 from tests.support.instances import SUSPENDED, WAITING, add_host, add_order
-from tests.support.workers import environment, holdfast
+from tests.support.workers import environment
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ import pytest
 
 from holdfast import Client
 from holdfast.events.types import Persisted
+from tests.support.commands import holdfast
 from tests.support.instances import PAID, SUSPENDED, WAITING, add_host, add_order
-from tests.support.workers import environment, holdfast
+from tests.support.workers import environment
 
 Run = Callable[..., str]
 

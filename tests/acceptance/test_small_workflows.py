@@ -13,8 +13,9 @@ import psycopg
 
 from examples.workflows import approval, onboarding
 from holdfast import App, Client
+from tests.support.commands import holdfast
 from tests.support.rabbitmq import remove_app
-from tests.support.workers import Workers, await_hosts, environment, eventually, holdfast
+from tests.support.workers import Workers, await_hosts, environment, eventually
 
 
 @asynccontextmanager

@@ -10,8 +10,9 @@ import psycopg
 import pytest
 
 from compose.local.services import Services
+from tests.support.commands import holdfast
 from tests.support.rabbitmq import Raw, publish, remove_app
-from tests.support.workers import Worker, Workers, await_hosts, environment, eventually, holdfast
+from tests.support.workers import Worker, Workers, await_hosts, environment, eventually
 
 APP = "notes"
 MAX_BODY_BYTES = 10_000

@@ -8,8 +8,9 @@ import psycopg
 import pytest
 
 from holdfast.processor.broker.topology import Topology
+from tests.support.commands import holdfast
 from tests.support.rabbitmq import Raw, publish, publish_to, remove_app
-from tests.support.workers import Workers, await_hosts, environment, eventually, holdfast
+from tests.support.workers import Workers, await_hosts, environment, eventually
 
 APP = "stuck"
 

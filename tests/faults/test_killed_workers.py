@@ -11,8 +11,9 @@ import psycopg
 import pytest
 
 from tests.faults.orders import Paid, Placed, PlacedInMemory, Settled
+from tests.support.commands import holdfast
 from tests.support.rabbitmq import Raw, bind_out, publish, remove_app, take_all
-from tests.support.workers import Workers, await_hosts, environment, eventually, holdfast
+from tests.support.workers import Workers, await_hosts, environment, eventually
 
 pytestmark = pytest.mark.timeout(600)
 

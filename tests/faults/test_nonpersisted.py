@@ -9,8 +9,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.support.commands import holdfast
 from tests.support.rabbitmq import Raw, publish, remove_app
-from tests.support.workers import Workers, environment, eventually, holdfast
+from tests.support.workers import Workers, environment, eventually
 
 APP = "admissions"
 

@@ -10,9 +10,10 @@ import psycopg
 import pytest
 
 from tests.faults.tallies import Counted, Opened
+from tests.support.commands import holdfast
 from tests.support.consumers import ConsumerWatch
 from tests.support.rabbitmq import Raw, publish, remove_app
-from tests.support.workers import Workers, await_hosts, environment, eventually, holdfast
+from tests.support.workers import Workers, await_hosts, environment, eventually
 
 pytestmark = pytest.mark.timeout(300)
 

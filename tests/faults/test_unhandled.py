@@ -13,8 +13,9 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
+from tests.support.commands import holdfast
 from tests.support.rabbitmq import Raw, publish, remove_app
-from tests.support.workers import Workers, environment, eventually, holdfast
+from tests.support.workers import Workers, environment, eventually
 
 APP = "policies"
 POLICIES = ("suspends", "abandons", "cancels", "terminates")

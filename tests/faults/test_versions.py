@@ -8,8 +8,9 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
+from tests.support.commands import holdfast
 from tests.support.rabbitmq import Raw, publish, remove_app
-from tests.support.workers import Workers, await_hosts, environment, eventually, holdfast
+from tests.support.workers import Workers, await_hosts, environment, eventually
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -11,8 +11,9 @@ from holdfast import App, Client, InstanceNotFound, Message, compensable, confir
 from holdfast.processor.cli.compensation import lines
 from holdfast.processor.services.detection import Detection
 from holdfast.schemas.settings import Settings
+from tests.support.commands import holdfast
 from tests.support.hosts import running_host
-from tests.support.workers import environment, holdfast
+from tests.support.workers import environment
 
 app = App("previews")
 undone: list[tuple[str, int]] = []

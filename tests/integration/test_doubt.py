@@ -23,9 +23,10 @@ from holdfast import (
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.services.detection import Detection
 from holdfast.schemas.settings import Settings
+from tests.support.commands import holdfast
 from tests.support.hosts import Host, running_host
 from tests.support.stores import BehindPostgres
-from tests.support.workers import environment, holdfast
+from tests.support.workers import environment
 
 app = App("doubts")
 ran: list[str] = []

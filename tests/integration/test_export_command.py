@@ -14,10 +14,11 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 
 from holdfast.processor.cli import main
+from tests.support.commands import holdfast
 from tests.support.exports import QUERY, add_orders, files
 from tests.support.instances import PAID, WAITING
 from tests.support.projections import commit, life, rows, settle, start
-from tests.support.workers import HOLDFAST, ROOT, environment, eventually, holdfast
+from tests.support.workers import HOLDFAST, ROOT, environment, eventually
 
 
 @pytest.fixture

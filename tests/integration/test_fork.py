@@ -26,8 +26,9 @@ from holdfast import (
     start,
 )
 from holdfast.schemas.settings import Settings
+from tests.support.commands import holdfast
 from tests.support.hosts import Host, running_host
-from tests.support.workers import environment, holdfast
+from tests.support.workers import environment
 
 app = App("forked")
 keys: list[str] = []

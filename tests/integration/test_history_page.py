@@ -12,9 +12,10 @@ import pytest
 
 from holdfast import Client
 from holdfast.schemas.settings import Settings
+from tests.support.commands import holdfast
 from tests.support.hosts import running_host
 from tests.support.projections import catch_up
-from tests.support.workers import environment, holdfast
+from tests.support.workers import environment
 
 PAGE = (Path(__file__).parents[2] / "docs" / "history.md").read_text(encoding="utf-8")
 SHOWN = re.findall(r"^```text\n\$ holdfast (.+)\n((?:.*\n)*?)```$", PAGE, re.MULTILINE)

@@ -5,8 +5,9 @@ import json
 from holdfast.processor.client import Client
 from holdfast.processor.store.postgres import PostgresProvider
 from holdfast.processor.testing.conformance.harness import APP, Store
+from tests.support.commands import holdfast
 from tests.support.stores import BehindPostgres
-from tests.support.workers import environment, holdfast
+from tests.support.workers import environment
 
 
 async def test_hosts_are_listed_with_their_partitions_and_locks(database_url: str) -> None:

@@ -10,9 +10,10 @@ import pytest
 
 from holdfast.processor.client import Client
 from holdfast.schemas.message import Envelope
+from tests.support.commands import holdfast
 from tests.support.rabbitmq import remove_app
 from tests.support.watched import Paid, Placed
-from tests.support.workers import Worker, Workers, await_hosts, environment, eventually, holdfast
+from tests.support.workers import Worker, Workers, await_hosts, environment, eventually
 
 APP = "watched"
 TRACE = "11111111111111111111111111111111"

@@ -18,8 +18,9 @@ from compose.local.services import Services
 from holdfast import App, Client, InstanceNotFound, Message, VersionNotFound, compensable, receive, routine
 from holdfast.projections.history import SourceLine
 from holdfast.schemas.settings import Settings
+from tests.support.commands import holdfast
 from tests.support.hosts import running_host
-from tests.support.workers import environment, holdfast
+from tests.support.workers import environment
 
 app = App("looks")
 ABSENT = "0199c1a2-0000-7000-8000-000000000000"

@@ -12,9 +12,10 @@ from holdfast.processor import versions
 from holdfast.processor.store.persistence_point import write
 from holdfast.schemas.errors import WrongExpectedVersion
 from holdfast.schemas.settings import Settings
+from tests.support.commands import holdfast
 from tests.support.hosts import Host, running_host
 from tests.support.proxy import proxy_to
-from tests.support.workers import environment, holdfast
+from tests.support.workers import environment
 
 SPEC = "tests.integration.test_migrate_faults:two"
 

@@ -11,9 +11,10 @@ import pytest
 
 from holdfast import App, Client, Message, receive
 from holdfast.schemas.settings import Settings
+from tests.support.commands import holdfast
 from tests.support.hosts import running_host
 from tests.support.rabbitmq import Raw, publish, remove_app
-from tests.support.workers import Workers, await_hosts, environment, eventually, holdfast
+from tests.support.workers import Workers, await_hosts, environment, eventually
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -14,9 +14,10 @@ from psycopg.errors import RaiseException
 from holdfast import App, Client, InstanceView, Message, Participant, Transaction, Values, activity_context, receive
 from holdfast.projections.verify import verify
 from holdfast.schemas.settings import Settings
+from tests.support.commands import holdfast
 from tests.support.hosts import Host, running_host
 from tests.support.stores import BehindPostgres
-from tests.support.workers import environment, holdfast
+from tests.support.workers import environment
 
 app = App("participants")
 loaded: list[tuple[str, ...]] = []

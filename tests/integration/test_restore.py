@@ -22,8 +22,9 @@ from holdfast.schemas.postgres.check import check
 from holdfast.schemas.postgres.migrate import migrate
 from holdfast.schemas.postgres.statements import load
 from tests.integration.test_observer import CONTENTS, relations
+from tests.support.commands import holdfast
 from tests.support.rabbitmq import Raw, publish, remove_app
-from tests.support.workers import Workers, await_hosts, environment, eventually, holdfast
+from tests.support.workers import Workers, await_hosts, environment, eventually
 
 
 def ask(url: str, query: LiteralString) -> Any:

@@ -12,9 +12,10 @@ import pytest
 from aiormq import Channel
 from aiormq.exceptions import ChannelPreconditionFailed
 
+from tests.support.commands import holdfast
 from tests.support.node import node
 from tests.support.rabbitmq import remove_app
-from tests.support.workers import Workers, await_hosts, environment, eventually, holdfast
+from tests.support.workers import Workers, await_hosts, environment, eventually
 
 APP = "watched"
 SPEC = "tests.support.watched:app"

@@ -11,8 +11,9 @@ import pytest
 from holdfast import App, Client, Message, receive
 from holdfast.schemas.message import Envelope
 from holdfast.schemas.settings import Settings
+from tests.support.commands import holdfast
 from tests.support.hosts import Host, running_host
-from tests.support.workers import environment, holdfast
+from tests.support.workers import environment
 
 app = App("verdicts")
 

@@ -26,13 +26,6 @@ def environment(database_url: str, amqp_url: str, **settings: object) -> dict[st
     return inherited | addresses | given
 
 
-def holdfast(*arguments: str, env: dict[str, str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
-    """Run one ``holdfast`` command to its end."""
-    return subprocess.run(
-        [HOLDFAST, *arguments], env=env, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
-    )
-
-
 def eventually(what: str, condition: Callable[[], bool], timeout: float = 60) -> None:
     """Return as soon as ``condition`` holds; fail if it does not within ``timeout`` seconds."""
     deadline = time.monotonic() + timeout

@@ -11,8 +11,9 @@ import psycopg
 
 from tests.faults.soak.app import Settled
 from tests.faults.soak.workload import Order
+from tests.support.commands import holdfast
 from tests.support.rabbitmq import take_all
-from tests.support.workers import environment, eventually, holdfast
+from tests.support.workers import environment, eventually
 
 APP = "soak"
 
