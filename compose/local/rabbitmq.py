@@ -89,7 +89,7 @@ class RabbitMQ:
 
     def control(self, *arguments: str) -> None:
         done = subprocess.run(
-            [self._control, *arguments], env=self._environment, capture_output=True, text=True, timeout=60, check=False
+            [self._control, *arguments], env=self._environment, capture_output=True, text=True, timeout=180, check=False
         )
         if done.returncode:
             raise ServerError(f"rabbitmqctl {' '.join(arguments)} failed: {done.stdout}{done.stderr}")

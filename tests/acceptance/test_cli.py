@@ -16,9 +16,9 @@ import pytest
 
 from compose.local.services import Services
 from examples.orders.publish import orders, payments
-from tests.support.commands import holdfast
+from tests.support.commands import ROOT, holdfast
 from tests.support.rabbitmq import Raw, bind_out, publish, remove_app, take_all
-from tests.support.workers import ROOT, Workers, environment, eventually
+from tests.support.workers import Workers, environment, eventually
 
 APP = "examples.orders.app:app"
 BATCH = "shop"

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from tests.support.commands import ROOT
 from tests.support.rabbitmq import remove_app
-from tests.support.workers import ROOT, environment, eventually
+from tests.support.workers import environment, eventually
 
 DEMO = [sys.executable, "-m", "examples.demo"]
 

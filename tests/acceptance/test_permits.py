@@ -13,10 +13,10 @@ import pytest
 
 from examples.permits.check import facts
 from holdfast import Client
-from tests.support.commands import holdfast
+from tests.support.commands import ROOT, holdfast
 from tests.support.mining import mine
 from tests.support.rabbitmq import remove_app, waiting
-from tests.support.workers import ROOT, Worker, Workers, await_hosts, environment, eventually
+from tests.support.workers import Worker, Workers, await_hosts, environment, eventually
 
 EVENT_LOG = Path(os.environ.get("HOLDFAST_PERMITS_CSV") or ROOT.parent / "shared" / "data" / "receipt.csv")
 

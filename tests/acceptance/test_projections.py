@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from compose.local.services import Services
-from tests.support.commands import holdfast
+from tests.support.commands import HOLDFAST, holdfast
 from tests.support.monitoring import Port
 from tests.support.projections import commit, rows, settle, start
-from tests.support.workers import HOLDFAST, Workers, environment, eventually
+from tests.support.workers import Workers, environment, eventually
 
 MODULE = """
 from holdfast import App, Projection, Transaction

@@ -17,10 +17,10 @@ import pytest
 from psycopg import AsyncConnection
 
 from holdfast.processor.cli import progress
-from tests.support.commands import holdfast
+from tests.support.commands import HOLDFAST, ROOT, holdfast
 from tests.support.gates import COUNT, at_gate, closed_gate, gated, plain
 from tests.support.projections import rows, settle, start, write
-from tests.support.workers import HOLDFAST, ROOT, Worker, eventually
+from tests.support.workers import Worker, eventually
 
 
 def fill(url: str, count: int) -> None:

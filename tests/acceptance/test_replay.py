@@ -14,11 +14,11 @@ import pytest
 
 from holdfast.processor.cli.application import main
 from tests.architecture.house import ROOT
-from tests.support.commands import holdfast
+from tests.support.commands import HOLDFAST, holdfast
 from tests.support.projections import catch_up, commit, life, rows, settle, start
 from tests.support.rabbitmq import take_all
 from tests.support.replays import ids, in_thread, queue, remove
-from tests.support.workers import HOLDFAST, Worker, environment, eventually
+from tests.support.workers import Worker, environment, eventually
 
 PAGE = ROOT / "docs" / "replay.md"
 COMMANDS = re.findall(r"^    holdfast (.+)$", PAGE.read_text(), re.MULTILINE)

@@ -11,9 +11,9 @@ import psycopg
 import pytest
 
 from tests.faults.letters import Written
-from tests.support.commands import holdfast
+from tests.support.commands import ROOT, holdfast
 from tests.support.rabbitmq import Raw, publish, remove_app
-from tests.support.workers import ROOT, Workers, await_hosts, environment, eventually
+from tests.support.workers import Workers, await_hosts, environment, eventually
 
 pytestmark = pytest.mark.timeout(300)
 

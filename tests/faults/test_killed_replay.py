@@ -10,11 +10,11 @@ import pytest
 
 from compose.local.services import Services
 from holdfast.schemas.postgres.migrate import migrate
-from tests.support.commands import holdfast
+from tests.support.commands import HOLDFAST, holdfast
 from tests.support.projections import commit, life, rows, settle
 from tests.support.rabbitmq import take_all
 from tests.support.replays import ids, queue
-from tests.support.workers import HOLDFAST, Worker, environment, eventually
+from tests.support.workers import Worker, environment, eventually
 
 pytestmark = pytest.mark.timeout(300)
 

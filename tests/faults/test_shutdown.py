@@ -13,9 +13,10 @@ import psycopg
 import pytest
 
 from compose.local.services import Services
+from tests.support.commands import HOLDFAST
 from tests.support.rabbitmq import Raw, bind_out, publish, remove_app, take_all
 from tests.support.silence import Silence, silence_before
-from tests.support.workers import HOLDFAST, Worker, Workers, environment, eventually
+from tests.support.workers import Worker, Workers, environment, eventually
 
 APP = "shutdowns"
 OUT = "test-shutdowns-out"

@@ -20,7 +20,7 @@ from holdfast.processor import projecting
 from holdfast.projections.lag import Progress
 from holdfast.projections.scratch import AsOf
 from holdfast.schemas.settings import Settings
-from tests.support.commands import holdfast
+from tests.support.commands import HOLDFAST, ROOT, holdfast
 from tests.support.projections import (
     APP,
     Seen,
@@ -34,7 +34,7 @@ from tests.support.projections import (
     write,
 )
 from tests.support.scratches import THEN, Small, diff, end_of, rebuild, schemas, scratches
-from tests.support.workers import HOLDFAST, ROOT, environment, eventually
+from tests.support.workers import environment, eventually
 
 LIVE = "select workflow, instances from shop_started.started order by 1"
 

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 
 from holdfast.processor.cli import main
-from tests.support.commands import holdfast
+from tests.support.commands import HOLDFAST, ROOT, holdfast
 from tests.support.exports import QUERY, add_orders, files
 from tests.support.instances import PAID, WAITING
 from tests.support.projections import commit, life, rows, settle, start
-from tests.support.workers import HOLDFAST, ROOT, environment, eventually
+from tests.support.workers import environment, eventually
 
 
 @pytest.fixture

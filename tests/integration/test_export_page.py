@@ -8,10 +8,10 @@ import pytest
 
 from holdfast import Client
 from holdfast.processor.exporting.parquet import EVENTS
+from tests.support.commands import ROOT
 from tests.support.exports import add_orders
 from tests.support.mining import analyse
 from tests.support.projections import rows
-from tests.support.workers import ROOT
 
 PAGE = (ROOT / "docs" / "export.md").read_text()
 EXAMPLES = "\n".join(re.findall(r"^```py\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))

@@ -14,9 +14,10 @@ import pytest
 
 from compose.local.services import Services
 from holdfast.schemas.postgres.migrate import migrate
+from tests.support.commands import ROOT
 from tests.support.monitoring import Port
 from tests.support.rabbitmq import Raw, bind_out, publish, remove_app, take_all
-from tests.support.workers import ROOT, Workers, environment, eventually
+from tests.support.workers import Workers, environment, eventually
 
 APP = "watched"
 OUT = "test-watched-out"

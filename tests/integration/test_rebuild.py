@@ -20,7 +20,7 @@ from holdfast.projections import subscription
 from holdfast.projections.lag import Progress
 from holdfast.projections.subscription import Build
 from holdfast.schemas.settings import Settings
-from tests.support.commands import holdfast
+from tests.support.commands import HOLDFAST, ROOT, holdfast
 from tests.support.projections import (
     APP,
     Seen,
@@ -34,7 +34,7 @@ from tests.support.projections import (
     start,
     write,
 )
-from tests.support.workers import HOLDFAST, ROOT, environment, eventually
+from tests.support.workers import environment, eventually
 
 SCHEMAS = "select nspname from pg_namespace where nspname like 'shop%' order by 1"
 STARTED = "select sum(instances)::int from shop_started.started"

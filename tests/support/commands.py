@@ -1,8 +1,7 @@
-"""The command ``holdfast``, run to its end in a process of its own.
+"""The command ``holdfast``, each time in a process of its own, as on a command line.
 
-Hundreds of tests run commands, and most of what one costs is to import the product. So the processes are forked from
-one that has done that and nothing else. What is to be killed, to be asked to end, or to write to a terminal is started
-as a user starts it: ``tests.support.workers``.
+Tests run it many hundreds of times, and most of what it costs is to import the product. So its processes are forked
+from one that has done that and nothing else. Where a terminal or a pipe matters, ``HOLDFAST`` is started as it is.
 """
 
 from __future__ import annotations
@@ -16,7 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from holdfast.processor.cli import main
-from tests.support.workers import ROOT
+
+ROOT = Path(__file__).parents[2]
+HOLDFAST = Path(sys.executable).with_name("holdfast")
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(
@@ -36,19 +37,54 @@ def holdfast(*arguments: str, env: Mapping[str, str], timeout: float = 60) -> su
     """Run one ``holdfast`` command to its end, in the environment ``env`` and without input."""
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
-        process = _forks.Process(target=_run, args=(arguments, dict(env), out, err))
-        process.start()
-        process.join(timeout)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            raise subprocess.TimeoutExpired(["holdfast", *arguments], timeout, out.read_text(), err.read_text())
-        return subprocess.CompletedProcess(arguments, process.exitcode, out.read_text(), err.read_text())
+        command = Command(arguments, env, out, err)
+        try:
+            code = command.wait(timeout)
+        finally:
+            command.kill()
+        return subprocess.CompletedProcess(arguments, code, out.read_text(), err.read_text())
+
+
+class Command:
+    """A ``holdfast`` command that runs; the part of ``subprocess.Popen`` that tests need."""
+
+    def __init__(self, arguments: Sequence[str], env: Mapping[str, str], out: Path, err: Path) -> None:
+        self._arguments = arguments
+        self._process = _forks.Process(target=_run, args=(arguments, dict(env), out, err), daemon=True)
+        self._process.start()
+        pid = self._process.pid
+        assert pid is not None
+        self.pid = pid
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended, or minus the number of the signal that ended it; None while it runs."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """Return how it ended, if it has."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end, and return how it ended."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired(["holdfast", *self._arguments], timeout or 0)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self._process.exitcode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self._process.kill()
 
 
 def _run(arguments: Sequence[str], env: Mapping[str, str], out: Path, err: Path) -> None:
     for path, stream in ((out, sys.stdout), (err, sys.stderr)):
-        with path.open("wb") as file:
+        with path.open("ab") as file:
             os.dup2(file.fileno(), stream.fileno())
     os.chdir(ROOT)
     os.environ.clear()

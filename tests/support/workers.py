@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,8 +13,7 @@ from typing import Self
 
 import psycopg
 
-ROOT = Path(__file__).parents[2]
-HOLDFAST = Path(sys.executable).with_name("holdfast")
+from tests.support.commands import HOLDFAST, ROOT, Command
 
 
 def environment(database_url: str, amqp_url: str, **settings: object) -> dict[str, str]:
@@ -46,15 +44,21 @@ def await_hosts(database_url: str, count: int) -> None:
     eventually(f"{count} workers have a lease", are_there)
 
 
+def _start(command: Sequence[str | Path], env: dict[str, str], log: Path) -> Command | subprocess.Popen[bytes]:
+    program, *arguments = command
+    log.write_bytes(b"")
+    if program == HOLDFAST:
+        return Command([f"{it}" for it in arguments], env, log, log)
+    with log.open("ab") as output:
+        return subprocess.Popen(command, env=env, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
+
 class Worker:
     """One worker process, started by a command line; its output goes to a file."""
 
     def __init__(self, command: Sequence[str | Path], env: dict[str, str], log: Path) -> None:
         self.log = log
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                command, env=env, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-            )
+        self.process = _start(command, env, log)
 
     @property
     def output(self) -> str:

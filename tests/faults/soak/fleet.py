@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compose.local.services import Services
+from tests.support.commands import HOLDFAST
 from tests.support.wire import Wire, wire_to_postgres, wire_to_rabbitmq
-from tests.support.workers import HOLDFAST, Worker, environment
+from tests.support.workers import Worker, environment
 
 LEASE = 5.0
 PARTITIONS = 8
