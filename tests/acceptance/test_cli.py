@@ -16,7 +16,7 @@ import pytest
 
 from compose.local.services import Services
 from examples.orders.publish import orders, payments
-from tests.support.commands import ROOT, holdfast
+from tests.support.commands import HOLDFAST, ROOT, holdfast
 from tests.support.rabbitmq import Raw, bind_out, publish, remove_app, take_all
 from tests.support.workers import Workers, environment, eventually
 
@@ -361,15 +361,8 @@ def test_a_body_that_does_not_fit_is_not_published(world: World) -> None:
 
 def test_an_input_has_one_body_a_line_and_ends_at_the_first_that_does_not_fit(world: World) -> None:
     bodies = '{"order_id": "cli-3", "item": "chair", "amount": 1}\n\n{"order_id": "cli-4"\n{"order_id": "cli-5"}\n'
-    done = subprocess.run(
-        [sys.executable, "-m", "holdfast.processor.cli", "publish", APP, "OrderPlaced", "-", "--json"],
-        input=bodies,
-        env=world.env,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [f"{HOLDFAST}", "publish", APP, "OrderPlaced", "-", "--json"]
+    done = subprocess.run(command, input=bodies, env=world.env, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert [json.loads(line)["key"] for line in done.stdout.splitlines()] == ["cli-3"]
     assert "line 3" in done.stderr

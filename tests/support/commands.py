@@ -89,5 +89,6 @@ def _run(arguments: Sequence[str], env: Mapping[str, str], out: Path, err: Path)
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(env)
+    sys.path[:0] = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
     sys.argv = ["holdfast", *arguments]
     sys.exit(main())
