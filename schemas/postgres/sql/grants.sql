@@ -48,7 +48,8 @@ begin
         grant insert, update, delete
             on holdfast.hosts, holdfast.instance_rows, holdfast.instance_states, holdfast.bookmarks,
             holdfast.inbox, holdfast.attempts, holdfast.outbox, holdfast.heartbeats, holdfast.projections,
-            holdfast.skipped_events, holdfast.tally_rows, holdfast.scratches, holdfast.replays
+            holdfast.skipped_events, holdfast.tally_rows, holdfast.message_tally_rows, holdfast.scratches,
+            holdfast.replays
             to holdfast_worker;
         grant delete on holdfast.instances to holdfast_worker;
         grant execute
