@@ -14,7 +14,7 @@ from uuid import UUID
 from holdfast.processor.store.connections import Connection
 from holdfast.projections import inbox, queries
 from holdfast.projections.criteria import Criteria, Sort
-from holdfast.projections.inbox import InboxMessage, VerdictTally
+from holdfast.projections.inbox import InboxMessage, MessageTally, Verdict, VerdictCount
 from holdfast.projections.queries import Instance, Tally
 
 PAGE = 500
@@ -106,10 +106,24 @@ class Finding(ABC):
                 return
             after = page[-1].sequence
 
-    async def count_messages(self, **criteria: Unpack[inbox.Criteria]) -> list[VerdictTally]:
+    async def count_messages(self, **criteria: Unpack[inbox.Criteria]) -> list[VerdictCount]:
         """Return how many messages taken in have which verdict, of those that fit all that is given.
 
-        A message has one row however often it was published: duplicates are not counted. One that came under the id
-        of another message is counted as a message of its own.
+        They are counted when they are asked for, among what retention has left; ``message_tally`` is kept. A message
+        has one row however often it was published: duplicates are not counted. One that came under the id of another
+        message is counted as a message of its own.
         """
         return await self._run(lambda connection: inbox.count(connection, self.app, **criteria))
+
+    async def message_tally(
+        self,
+        *,
+        type: str | None = None,
+        verdict: Verdict | None = None,
+    ) -> list[MessageTally]:
+        """Return how many messages of each type have which verdict.
+
+        These counts are kept with every commit: looking at them costs the same however many messages there are, and
+        what had a final verdict when retention removed it is among them. Duplicates and commands are not.
+        """
+        return await self._run(lambda connection: inbox.tally(connection, self.app, type=type, verdict=verdict))

@@ -47,13 +47,23 @@ class InboxMessage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerdictTally:
+class VerdictCount:
     """How many messages of an app, or commands, have one and the same verdict for one and the same reason."""
 
     app: str
     kind: Literal["message", "control"]
     verdict: Verdict
     reason: str | None
+    messages: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageTally:
+    """How many messages of a type have one and the same verdict: of the final ones all that ever had it."""
+
+    app: str
+    type: str
+    verdict: Verdict
     messages: int
 
 
@@ -86,8 +96,21 @@ async def messages(
 
 async def count(
     connection: AsyncConnection[Any], app: str | None = None, **criteria: Unpack[Criteria]
-) -> list[VerdictTally]:
+) -> list[VerdictCount]:
     """Return how many messages have which verdict."""
-    async with connection.cursor(row_factory=class_row(VerdictTally), binary=True) as cursor:
+    async with connection.cursor(row_factory=class_row(VerdictCount), binary=True) as cursor:
         await cursor.execute(_SQL["count_messages"], {**_ALL, **criteria, "app": app})
+        return await cursor.fetchall()
+
+
+async def tally(
+    connection: AsyncConnection[Any],
+    app: str | None = None,
+    *,
+    type: str | None = None,
+    verdict: Verdict | None = None,
+) -> list[MessageTally]:
+    """Return how many messages there are of each type and verdict, as it is kept with every commit."""
+    async with connection.cursor(row_factory=class_row(MessageTally), binary=True) as cursor:
+        await cursor.execute(_SQL["message_tally"], {"app": app, "type": type, "verdict": verdict})
         return await cursor.fetchall()

@@ -36,6 +36,12 @@ select 'task messages with the verdict applied',
     (select count(*) from holdfast.inbox where app = 'permits' and type = 'TaskDone' and verdict = 'applied'),
     (select count(*) from permit_file)
 union all
+select 'task messages counted as applied', (
+    select messages
+    from holdfast.messages_by_verdict
+    where app = 'permits' and type = 'TaskDone' and verdict = 'applied'
+), (select count(*) from permit_file)
+union all
 select 'messages with another verdict',
     (select count(*) from holdfast.inbox where app = 'permits' and verdict <> 'applied'), 0
 union all

@@ -11,7 +11,7 @@ import typer
 from holdfast.processor.cli.options import AppName, DatabaseUrl, JsonLines, Limit, moment, open_client, run
 
 if TYPE_CHECKING:
-    from holdfast.projections.inbox import Criteria, InboxMessage, VerdictTally
+    from holdfast.projections.inbox import Criteria, InboxMessage, MessageTally, VerdictCount
 
 
 class Verdict(StrEnum):
@@ -37,6 +37,9 @@ def messages(
         str | None, typer.Option(help="Only those received from this moment on.", metavar="MOMENT")
     ] = None,
     count: Annotated[bool, typer.Option("--count", help="Print only how many there are of each verdict.")] = False,
+    tally: Annotated[
+        bool, typer.Option("--tally", help="Print only how many there ever were of each type and verdict.")
+    ] = False,
     all_: Annotated[bool, typer.Option("--all", help="Print all of them, as JSON lines, as they come.")] = False,
     limit: Limit = 50,
     after: Annotated[int | None, typer.Option(help="Go on behind this sequence number.", metavar="N")] = None,
@@ -49,12 +52,17 @@ def messages(
     expired, or dead_lettered (given up). Commands of operators are listed too, as kind "control".
 
         holdfast messages --count
+        holdfast messages --tally --type PaymentReceived
         holdfast messages --verdict buffered --type PaymentReceived
         holdfast messages --verdict rejected --all
         holdfast messages --key order-17 --since 2026-01-31T12:00:00+01:00 --json
 
     A message that was published several times under its id is there once: of a duplicate nothing is stored.
-    With --json or --all one line for each message; with --count one for each kind, verdict and reason.
+    --count counts what is there. --tally prints counts that are kept with every commit, without commands and with
+    the messages that retention has removed.
+
+    With --json or --all one line for each message; with --count one for each kind, verdict and reason; with --tally
+    one for each type and verdict.
     """
     from holdfast.processor.cli.output import emit
 
@@ -70,31 +78,48 @@ def messages(
         "since": moment("--since", since) if since is not None else None,
     }
 
+    others = {name for name, given in criteria.items() if given is not None} - {"type", "verdict"}
+    if tally and (others or count or all_ or after is not None):
+        raise typer.BadParameter("--tally counts by --app, --type and --verdict, and by nothing else.")
+
     async def work() -> None:
         async with open_client(database_url, app) as client:
             if count:
-                _print_tally(await client.count_messages(**criteria), as_json=as_json)
+                _print_counts(await client.count_messages(**criteria), as_json=as_json)
+            elif tally:
+                found = await client.message_tally(type=criteria["type"], verdict=criteria["verdict"])
+                _print_tally(found, as_json=as_json)
             elif all_:
                 async for message in client.every_message(**criteria):
                     emit(message)
             else:
-                found = await client.messages(**criteria, after=after, limit=limit)
-                _print(found, limit, as_json=as_json)
+                page = await client.messages(**criteria, after=after, limit=limit)
+                _print(page, limit, as_json=as_json)
 
     run(work())
 
 
-def _print_tally(found: list[VerdictTally], *, as_json: bool) -> None:
+def _print_counts(found: list[VerdictCount], *, as_json: bool) -> None:
+    from holdfast.processor.cli.output import emit, table
+
+    if as_json:
+        for each in found:
+            emit(each)
+    else:
+        table(
+            ["app", "kind", "verdict", "reason", "messages"],
+            [(it.app, it.kind, it.verdict, it.reason, it.messages) for it in found],
+        )
+
+
+def _print_tally(found: list[MessageTally], *, as_json: bool) -> None:
     from holdfast.processor.cli.output import emit, table
 
     if as_json:
         for tally in found:
             emit(tally)
     else:
-        table(
-            ["app", "kind", "verdict", "reason", "messages"],
-            [(t.app, t.kind, t.verdict, t.reason, t.messages) for t in found],
-        )
+        table(["app", "type", "verdict", "messages"], [(t.app, t.type, t.verdict, t.messages) for t in found])
 
 
 def _print(found: list[InboxMessage], limit: int, *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""Keeping the counts of instances short: the database adds rows to them with every commit, and workers merge those."""
+"""Keeping the counts of instances and messages short: each commit adds rows to them, and workers merge those."""
 
 from __future__ import annotations
 
@@ -9,5 +9,6 @@ _SQL = load(__package__)
 
 
 async def merge(connection: Connection) -> None:
-    """Have one row for each condition in place of many; what they add up to stays the same."""
+    """Have one row for each thing that is counted in place of many; what they add up to stays the same."""
     await connection.execute(_SQL["merge_tally"])
+    await connection.execute(_SQL["merge_message_tally"])

@@ -24,3 +24,11 @@ where (%(app)s::text is null or app = %(app)s::text)
     and (%(since)s::timestamptz is null or received_at >= %(since)s::timestamptz)
 group by app, kind, verdict, reason
 order by app, kind desc, verdict, reason nulls first;
+
+-- name: message_tally
+select app, type, verdict, messages
+from holdfast.messages_by_verdict
+where (%(app)s::text is null or app = %(app)s::text)
+    and (%(type)s::text is null or type = %(type)s::text)
+    and (%(verdict)s::text is null or verdict = %(verdict)s::text)
+order by app, type, verdict;

@@ -104,6 +104,17 @@ async def test_messages_are_listed_counted_and_paged(database_url: str, run: Run
         ["shop", "message", "dead_lettered", "not_json", "1"],
         ["shop", "message", "rejected", "completed", "1"],
     ]
+    printed = run("messages", "--tally", "--app", "shop", "--type", "Paid")
+    assert [re.split("  +", line) for line in printed.splitlines()] == [
+        ["app", "type", "verdict", "messages"],
+        ["shop", "Paid", "applied", "1"],
+        ["shop", "Paid", "buffered", "1"],
+        ["shop", "Paid", "dead_lettered", "1"],
+        ["shop", "Paid", "rejected", "1"],
+    ]
+    assert lines(run("messages", "--tally", "--verdict", "applied", "--json")) == [
+        {"app": "shop", "type": "Paid", "verdict": "applied", "messages": 1}
+    ]
 
 
 async def test_timers_are_listed_the_next_one_first(database_url: str, run: Run) -> None:

@@ -52,6 +52,7 @@ FACTS = {
     "tasks applied": TASKS,
     "distinct task messages applied": TASKS,
     "task messages with the verdict applied": TASKS,
+    "task messages counted as applied": TASKS,
     "messages with another verdict": 0,
     "cases whose trace equals the file's": CASES,
     "cases counted under a trace of the file": CASES,

@@ -204,6 +204,41 @@ async def test_the_fourth_schema_knows_which_attempts_are_of_use_and_guards_remo
         assert refused.value.sqlstate == "HF002"
 
 
+async def test_the_eighteenth_schema_counts_messages_those_that_are_there_and_those_that_come_meanwhile(
+    empty_database_url: str,
+) -> None:
+    message = """insert into holdfast.inbox (app, message_id, kind, type, correlation_key, body, digest, verdict)
+        values ('shop', %s, %s, %s, 'k', '{}', '', %s)"""
+    before = [
+        *((name, "message", "Paid", "applied") for name in ("a", "b")),
+        ("c", "message", "Paid", "expired"),
+        ("d", "message", "Note", "buffered"),
+        ("e", "control", "holdfast.Command", "applied"),
+    ]
+    older = (path.read_text() for path in sorted(_HOME.joinpath("ddl").glob("*.sql")) if path.name < "0018")
+    run(empty_database_url, FIRST_SCHEMA, *older, "update holdfast.schema_version set version_num = '0017'")
+    connect = psycopg.AsyncConnection.connect
+    async with await connect(empty_database_url) as worker:
+        for each in before:
+            await worker.execute(message, each)
+        await worker.commit()
+        await worker.execute(message, ("f", "message", "Paid", "rejected"))
+        await worker.execute("update holdfast.inbox set verdict = 'applied' where message_id = 'd'")
+        migrating = asyncio.create_task(migrate(empty_database_url))
+        waits = "select count(*) from pg_locks where relation = 'holdfast.inbox'::regclass and not granted"
+        async with await connect(empty_database_url, autocommit=True) as observer:
+            while (await (await observer.execute(waits)).fetchone()) != (1,):
+                assert not migrating.done()
+        await worker.commit()
+        assert (await migrating).applied[0] == "0018"
+        await worker.execute(message, ("g", "message", "Note", "buffered"))
+        kept = await worker.execute("select type, verdict, messages from holdfast.messages_by_verdict order by 1, 2")
+        assert await kept.fetchall() == [
+            *(("Note", "applied", 1), ("Note", "buffered", 1)),
+            *(("Paid", "applied", 2), ("Paid", "expired", 1), ("Paid", "rejected", 1)),
+        ]
+
+
 async def test_a_database_in_another_cluster_starts_a_new_epoch(database_url: str) -> None:
     stream = uuid4()
     event = InstanceResumed(by="ops")

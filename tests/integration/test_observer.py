@@ -161,6 +161,7 @@ READING: dict[str, Call] = {
     "messages": lambda c, _: c.messages(),
     "every_message": lambda c, _: drain(c.every_message()),
     "count_messages": lambda c, _: c.count_messages(),
+    "message_tally": lambda c, _: c.message_tally(),
     "explain": lambda c, w: c.explain(w.waiting),
     "hosts": lambda c, _: c.hosts(),
     "timers": lambda c, _: c.timers(),

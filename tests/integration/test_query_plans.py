@@ -101,6 +101,18 @@ def test_the_counts_read_no_instance(full_store: psycopg.Connection) -> None:
     assert sum(node["Actual Rows"] for node in nodes if "Relation Name" in node) < 1_000
 
 
+def test_the_counts_of_messages_read_no_message(full_store: psycopg.Connection) -> None:
+    with full_store.transaction(force_rollback=True):
+        full_store.execute(
+            """insert into holdfast.inbox (app, message_id, type, correlation_key, digest, verdict)
+            select 'shop', n::text, 'Paid', n::text, '', case n % 2 when 0 then 'applied' else 'rejected' end
+            from generate_series(1, 10000) n"""
+        )
+        nodes = look(full_store, "message_tally", {"app": "shop", "type": "Paid", "verdict": None})
+    assert {node["Relation Name"] for node in nodes if "Relation Name" in node} == {"message_tally_rows"}
+    assert sum(node["Actual Rows"] for node in nodes if "Relation Name" in node) < 1_000
+
+
 def test_every_order_is_looked_at_here() -> None:
     def order(criteria: dict[str, Any]) -> str:
         found: Any = {name: it for name, it in criteria.items() if name not in ("app", "sort", "ascending")}

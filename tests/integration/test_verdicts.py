@@ -4,11 +4,12 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from random import Random
 
 import pytest
 
-from holdfast import App, Client, Message, receive
+from holdfast import App, Client, Message, Retention, receive
 from holdfast.schemas.message import Envelope
 from holdfast.schemas.settings import Settings
 from tests.support.commands import holdfast
@@ -115,6 +116,15 @@ async def test_the_final_verdicts_add_up_to_the_distinct_messages_published(
     assert Counter(m.verdict for m in await client.messages(limit=1000)) == by_verdict
     assert await asyncio.to_thread(counted, database_url) == by_verdict
 
+    kept = await client.message_tally()
+    by_type = Counter((m.type, m.verdict) for m in await client.messages(limit=1000))
+    assert {(it.type, it.verdict): it.messages for it in kept} == by_type
+    at_once = timedelta()
+    await client.apply_retention(Retention(inbox=at_once, dead_letters=at_once))
+    left = {it.verdict for it in await client.count_messages()}
+    assert left == {"buffered", "dead_lettered"}  # Dead is the start of who was never persisted, which stays.
+    assert await client.message_tally() == kept
+
 
 async def test_messages_are_found_by_what_is_known_of_them(host: Host, client: Client) -> None:
     instance_id = await host.deliver(Begun(key="k"))
@@ -146,3 +156,4 @@ async def test_commands_are_counted_apart(host: Host, client: Client) -> None:
     await client.suspend(instance_id, by="ann")
     tally = await client.count_messages()
     assert [(t.kind, t.verdict, t.messages) for t in tally] == [("message", "applied", 1), ("control", "buffered", 1)]
+    assert [(t.type, t.verdict, t.messages) for t in await client.message_tally()] == [("Begun", "applied", 1)]

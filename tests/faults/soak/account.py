@@ -82,15 +82,16 @@ class Account:
         published = Counter(message_id for order in self._orders.values() for _, _, message_id in order.messages)
         applied = "select message_id from holdfast.inbox where verdict = 'applied' and message_id like 'order-%'"
         self._compare("applied messages", published, [message_id for (message_id,) in self._rows(applied)])
-        counted = holdfast("messages", "--count", "--app", APP, "--json", env=self._env)
-        lines = [json.loads(line) for line in counted.stdout.splitlines()]
-        found = Counter[str]()
-        for line in lines:
-            found[line["verdict"]] += line["messages"]
         children = sum(order.has_child for order in self._orders.values())
         wanted = {"applied": published.total() + 2 * children}
-        if found != wanted:
-            self.problems.append(f"verdicts: {dict(found)} instead of {wanted}")
+        for how in ("--count", "--tally"):
+            counted = holdfast("messages", how, "--app", APP, "--json", env=self._env)
+            lines = [json.loads(line) for line in counted.stdout.splitlines()]
+            found = Counter[str]()
+            for line in lines:
+                found[line["verdict"]] += line["messages"]
+            if found != wanted:
+                self.problems.append(f"verdicts by {how}: {dict(found)} instead of {wanted}")
 
     def _outbox(self) -> None:
         """Everything is published in the end."""

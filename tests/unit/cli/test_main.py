@@ -105,6 +105,13 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["messages", "--since", "yesterday"], "'yesterday'"),
         (["messages", "--verdict", "lost"], "'lost'"),
         (["messages", "--count", "--after", "7"], "--after"),
+        *(
+            (["messages", "--tally", *more], "--tally counts by --app, --type and --verdict, and by nothing else")
+            for more in (
+                *(["--key", "7"], ["--instance", ID], ["--since", "2026-01-31"]),
+                *(["--count"], ["--all"], ["--after", "7"]),
+            )
+        ),
         (["timers", "list", "--before", "soon"], "'soon'"),
         (["dead-letters"], "Missing command"),
         (["nonpersisted", "nonsense"], "No such command 'nonsense'"),
