@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from holdfast.schemas.control import Decision
+from holdfast.schemas.words import BookmarkKind, Outcome, SubflowMode
 
 Json = Any
 """A JSON tree: None, bool, int, float, str, or lists and string-keyed dicts of them."""
@@ -47,15 +48,6 @@ SuspensionReason = Literal[
     "unhandled_exception", "program_unresolvable", "not_persistable", "attempts_exhausted", "requested", "in_doubt"
 ]
 """Why an instance was suspended."""
-
-BookmarkKind = Literal["message", "timer", "child", "activity"]
-"""What an instance waits for at a bookmark."""
-
-SubflowMode = Literal["run", "start", "spawn", "continued"]
-"""How an instance came out of another one: within its transactions, awaited, not awaited, or in its place."""
-
-Outcome = Literal["completed", "faulted", "cancelled", "terminated"]
-"""How an instance ended."""
 
 
 @dataclass(frozen=True)

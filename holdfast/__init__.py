@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from holdfast.processor.client import Client
     from holdfast.processor.core.migration import Obstacle
     from holdfast.processor.engine.activities import ActivityContext, activity_context
-    from holdfast.processor.forks import Fork
+    from holdfast.processor.forking import Fork
     from holdfast.processor.hold import HeldInstance
     from holdfast.processor.language.activity import Retry
     from holdfast.processor.language.app import App
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from holdfast.processor.language.subflows import continue_as_new, run, spawn, start
     from holdfast.processor.language.transaction import Transaction
     from holdfast.processor.log_context import log_context
+    from holdfast.processor.migrating import Verdict
     from holdfast.processor.store.retention import Removed, Retention
-    from holdfast.processor.versions import Verdict
     from holdfast.projections.builtin.durations import Durations
     from holdfast.projections.builtin.overview import Overview
     from holdfast.projections.builtin.variants import Variants
@@ -226,7 +226,7 @@ _HOMES = {
     "DeadLetterNotFound": "holdfast.schemas.errors",
     "Durations": "holdfast.projections.builtin.durations",
     "ExportRefused": "holdfast.schemas.errors",
-    "Fork": "holdfast.processor.forks",
+    "Fork": "holdfast.processor.forking",
     "ForkRefused": "holdfast.schemas.errors",
     "HeldInstance": "holdfast.processor.hold",
     "HoldfastError": "holdfast.schemas.errors",
@@ -281,7 +281,7 @@ _HOMES = {
     "UnreadableValue": "holdfast.schemas.errors",
     "Values": "holdfast.processor.language.participant",
     "Variants": "holdfast.projections.builtin.variants",
-    "Verdict": "holdfast.processor.versions",
+    "Verdict": "holdfast.processor.migrating",
     "VersionNotFound": "holdfast.schemas.errors",
     "WrongExpectedVersion": "holdfast.schemas.errors",
     "activity_context": "holdfast.processor.engine.activities",

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
@@ -23,19 +24,11 @@ from psycopg import errors
 
 from holdfast.processor.control import Control
 from holdfast.processor.engine.environment import Environment, RealEnvironment
-from holdfast.processor.exporting.exports import Exports
-from holdfast.processor.following import Projections
 from holdfast.processor.forks import Forks
-from holdfast.processor.hold import HeldInstance, OnLocked, hold
 from holdfast.processor.looking_back import LookingBack
-from holdfast.processor.replaying import Replays
-from holdfast.processor.store import inbox, removal, retention
 from holdfast.processor.store.connections import Connection, Connections, failure
-from holdfast.processor.store.retention import Removed, Retention
 from holdfast.processor.versions import Versions
-from holdfast.projections import explanation, queries, timers
-from holdfast.projections.explanation import Explanation
-from holdfast.projections.hosts import HostStatus, host_statuses
+from holdfast.projections import queries
 from holdfast.projections.queries import (
     Class,
     DeadLetter,
@@ -45,18 +38,26 @@ from holdfast.projections.queries import (
     OpenedDeadLetter,
     Relative,
 )
-from holdfast.projections.timers import Timer
 from holdfast.schemas.errors import (
     DeadLetterNotFound,
     NotMigrated,
     SettingsError,
     StorageError,
 )
-from holdfast.schemas.message import Envelope, Message
 from holdfast.schemas.postgres.statements import load
 
 if TYPE_CHECKING:
+    from holdfast.processor.exporting.exports import Exports
+    from holdfast.processor.following import Projections
+    from holdfast.processor.hold import HeldInstance, OnLocked
     from holdfast.processor.publishing import AppPublisher
+    from holdfast.processor.replaying import Replays
+    from holdfast.processor.store.retention import Removed, Retention
+    from holdfast.projections.explanation import Explanation
+    from holdfast.projections.hosts import HostStatus
+    from holdfast.projections.timers import Timer
+    from holdfast.schemas.envelope import Envelope
+    from holdfast.schemas.message import Message
 
 _SQL = load(__package__)
 _STORE = load("holdfast.processor.store")
@@ -96,11 +97,29 @@ class Client(Control, Forks, LookingBack, Versions):
         self._amqp_url = amqp_url
         self._publish_patience = publish_patience
         self._environment = environment or RealEnvironment()
-        self.projections = Projections(self._run, self._connection, app, self._environment)
-        self.export = Exports(self._connection, app)
-        self.replays = Replays(self._run, self._connections, app, amqp_url, self._environment)
         self._new_id = self._environment.new_id
         self._publisher: AppPublisher | None = None
+
+    @cached_property
+    def projections(self) -> Projections:
+        """How far the app's projections are, and what can be done about them."""
+        from holdfast.processor.following import Projections
+
+        return Projections(self._run, self._connection, self.app, self._environment)
+
+    @cached_property
+    def export(self) -> Exports:
+        """What writes history and instances to files."""
+        from holdfast.processor.exporting.exports import Exports
+
+        return Exports(self._connection, self.app)
+
+    @cached_property
+    def replays(self) -> Replays:
+        """The replays of the app's history."""
+        from holdfast.processor.replaying import Replays
+
+        return Replays(self._run, self._connections, self.app, self._amqp_url, self._environment)
 
     async def __aenter__(self) -> Self:
         return self
@@ -174,6 +193,7 @@ class Client(Control, Forks, LookingBack, Versions):
         allows. An instance that waits for its end gets ``SubflowFailed``. With ``dry_run`` all is tried and nothing
         done. Raises ``NotRemovable`` or ``InstanceNotFound``.
         """
+        from holdfast.processor.store import removal
 
         async def work(connection: Connection) -> None:
             async with connection.transaction(force_rollback=dry_run):
@@ -186,6 +206,8 @@ class Client(Control, Forks, LookingBack, Versions):
 
         With ``dry_run`` it is only counted. It takes the database role ``holdfast_retention``.
         """
+        from holdfast.processor.store import retention
+
         async with self._connection() as connection:
             return await retention.remove(connection, kept, app=self.app, dry_run=dry_run)
 
@@ -195,10 +217,14 @@ class Client(Control, Forks, LookingBack, Versions):
 
     async def explain(self, instance_id: UUID) -> Explanation:
         """Return why an instance stands where it stands and what would move it, or raise ``InstanceNotFound``."""
+        from holdfast.projections import explanation
+
         return await self._run(lambda connection: explanation.explain(connection, instance_id))
 
     async def hosts(self) -> list[HostStatus]:
         """Return the workers that live, with what each consumes and holds, and those that died not long ago."""
+        from holdfast.projections.hosts import host_statuses
+
         return await self._run(lambda connection: host_statuses(connection, app=self.app))
 
     async def timers(
@@ -210,6 +236,8 @@ class Client(Control, Forks, LookingBack, Versions):
         limit: int = 100,
     ) -> list[Timer]:
         """Return a page of the open timers due ``before`` a moment, the next one first, from behind ``after``."""
+        from holdfast.projections import timers
+
         return await self._run(
             lambda connection: timers.timers(
                 connection, app=self.app, instance_id=instance_id, before=before, after=after, limit=limit
@@ -230,6 +258,8 @@ class Client(Control, Forks, LookingBack, Versions):
         ``InstanceNotFound``, ``InstanceCompleted``, ``InstanceUnreadable``, and at the end ``InstanceLockLost`` if the
         lease lapsed within the block, for example because the machine slept.
         """
+        from holdfast.processor.hold import hold
+
         found, _ = await self.instance(instance_id)
         async with hold(self._connections, self._environment, found.app, instance_id, on_locked) as held:
             yield held
@@ -259,6 +289,8 @@ class Client(Control, Forks, LookingBack, Versions):
         await self._settle("drop", message_id)
 
     async def _settle(self, action: str, message_id: str) -> None:
+        from holdfast.processor.store import inbox
+
         async def work(connection: Connection) -> None:
             async with connection.transaction():
                 letter = await self._dead_letter(connection, message_id)
@@ -288,8 +320,7 @@ class Client(Control, Forks, LookingBack, Versions):
         if self._publisher is None:
             if not self._amqp_url or not self.app:
                 raise SettingsError("to publish, the client needs the URL of RabbitMQ and the name of the app")
-            # Who only reads needs nothing of RabbitMQ.
-            from holdfast.processor.publishing import AppPublisher  # noqa: PLC0415  For the reason above.
+            from holdfast.processor.publishing import AppPublisher
 
             self._publisher = AppPublisher(self._amqp_url, self.app, patience=self._publish_patience)
         return self._publisher

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from holdfast.processor.core import timers
-from holdfast.processor.engine.commands import DEMANDS, NOT_LOADED
 from holdfast.processor.engine.provider import InboxVerdict, Intake, RouteKind
 from holdfast.processor.store import inbox
 from holdfast.processor.store.connections import Connection
 from holdfast.projections import history
-from holdfast.schemas.control import Command
+from holdfast.schemas.control import DEMANDS, NOT_LOADED, Command
+from holdfast.schemas.envelope import Envelope
 from holdfast.schemas.errors import (
     CommandRefused,
     InstanceCompleted,
@@ -25,7 +25,6 @@ from holdfast.schemas.errors import (
     NotInDoubt,
     NotSuspended,
 )
-from holdfast.schemas.message import Envelope
 from holdfast.schemas.postgres.statements import load
 
 _SQL = load(__package__)

@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 from uuid import UUID
 
-from holdfast.processor import commanding
-from holdfast.processor.engine.provider import InboxVerdict
 from holdfast.processor.finding import Finding
 from holdfast.processor.store.connections import Connection
 from holdfast.projections.criteria import Criteria
 from holdfast.schemas.control import Command, Decision
 from holdfast.schemas.errors import InstanceError
+
+if TYPE_CHECKING:
+    from holdfast.processor.engine.provider import InboxVerdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +119,8 @@ class Control(Finding):
 
         With ``keeps_refusal`` the inbox keeps a command that is refused too, and nothing is raised for it.
         """
+        from holdfast.processor import commanding
+
         message_id = command_id or str(self._new_id())
 
         async def work(connection: Connection) -> Given:

@@ -2,79 +2,32 @@
 
     fork = await client.fork(instance_id, at=7, by="ann", variables={"amount": 5}, key="A-1-again")
 
-The fork is written in one transaction, by a host that nobody ever sees, and the instance that it came from is only
-read. From there on the fork is an instance like any other: a worker takes it up if there is something to do.
+How a fork is written, and what it is then, stands in ``processor/forking.py``.
 """
 
 from __future__ import annotations
 
-import os
-import socket
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
 from psycopg.rows import class_row
 
-from holdfast.events.postgres import read_stream
-from holdfast.events.types import (
-    ActivityCompleted,
-    ActivityFailed,
-    Event,
-    InstanceContinued,
-    InstanceForked,
-    Json,
-    MessageSent,
-    SubflowStarted,
-)
-from holdfast.processor.engine.batch import Batch
-from holdfast.processor.engine.peers import Host
-from holdfast.processor.engine.provider import Registration
-from holdfast.processor.store import hosts, inbox, locks
 from holdfast.processor.store.connections import Connection
-from holdfast.processor.store.persistence_point import write
-from holdfast.projections import history, queries
-from holdfast.projections.forking import forked
-from holdfast.projections.instance import InstanceState, fold
-from holdfast.schemas.errors import ForkRefused, InvalidMessage, KeyInUse, StorageError
+from holdfast.schemas.errors import ForkRefused, InvalidMessage
 from holdfast.schemas.identifiers import check_name
 from holdfast.schemas.postgres.statements import load
 
-_SQL = load(__package__)
-_STORE = load("holdfast.processor.store")
-_LEASE = 60.0
-"""Seconds; the host that writes a fork ends with its transaction."""
+if TYPE_CHECKING:
+    from holdfast.events.types import Json
+    from holdfast.processor.forking import Fork
 
-_MEND = "give the fork a key of its own, or end that one first"
+_SQL = load(__package__)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
-    """What the origin did after the point of the fork, at a ``version``: ``name`` is that of the activity or workflow.
-
-    A ``record`` is an activity whose SQL committed with it; a ``successor`` is the instance as which the origin went on
-    when it ended. ``detail`` is an activity's outcome, ``completed`` or ``failed``, or the id of the other instance.
-    """
-
-    version: int
-    kind: str
-    name: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SentLater:
-    """A message that the origin sent after the point of the fork, at a ``version``."""
-
-    version: int
-    message_id: str
-    type: str
-    correlation_key: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,24 +39,6 @@ class ForkedAs:
     by: str
     why: str | None
     made_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fork:
-    """A fork, or what one would be: then ``instance_id`` is None.
-
-    ``changed`` names the variables that are not as they were, as ``frame.name``. ``sent`` and ``done`` are what the
-    origin did after ``at``: the fork may do the same again, under ids and idempotency keys of its own.
-    """
-
-    instance_id: UUID | None
-    origin: UUID
-    at: int
-    app: str
-    state: InstanceState
-    changed: tuple[str, ...]
-    sent: tuple[SentLater, ...]
-    done: tuple[Done, ...]
 
 
 class Forks(ABC):
@@ -134,6 +69,8 @@ class Forks(ABC):
         A reply of the fork goes to who asked the origin. With ``dry_run`` all is tried and nothing done. Raises
         ``InstanceNotFound``, ``VersionNotFound`` and ``ForkRefused``.
         """
+        from holdfast.processor import forking
+
         if key is not None:
             try:
                 check_name("correlation key", key)
@@ -142,32 +79,16 @@ class Forks(ABC):
             if key.isspace():
                 raise ForkRefused(instance_id, "the correlation key is blank")
         new_id = self._new_id()
-
-        async def work(connection: Connection) -> Fork:
-            found, _ = await queries.instance(connection, instance_id)
-            await _check_point(connection, instance_id, at)
-            before = await history.state_at(connection, instance_id, at)
-            events = forked(instance_id, before, by=by, why=why, key=key, variables=variables)
-            state = fold(events)
-            async with connection.transaction(force_rollback=dry_run):
-                await _write(connection, found, new_id, events, state)
-            sent, done = await _afterwards(connection, instance_id, at, state.workflow)
-            first = events[0]
-            return Fork(
-                instance_id=None if dry_run else new_id,
-                origin=instance_id,
-                at=at,
-                app=found.app,
-                state=state,
-                changed=first.changed if isinstance(first, InstanceForked) else (),
-                sent=sent,
-                done=done,
+        return await self._run(
+            lambda connection: forking.fork(
+                connection, instance_id, at, new_id, by=by, why=why, key=key, variables=variables, dry_run=dry_run
             )
-
-        return await self._run(work)
+        )
 
     async def origin(self, instance_id: UUID) -> tuple[UUID, int] | None:
         """Return the instance that a fork came from and its version then; None for what is no fork."""
+        from holdfast.events.postgres import read_stream
+        from holdfast.events.types import InstanceForked
 
         async def work(connection: Connection) -> tuple[UUID, int] | None:
             async for recorded in read_stream(connection, instance_id, to_version=1):
@@ -186,104 +107,3 @@ class Forks(ABC):
                 return await cursor.fetchall()
 
         return await self._run(work)
-
-
-async def _check_point(connection: Connection, origin: UUID, at: int) -> None:
-    cursor = await connection.execute(_SQL["persistence_points"], {"instance_id": origin, "at": at})
-    before, behind = await cursor.fetchone() or (None, None)
-    if before is None and behind is None:
-        raise ForkRefused(origin, "nothing of it is persisted yet")
-    if before != at and not (behind is None and at > before):
-        nearest = " and ".join(str(version) for version in (before, behind) if version is not None)
-        raise ForkRefused(origin, f"version {at} is inside of a transaction; the nearest ends of one are {nearest}")
-
-
-async def _write(
-    connection: Connection, origin: queries.Instance, new_id: UUID, events: list[Event], state: InstanceState
-) -> None:
-    """Write a fork as a persistence point of an instance that was registered just before."""
-    cursor = await connection.execute(_SQL["is_there"], {"instance_id": new_id})
-    if await cursor.fetchone() is not None:
-        # The connection broke after the commit, and all is done already.
-        return
-    app = origin.app
-    host = Host(host_id=new_id, app=app, machine=socket.gethostname(), process_id=os.getpid(), lease_seconds=_LEASE)
-    await hosts.open_host(connection, host)
-    registration = Registration(
-        instance_id=new_id,
-        workflow=state.workflow,
-        program_hash=state.program_hash,
-        correlation_key=state.correlation_key,
-        start_message_id=f"fork-{new_id}",
-        partition=origin.partition or 0,
-    )
-    (token,) = await locks.register(connection, app, host.host_id, [registration])
-    if not isinstance(token, int):
-        raise await _not_registered(connection, origin, state, token)
-    batch = Batch(
-        instance_id=new_id,
-        host_id=host.host_id,
-        lock_token=token,
-        expected_version=0,
-        events=events,
-        metadata={"app": app},
-        state=state,
-        opened=tuple(state.bookmarks),
-        release=True,
-    )
-    written = await write(connection, app, [batch])
-    for error in (*written.refused.values(), *written.spoilt.values()):
-        if not isinstance(error, KeyInUse):
-            raise error
-        waits = f"{error.message_type} with key {error.correlation_key!r}"
-        raise ForkRefused(origin.instance_id, f"another instance waits for {waits}, as the fork would: {_MEND}")
-    if written.late:
-        raise StorageError("other transactions got in the way: try again")
-    await hosts.close_host(connection, app, host.host_id)
-    await locks.leave_to_be_found(connection, new_id)
-    await connection.execute(_STORE["notify"], {"channel": inbox.CHANNEL, "app": app})
-
-
-async def _not_registered(
-    connection: Connection, origin: queries.Instance, state: InstanceState, error: Exception
-) -> Exception:
-    """Return why the store takes no instance like the fork."""
-    cursor = await connection.execute(
-        _SQL["living_with_key"],
-        {"app": origin.app, "workflow": state.workflow, "correlation_key": state.correlation_key},
-    )
-    row = await cursor.fetchone()
-    if row is None:
-        return error
-    who = "it" if row[0] == origin.instance_id else f"instance {row[0]}"
-    return ForkRefused(origin.instance_id, f"{who} lives under the key {state.correlation_key!r}: {_MEND}")
-
-
-async def _afterwards(
-    connection: Connection, origin: UUID, at: int, workflow: str
-) -> tuple[tuple[SentLater, ...], tuple[Done, ...]]:
-    """Return what an instance sent, and what it did, after a version."""
-    sent: list[SentLater] = []
-    done: list[Done] = []
-    async for recorded in read_stream(connection, origin, at + 1):
-        event, version = recorded.event, recorded.version
-        match event:
-            case MessageSent():
-                sent.append(
-                    SentLater(
-                        version=version,
-                        message_id=event.message_id,
-                        type=event.message_type,
-                        correlation_key=event.correlation_key,
-                    )
-                )
-            case ActivityCompleted():
-                kind = "record" if event.is_record else "activity"
-                done.append(Done(version=version, kind=kind, name=event.activity, detail="completed"))
-            case ActivityFailed():
-                done.append(Done(version=version, kind="activity", name=event.activity, detail="failed"))
-            case SubflowStarted():
-                done.append(Done(version=version, kind="subflow", name=event.workflow, detail=event.instance_id))
-            case InstanceContinued():
-                done.append(Done(version=version, kind="successor", name=workflow, detail=event.instance_id))
-    return tuple(sent), tuple(done)

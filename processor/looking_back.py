@@ -10,21 +10,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
-from holdfast.processor.language.program import Program
-from holdfast.processor.source import Source
-from holdfast.processor.store import hosts
 from holdfast.processor.store.connections import Connection
-from holdfast.projections import compensation, history, transactions, verify
-from holdfast.projections.compensation import Compensation
-from holdfast.projections.difference import Comparison, difference
-from holdfast.projections.history import Entry
-from holdfast.projections.instance import InstanceState
-from holdfast.projections.transactions import Commit
-from holdfast.projections.verify import Checked
 from holdfast.schemas.errors import ProgramUnresolvable
+
+if TYPE_CHECKING:
+    from holdfast.processor.language.program import Program
+    from holdfast.processor.source import Source
+    from holdfast.projections.compensation import Compensation
+    from holdfast.projections.difference import Comparison
+    from holdfast.projections.history import Entry
+    from holdfast.projections.instance import InstanceState
+    from holdfast.projections.transactions import Commit
+    from holdfast.projections.verify import Checked
 
 T = TypeVar("T")
 
@@ -55,6 +55,8 @@ class LookingBack(ABC):
         bounded, however long the history. Raises ``InstanceNotFound``, and ``InvalidQuery`` if ``last`` comes before
         ``first``.
         """
+        from holdfast.projections import history
+
         async with self._connection() as connection:
             sources: dict[str, Source] = {}
             async for entry in history.history(connection, instance_id, first, last):
@@ -68,6 +70,8 @@ class LookingBack(ABC):
 
     async def transactions(self, instance_id: UUID) -> AsyncIterator[Commit]:
         """Yield the transactions in which an instance committed, oldest first, or raise ``InstanceNotFound``."""
+        from holdfast.projections import transactions
+
         async with self._connection() as connection:
             async for commit in transactions.transactions(connection, instance_id):
                 yield commit
@@ -77,6 +81,8 @@ class LookingBack(ABC):
 
         It knows what was registered up to the last persistence point. Raises ``InstanceNotFound``.
         """
+        from holdfast.projections import compensation
+
         return await self._run(lambda connection: compensation.compensation(connection, instance_id))
 
     async def state(self, instance_id: UUID, at: int | datetime | None = None) -> InstanceState:
@@ -86,6 +92,8 @@ class LookingBack(ABC):
         a version that it has not come to or a moment before its first event, and ``ValueError`` for a moment without an
         offset from UTC.
         """
+        from holdfast.projections import history
+
         return await self._run(lambda connection: history.state_at(connection, instance_id, at))
 
     async def diff(
@@ -100,6 +108,8 @@ class LookingBack(ABC):
 
         With ``other`` the second state is that of another instance. Raises as ``state``.
         """
+        from holdfast.projections.difference import Comparison, difference
+
         one = await self.state(instance_id, before)
         two = await self.state(other or instance_id, after)
         return Comparison(before=one, after=two, changes=difference(one, two))
@@ -110,12 +120,16 @@ class LookingBack(ABC):
 
     async def verify(self, instance_id: UUID | None = None) -> AsyncIterator[Checked]:
         """Refold every persisted instance, or one, and yield how the instance store compares with the log."""
+        from holdfast.projections import verify
+
         async with self._connection() as connection:
             async for checked in verify.verify(connection, app=self.app, instance_id=instance_id):
                 yield checked
 
 
 async def _source(connection: Connection, app: str, program_hash: str) -> Source:
+    from holdfast.processor.source import Source
+
     try:
         return Source(await _program(connection, app, program_hash))
     except ProgramUnresolvable:  # What happened is told all the same.
@@ -123,5 +137,8 @@ async def _source(connection: Connection, app: str, program_hash: str) -> Source
 
 
 async def _program(connection: Connection, app: str, program_hash: str) -> Program | None:
-    stored = await hosts.load_program(connection, app, program_hash)
+    from holdfast.processor.language.program import Program
+    from holdfast.processor.store import stored_programs
+
+    stored = await stored_programs.find(connection, app, program_hash)
     return None if stored is None else Program.from_json(stored.program)

@@ -77,7 +77,7 @@ class Replays:
         also if there is one of this name, and for a destination that belongs to an app; ``BrokerError`` if that is not
         there.
         """
-        from holdfast.processor.broker import destinations  # noqa: PLC0415  Who only reads needs nothing of RabbitMQ.
+        from holdfast.processor.broker import destinations
 
         app = self._require_app()
         if (to_exchange is None) == (to_queue is None):
@@ -103,8 +103,8 @@ class Replays:
         RabbitMQ does not take, ``BrokerError`` if it is away for too long, and ``ReplayRefused`` once another
         process has begun to run the same. Whatever ends it, it can be run again, and goes on behind what was confirmed.
         """
-        from holdfast.processor.broker.publisher import Publisher  # noqa: PLC0415  As above.
-        from holdfast.processor.services.replay import Replayer  # noqa: PLC0415  As above.
+        from holdfast.processor.broker.publisher import Publisher
+        from holdfast.processor.services.replay import Replayer
 
         if rate < 0:
             raise ReplayRefused(f"a replay publishes so many messages a second, or 0 for no bound, not {rate}")
@@ -134,7 +134,7 @@ class Replays:
         event that a handler cannot take, if the projection is one that stops; ``ReplayRefused`` also while it is being
         rebuilt, and for tables that other code has built.
         """
-        from holdfast.processor.services.replay_into import replay_into  # noqa: PLC0415  As above.
+        from holdfast.processor.services.replay_into import replay_into
 
         subscription = _subscription(app, projection)
         chosen = await self._run(
@@ -192,7 +192,7 @@ class Replays:
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[BrokerConnection]:
-        from holdfast.processor.broker.connection import Connection  # noqa: PLC0415  As above.
+        from holdfast.processor.broker.connection import Connection
 
         if not self._amqp_url:
             raise SettingsError("to publish history, the client needs the URL of RabbitMQ")

@@ -14,10 +14,11 @@ from uuid import UUID
 
 from psycopg import AsyncConnection
 
-from holdfast.events.types import ActivityCompleted, ActivityFailed, ActivityResolved, Event, Outcome, Persisted
+from holdfast.events.types import ActivityCompleted, ActivityFailed, ActivityResolved, Event, Persisted
 from holdfast.projections.history import events_of
 from holdfast.projections.instance import fold, initial
 from holdfast.projections.ledger import Ledger, Registered, read
+from holdfast.schemas.words import Outcome
 
 Fate: TypeAlias = Literal["called", "dropped", "unknown"]
 

@@ -12,11 +12,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypedDict, get_args
 
-from holdfast.events.types import BookmarkKind, Outcome
-from holdfast.projections.instance import ExecutionStatus
-from holdfast.schemas.activity_messages import ActivityResult
 from holdfast.schemas.errors import InvalidQuery
-from holdfast.schemas.results import SubflowResult
+from holdfast.schemas.words import BookmarkKind, ExecutionStatus, Outcome
 
 Sort = Literal["created", "updated"]
 """By when instances were registered, or by their last update."""
@@ -63,7 +60,6 @@ LASTING = frozenset({"workflow", "correlation_key", "created_since", "created_be
 """Criteria that an instance fits from its beginning to its end, or never."""
 
 _WORDS = {"execution_status": ExecutionStatus, "outcome": Outcome, "waits_for_kind": BookmarkKind}
-_ANSWERS = {"child": SubflowResult.message_type, "activity": ActivityResult.message_type}
 _MOMENTS = ("created_since", "created_before", "updated_since", "updated_before")
 _AGES = ("older_than", "younger_than")
 
@@ -87,7 +83,7 @@ def completed(criteria: Criteria, app: str | None, sort: Sort) -> dict[str, Any]
     if all_["waits_for_kind"] == "timer" and all_["waits_for"] is not None:
         raise InvalidQuery("a timer is no message: give waits_for_kind='timer' or waits_for")
     if all_["waits_for"] is None:
-        all_["waits_for"] = _ANSWERS.get(all_["waits_for_kind"])
+        all_["waits_for"] = _answer(all_["waits_for_kind"])
     if all_["is_completed"] is None:
         all_["is_completed"] = _ends(all_)
     if sort not in get_args(Sort):
@@ -121,6 +117,21 @@ def order(criteria: Mapping[str, Any], sort: Sort) -> Order:
     if given(*_AGES, "created_since", "created_before"):
         return "creation"
     return "region" if given("app", "workflow", "program_hash", "is_completed") else "id"
+
+
+def _answer(kind: str | None) -> str | None:
+    """Return the type of the messages by which what is waited for ends, if such messages do it."""
+    # Types of messages are costly to build, and few queries are about these.
+    match kind:
+        case "child":
+            from holdfast.schemas.results import SubflowResult  # noqa: PLC0415  For the reason above.
+
+            return SubflowResult.message_type
+        case "activity":
+            from holdfast.schemas.activity_messages import ActivityResult  # noqa: PLC0415  As above.
+
+            return ActivityResult.message_type
+    return None
 
 
 def _ends(criteria: Mapping[str, Any]) -> bool | None:

@@ -15,12 +15,11 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
-from holdfast.events.types import Outcome
 from holdfast.projections import history, queries
 from holdfast.projections.inbox import InboxMessage
-from holdfast.projections.instance import ExecutionStatus
 from holdfast.projections.queries import Instance, NonPersisted, OpenBookmark
 from holdfast.schemas.postgres.statements import load
+from holdfast.schemas.words import ExecutionStatus, Outcome
 
 LIMIT = 20
 """How many messages of a mailbox, and how many near misses, are given at most."""

@@ -18,7 +18,6 @@ from holdfast.events.types import (
     ActivityRequested,
     ActivityResolved,
     BookmarkClosed,
-    BookmarkKind,
     BookmarkOpened,
     CancelRequested,
     Event,
@@ -36,11 +35,9 @@ from holdfast.events.types import (
     Json,
     MessageReceived,
     MessageSent,
-    Outcome,
     Persisted,
     PersistRequested,
     SubflowEnded,
-    SubflowMode,
     SubflowStarted,
     TimerCancelled,
     TimerFired,
@@ -48,10 +45,9 @@ from holdfast.events.types import (
     TransactionRolledBack,
     UnloadRequested,
 )
+from holdfast.schemas.words import BookmarkKind, ExecutionStatus, Outcome, SubflowMode
 
 T = TypeVar("T")
-
-ExecutionStatus = Literal["executing", "idle", "closed"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,13 +16,11 @@ import orjson
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
-from holdfast.events.types import BookmarkKind, InstanceStarted, Outcome, SubflowMode
 from holdfast.projections.criteria import Criteria, Order, Sort, completed, order
-from holdfast.projections.history import events_of
-from holdfast.projections.instance import ExecutionStatus, fold
 from holdfast.schemas.encodings import StateEncoding
 from holdfast.schemas.errors import InstanceNotFound, InvalidQuery
 from holdfast.schemas.postgres.statements import load
+from holdfast.schemas.words import BookmarkKind, ExecutionStatus, Outcome, SubflowMode
 
 _SQL = load(__package__)
 _Row = TypeVar("_Row")
@@ -311,6 +309,11 @@ async def _instance(connection: AsyncConnection[Any], instance_id: UUID) -> Inst
 
 async def _discarded(connection: AsyncConnection[Any], instance_id: UUID) -> Instance:
     """Return an instance as its history tells; ``InstanceNotFound`` if it has none, or should have a row."""
+    # Few are discarded: who asks for others needs no events.
+    from holdfast.events.types import InstanceStarted  # noqa: PLC0415  For the reason above.
+    from holdfast.projections.history import events_of  # noqa: PLC0415  As above.
+    from holdfast.projections.instance import fold  # noqa: PLC0415  As above.
+
     recorded = [recorded async for recorded in events_of(connection, instance_id)]
     state = fold(each.event for each in recorded)
     if state.execution_status != "closed":

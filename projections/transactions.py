@@ -26,11 +26,11 @@ from holdfast.events.types import (
     MessageSent,
     Persisted,
     Reason,
-    SubflowMode,
     SubflowStarted,
 )
 from holdfast.projections.history import events_of
 from holdfast.schemas.postgres.statements import load
+from holdfast.schemas.words import SubflowMode
 
 _SQL = load(__package__)
 _PAGE = 50

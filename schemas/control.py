@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 import orjson
 
-from holdfast.schemas.message import Envelope
+from holdfast.schemas.envelope import Envelope
 
 CommandName = Literal[
     "suspend",
@@ -26,6 +26,12 @@ CommandName = Literal[
     "cancel_timer",
 ]
 """What can be asked of an instance."""
+
+DEMANDS = frozenset(("persist", "unload"))
+"""The commands that are followed in the middle of a burst."""
+
+NOT_LOADED = "not_loaded"
+"""The reason beside ``applied`` for what is done already, as no host has anything of the instance in memory."""
 
 Decision = Literal["done", "retry", "fail"]
 """What became of an activity call that was in doubt: it was done, it is to run again, or it counts as failed."""

@@ -1,4 +1,4 @@
-"""Messages: the typed form that users declare and the envelope that travels on RabbitMQ.
+"""Messages: the typed form that users declare of what travels on RabbitMQ in an envelope.
 
 The contract for a publisher in any language is AMQP 0-9-1 with a JSON body and the properties
 ``type`` (message type), ``message_id`` (unique), ``correlation_id`` (correlation key) and, if there
@@ -7,33 +7,20 @@ is one, the header ``traceparent``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self, Unpack
 from uuid import UUID
 
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from holdfast.schemas.envelope import Envelope
 from holdfast.schemas.errors import AppError, InvalidMessage
 from holdfast.schemas.identifiers import check_name
 
+__all__ = ["MAX_DEPTH", "Envelope", "Message", "load_json"]
+
 MAX_DEPTH = 100
 """How deeply a body's arrays and objects may nest."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Envelope:
-    """One message as it travels: its properties and its undecoded body.
-
-    ``reply_to`` is the queue in which the sender waits for an answer.
-    """
-
-    message_id: str
-    type: str
-    key: str
-    body: bytes
-    traceparent: str | None = None
-    reply_to: str | None = None
 
 
 class Message(BaseModel):

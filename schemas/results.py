@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from holdfast.schemas.message import Envelope, Message
+from holdfast.schemas.words import Outcome
 
 
 class SubflowResult(Message, correlation="instance_id", type="holdfast.SubflowResult"):
@@ -12,7 +11,7 @@ class SubflowResult(Message, correlation="instance_id", type="holdfast.SubflowRe
 
     instance_id: str
     workflow: str
-    outcome: Literal["completed", "faulted", "cancelled", "terminated"]
+    outcome: Outcome
     result: str = "null"
     error: str = "null"
 

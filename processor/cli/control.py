@@ -217,7 +217,7 @@ def command_of(name: str, by: str | None, why: str | None, **about: Any) -> Comm
 
 
 async def _list(client: Client, criteria: Criteria, *, as_json: bool) -> None:
-    from holdfast.processor.cli.describe import condition
+    from holdfast.processor.cli.condition import condition
 
     found = [instance async for instance in client.every_instance(**criteria)]
     if as_json:

@@ -1,8 +1,7 @@
-"""What an event, a state or a wait means, in a few words for people."""
+"""What an event or a change of a state means, in a few words for people."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import PurePath
 from typing import Any, assert_never
 
@@ -42,40 +41,12 @@ from holdfast.events.types import (
     TransactionRolledBack,
     UnloadRequested,
 )
+from holdfast.processor.cli.condition import point, wait
 from holdfast.processor.cli.output import local
 from holdfast.processor.cli.readable import readable, shortened
 from holdfast.projections.difference import Change, Section
 from holdfast.projections.history import SourceLine
 from holdfast.projections.instance import Bookmark
-from holdfast.projections.queries import Instance, NonPersisted, OpenBookmark, Tally
-
-
-def condition(instance: Instance | Tally) -> str:
-    """Return how an instance is, in one word or two."""
-    if not instance.is_initialized:
-        return "non-persisted, suspended" if instance.is_suspended else "non-persisted"
-    if instance.is_suspended:
-        return "suspended"
-    return instance.outcome or instance.execution_status
-
-
-def reason(instance: Instance | NonPersisted) -> str | None:
-    """Return why an instance is suspended, briefly: the exception without its module, or the reason."""
-    name = instance.suspension_exception_name
-    return instance.suspension_reason if name is None else name.rpartition(".")[2]
-
-
-def wait(bookmark: OpenBookmark | Bookmark | BookmarkOpened) -> str:
-    """Return what an instance waits for."""
-    match bookmark.kind:
-        case "timer":
-            return f"the timer at {local(_time(bookmark.due))}"
-        case "child":
-            return f"the end of subflow {bookmark.correlation_key}"
-        case "activity":
-            return f"the result of activity request {bookmark.correlation_key}"
-        case "message":
-            return f"{bookmark.message_type} with key {bookmark.correlation_key}"
 
 
 def what(event: Event) -> list[str]:
@@ -96,7 +67,7 @@ def what(event: Event) -> list[str]:
             return [f"{event.activity} asked of queue {event.queue} by {event.message_id}, attempt {event.attempt}"]
         case ActivityDelayed():
             tried = f"{event.activity}{_tries(event.attempts)} raised {shortened(readable(event.error))}"
-            return [tried, f"again at {local(_time(event.due))}"]
+            return [tried, f"again at {local(point(event.due))}"]
         case ActivityCompleted():
             return [f"{event.activity}{_tries(event.attempts)} gave {shortened(readable(event.result))}"]
         case ActivityFailed():
@@ -112,7 +83,7 @@ def what(event: Event) -> list[str]:
             outcome = event.result if event.error is None else event.error
             return [f"{event.workflow} {event.instance_id} {event.outcome}: {shortened(readable(outcome))}"]
         case BookmarkOpened(kind="timer"):
-            return [f"{event.bookmark}: due {local(_time(event.due))}"]
+            return [f"{event.bookmark}: due {local(point(event.due))}"]
         case BookmarkOpened():
             return [f"{event.bookmark}: waits for {wait(event)}"]
         case BookmarkClosed():
@@ -120,12 +91,12 @@ def what(event: Event) -> list[str]:
         case MessageReceived():
             return [f"{event.bookmark}: {event.message_type} {event.message_id}", _body(event.body)]
         case TimerFired(by=None):
-            return [f"{event.bookmark}: was due {local(_time(event.due))}"]
+            return [f"{event.bookmark}: was due {local(point(event.due))}"]
         case TimerFired():
-            early = f"{event.bookmark}: was to be due {local(_time(event.due))}"
+            early = f"{event.bookmark}: was to be due {local(point(event.due))}"
             return [early, f"by {_who(event.by or '', event.why)}"]
         case TimerRescheduled():
-            return [f"{event.bookmark}: due {local(_time(event.due))} instead", f"by {_who(event.by, event.why)}"]
+            return [f"{event.bookmark}: due {local(point(event.due))} instead", f"by {_who(event.by, event.why)}"]
         case TimerCancelled():
             return [f"{event.bookmark}: will not fire", f"by {_who(event.by, event.why)}"]
         case MessageSent():
@@ -213,7 +184,3 @@ def _who(by: str, why: str | None) -> str:
 
 def _tries(attempts: int) -> str:
     return "" if attempts == 1 else f", tried {attempts} times,"
-
-
-def _time(moment: datetime | str | None) -> datetime | None:
-    return datetime.fromisoformat(moment) if isinstance(moment, str) else moment

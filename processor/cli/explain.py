@@ -42,7 +42,7 @@ def explain(instance_id: InstanceId, *, database_url: DatabaseUrl = None, as_jso
 
 
 def _print(found: Explanation, source: Source) -> None:
-    from holdfast.processor.cli.describe import wait
+    from holdfast.processor.cli.condition import wait
     from holdfast.processor.cli.output import details, local, say
 
     instance = found.instance
@@ -86,7 +86,7 @@ def _print(found: Explanation, source: Source) -> None:
 
 def _status(found: Explanation) -> str:
     """Return how an instance is, why, and where."""
-    from holdfast.processor.cli.describe import condition, reason
+    from holdfast.processor.cli.condition import condition, reason
 
     instance = found.instance
     parts = [condition(instance)]

@@ -12,7 +12,7 @@ from holdfast.processor.cli.control import By, Why, login
 from holdfast.processor.cli.options import DatabaseUrl, InstanceId, JsonDocument, open_client, run
 
 if TYPE_CHECKING:
-    from holdfast.processor.forks import Fork
+    from holdfast.processor.forking import Fork
 
 
 def fork(

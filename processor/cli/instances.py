@@ -191,7 +191,7 @@ def _value(given: str) -> tuple[str, Any]:
 
 
 def _print_tally(found: list[Tally], *, as_json: bool) -> None:
-    from holdfast.processor.cli.describe import condition
+    from holdfast.processor.cli.condition import condition
     from holdfast.processor.cli.output import emit, table
 
     if as_json:
@@ -205,7 +205,7 @@ def _print_tally(found: list[Tally], *, as_json: bool) -> None:
 
 
 def _print_instances(found: list[Instance], *, as_json: bool) -> None:
-    from holdfast.processor.cli.describe import condition, reason
+    from holdfast.processor.cli.condition import condition, reason
     from holdfast.processor.cli.output import emit, lately, table
 
     if as_json:

@@ -14,7 +14,7 @@ from holdfast.processor.cli.options import AppPath, DatabaseUrl, JsonLines, load
 from holdfast.processor.cli.where import Where, criteria_of
 
 if TYPE_CHECKING:
-    from holdfast.processor.versions import Verdict
+    from holdfast.processor.migrating import Verdict
 
 
 def migrate_instances(

@@ -193,7 +193,7 @@ async def _remove(
 
 
 def _print(found: list[NonPersisted], *, as_json: bool) -> None:
-    from holdfast.processor.cli.describe import reason
+    from holdfast.processor.cli.condition import reason
     from holdfast.processor.cli.output import emit, rounded, table
 
     if as_json:

@@ -12,7 +12,7 @@ from holdfast.processor.cli.options import AppPath, DatabaseUrl, JsonLines, load
 
 if TYPE_CHECKING:
     from holdfast.processor.core.migration import Obstacle
-    from holdfast.processor.versions import Verdict
+    from holdfast.processor.migrating import Verdict
 
 
 def preflight(

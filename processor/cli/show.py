@@ -60,7 +60,7 @@ def _print(
 ) -> None:
     import orjson
 
-    from holdfast.processor.cli.describe import condition, wait
+    from holdfast.processor.cli.condition import condition, wait
     from holdfast.processor.cli.output import details, local, say
 
     name = instance.suspension_exception_name
@@ -137,7 +137,7 @@ def tree(instance_id: UUID, subflows: list[Relative]) -> Iterator[str]:
 
     Those of a subflow stand below it, further to the right; what an instance goes on as stands just below that one.
     """
-    from holdfast.processor.cli.describe import condition
+    from holdfast.processor.cli.condition import condition
 
     below: dict[UUID | None, list[Relative]] = {}
     for each in subflows:

@@ -33,7 +33,8 @@ def state(
     when = version_or_moment("--at", at)
 
     async def work() -> None:
-        from holdfast.processor.cli.describe import variables, wait
+        from holdfast.processor.cli.condition import wait
+        from holdfast.processor.cli.describe import variables
         from holdfast.processor.cli.output import details, emit, say
         from holdfast.processor.cli.readable import readable
         from holdfast.processor.source import Source

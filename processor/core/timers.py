@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 
-from holdfast.events.types import BookmarkKind
+from holdfast.schemas.words import BookmarkKind
 
 _WAIT = re.compile(r"[/:]")
 

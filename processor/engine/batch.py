@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
-from holdfast.events.types import Event, SubflowMode
+from holdfast.events.types import Event
 from holdfast.processor.language.options import OnCompletion
 from holdfast.projections.instance import InstanceState
 from holdfast.schemas.encodings import StateEncoding
 from holdfast.schemas.message import Envelope
+from holdfast.schemas.words import SubflowMode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

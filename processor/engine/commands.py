@@ -15,7 +15,7 @@ from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.engine.demands import Demands
 from holdfast.processor.engine.doubt import Unfit
 from holdfast.processor.engine.failures import Failures
-from holdfast.schemas.control import Command
+from holdfast.schemas.control import DEMANDS, NOT_LOADED, Command
 
 if TYPE_CHECKING:
     from holdfast.processor.engine.holding import Holding
@@ -23,12 +23,6 @@ if TYPE_CHECKING:
 
 CUTTING = frozenset(("terminate", "abandon"))
 """The commands that do not wait for the burst that runs: whoever gives them wants its end."""
-
-DEMANDS = frozenset(("persist", "unload"))
-"""The commands that are followed in the middle of a burst."""
-
-NOT_LOADED = "not_loaded"
-"""The reason beside ``applied`` for what is done already, as no host has anything of the instance in memory."""
 
 
 class Commands:

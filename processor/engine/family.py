@@ -9,12 +9,13 @@ from uuid import UUID
 
 import orjson
 
-from holdfast.events.types import BookmarkClosed, Event, InstanceContinued, Outcome, SubflowEnded
+from holdfast.events.types import BookmarkClosed, Event, InstanceContinued, SubflowEnded
 from holdfast.processor.engine.provider import Deposit
 from holdfast.projections.instance import InstanceState
 from holdfast.schemas.control import Command
 from holdfast.schemas.message import Envelope
 from holdfast.schemas.results import SubflowResult
+from holdfast.schemas.words import Outcome
 
 Name = Literal["suspend", "resume", "cancel", "terminate"]
 

@@ -16,20 +16,21 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 from uuid import UUID
 
-from holdfast.events.types import SubflowMode
 from holdfast.processor.engine.batch import KEPT, Batch, Child, Consumed, Deposit, InnerBatch, Keeping, Outgoing
 from holdfast.processor.engine.peers import Hint, Host, Peer
+from holdfast.processor.engine.stored_program import StoredProgram
 from holdfast.processor.engine.wakeups import Mail, Runnable, Wakeups
 from holdfast.processor.language.transaction import Transaction
 from holdfast.projections.instance import InstanceState
 from holdfast.schemas.activity_messages import ActivityHeartbeat
+from holdfast.schemas.envelope import Envelope
 from holdfast.schemas.errors import HoldfastError
-from holdfast.schemas.message import Envelope
+from holdfast.schemas.words import SubflowMode
 
 __all__ = [
     "AlreadyConsumed",
@@ -55,24 +56,6 @@ __all__ = [
     "UnitOfWork",
     "Wakeups",
 ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredProgram:
-    """A program as ``holdfast.programs`` keeps it; ``program`` is its JSON tree, and operators see the lifetime.
-
-    ``reuse_key`` says that a closed instance of its workflow does not keep a start message from starting another one.
-    """
-
-    program_hash: str
-    workflow: str
-    format: int
-    program: Any
-    starts_with: str | None
-    receives: tuple[str, ...]
-    signature: bytes | None
-    expected_lifetime: timedelta | None = None
-    reuse_key: bool = False
 
 
 class RouteKind(StrEnum):

@@ -16,9 +16,7 @@ from holdfast.events.types import (
     InstanceContinued,
     InstanceFaulted,
     InstanceStarted,
-    Outcome,
     SubflowEnded,
-    SubflowMode,
     SubflowStarted,
     Where,
 )
@@ -38,6 +36,7 @@ from holdfast.projections.instance import InstanceState
 from holdfast.schemas.errors import AppError, Cancelled, ContinuedAsNew, ScopeError, SubflowFailed, UnreadableValue
 from holdfast.schemas.message import Envelope, Message
 from holdfast.schemas.results import SubflowResult
+from holdfast.schemas.words import Outcome, SubflowMode
 
 States = Mapping[UUID, InstanceState]
 

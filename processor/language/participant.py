@@ -20,8 +20,8 @@ from uuid import UUID
 from holdfast.events.types import Reason
 from holdfast.processor.language.definition import title_of
 from holdfast.processor.language.transaction import Transaction
-from holdfast.projections.instance import ExecutionStatus
 from holdfast.schemas.errors import AppError
+from holdfast.schemas.words import ExecutionStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
-from holdfast.events.types import SubflowMode
 from holdfast.processor.engine.peers import Host
 from holdfast.processor.engine.provider import (
     InboxVerdict,
@@ -25,6 +24,7 @@ from holdfast.projections.snapshot import dumps, loads
 from holdfast.schemas.encodings import StateEncoding
 from holdfast.schemas.identifiers import digest
 from holdfast.schemas.message import Envelope
+from holdfast.schemas.words import SubflowMode
 
 
 @dataclass(slots=True)

@@ -26,7 +26,7 @@ from holdfast.processor.engine.provider import (
 )
 from holdfast.processor.engine.wakeups import Mail, Runnable, Wakeups
 from holdfast.processor.language.transaction import Transaction
-from holdfast.processor.store import heartbeats, hosts, inbox, locks, outbox, subflows, tally, wakeups
+from holdfast.processor.store import heartbeats, hosts, inbox, locks, outbox, stored_programs, subflows, tally, wakeups
 from holdfast.processor.store.commit import GroupWriter
 from holdfast.processor.store.connections import Connections
 from holdfast.processor.store.unit_of_work import open_unit_of_work, own_transaction
@@ -89,16 +89,16 @@ class PostgresProvider:
         return await self._shared.run(lambda c: hosts.known_types(c, self._app))
 
     async def save_programs(self, programs: Sequence[StoredProgram]) -> None:
-        await self._shared.run(lambda c: hosts.save_programs(c, self._app, programs))
+        await self._shared.run(lambda c: stored_programs.save(c, self._app, programs))
 
     async def load_program(self, program_hash: str) -> StoredProgram | None:
-        return await self._shared.run(lambda c: hosts.load_program(c, self._app, program_hash))
+        return await self._shared.run(lambda c: stored_programs.find(c, self._app, program_hash))
 
     async def living_programs(self) -> Sequence[tuple[str, str]]:
-        return await self._shared.run(lambda c: hosts.living_programs(c, self._app))
+        return await self._shared.run(lambda c: stored_programs.living(c, self._app))
 
     async def runs_elsewhere(self, host_id: UUID, programs: Sequence[str]) -> bool:
-        return await self._shared.run(lambda c: hosts.runs_elsewhere(c, self._app, host_id, programs))
+        return await self._shared.run(lambda c: stored_programs.runs_elsewhere(c, self._app, host_id, programs))
 
     async def route(self, envelopes: Sequence[Envelope]) -> Sequence[Route]:
         return await self._shared.run(lambda c: inbox.route(c, self._app, envelopes))

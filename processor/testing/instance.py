@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from holdfast.events.types import Outcome
 from holdfast.processor.engine.persistence_point import decode_value, images_of
 from holdfast.processor.store.memory_tables import InstanceRow
-from holdfast.projections.instance import Bookmark, ExecutionStatus, InstanceState, initial
+from holdfast.projections.instance import Bookmark, InstanceState, initial
 from holdfast.schemas.values import Types
+from holdfast.schemas.words import ExecutionStatus, Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,3 +69,12 @@ def test_importing_a_part_does_not_load_the_processor(part: str) -> None:
     code = f"import sys, holdfast.{part}; print(*(name for name in sys.modules if 'processor' in name))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_a_client_that_has_done_nothing_yet_has_loaded_nothing_of_what_acts() -> None:
+    code = "import sys; from holdfast import Client; Client('postgresql:///any'); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    parts = ("events.types", "events.codec", "projections.instance", "schemas.message", "schemas.settings")
+    acting = ("broker", "core", "engine.engine", "exporting", "language", "services")
+    unneeded = {f"holdfast.{it}" for it in parts} | {f"holdfast.processor.{it}" for it in acting}
+    assert unneeded & {*done.stdout.split()} == set()

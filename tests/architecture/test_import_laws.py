@@ -16,7 +16,8 @@ OPEN_A_TRANSACTION = {
     "processor/control.py",
     "processor/exporting/exports.py",
     "processor/following.py",
-    "processor/forks.py",
+    "processor/forking.py",
+    "processor/migrating.py",
     "processor/services/as_of.py",
     "processor/services/follower.py",
     "processor/services/projector.py",
@@ -26,7 +27,6 @@ OPEN_A_TRANSACTION = {
     "processor/store/memory.py",
     "processor/store/unit_of_work.py",
     "processor/testing/world.py",
-    "processor/versions.py",
     "schemas/postgres/migrate.py",
 }
 """All others write into the transaction of their caller, whose connection is their first argument."""

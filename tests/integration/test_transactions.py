@@ -6,20 +6,14 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from holdfast.events.types import (
-    ActivityCompleted,
-    InstanceContinued,
-    MessageReceived,
-    MessageSent,
-    SubflowMode,
-    SubflowStarted,
-)
+from holdfast.events.types import ActivityCompleted, InstanceContinued, MessageReceived, MessageSent, SubflowStarted
 from holdfast.processor.store.postgres import PostgresProvider
 from holdfast.processor.testing.conformance.harness import APP, HERE, Case, Store, fresh, message
 from holdfast.projections.queries import tree
 from holdfast.projections.transactions import Born, Commit, Consumed, Joined, Sent, transactions
 from holdfast.projections.verify import verify
 from holdfast.schemas.errors import InstanceNotFound
+from holdfast.schemas.words import SubflowMode
 from tests.support.stores import BehindPostgres
 
 

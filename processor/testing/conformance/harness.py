@@ -10,7 +10,6 @@ from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 from holdfast.events.types import (
-    BookmarkKind,
     BookmarkOpened,
     Event,
     FrameChange,
@@ -18,7 +17,6 @@ from holdfast.events.types import (
     InstanceStarted,
     Persisted,
     Reason,
-    SubflowMode,
     Where,
 )
 from holdfast.processor.engine.batch import KEPT
@@ -38,6 +36,7 @@ from holdfast.processor.engine.provider import (
 )
 from holdfast.projections.instance import InstanceState, fold, initial
 from holdfast.schemas.message import Envelope
+from holdfast.schemas.words import BookmarkKind, SubflowMode
 
 APP = "shop"
 HERE = Where("0", 3, 17)

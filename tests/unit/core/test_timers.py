@@ -2,8 +2,8 @@
 
 import pytest
 
-from holdfast.events.types import BookmarkKind
 from holdfast.processor.core.timers import moment, objection
+from holdfast.schemas.words import BookmarkKind
 
 LONE: dict[str, BookmarkKind] = {"0.2": "timer"}
 BRANCHES: dict[str, BookmarkKind] = {"0.2/paid": "message", "0.2/late": "timer"}
