@@ -2,9 +2,9 @@
 
 Tables are always built where no reader looks, in a schema beside the one that readers know; when the build has come
 as far as the one before it, the two change their names in one transaction. So a reader finds the tables whole, the old
-ones or the new ones, and never sees them empty: a transaction that sees the log as it was before that, in REPEATABLE
-READ, would find what it cannot see of the new ones missing, so such transactions are let end first. A build that is
-interrupted stays, with its checkpoint.
+ones or the new ones, and never sees them empty. One in REPEATABLE READ, whose snapshot is older than rows of the new
+ones, would miss these; therefore the transactions that are open when a build is whole are waited for before the swap. A
+build that is interrupted stays, with its checkpoint.
 
 The caller owns the transaction.
 """
@@ -83,17 +83,17 @@ async def come_up(connection: Connection, subscription: Subscription, tx: Any) -
     return built if await _come_to(connection, following, built, before, tx) else None
 
 
-async def transactions(connection: Connection) -> dict[str, int]:
-    """Return the open transactions that may see the log as it was before now, each with its server process."""
-    cursor = await connection.execute(_SQL["transactions"])
+async def open_transactions(connection: Connection) -> dict[str, int]:
+    """Return the transactions of the database that have a snapshot, each with its server process."""
+    cursor = await connection.execute(_SQL["open_transactions"])
     return dict(await cursor.fetchall())
 
 
 async def promote(connection: Connection, subscription: Subscription, tx: Any) -> bool:
     """Let what was built be what readers see; tell whether it was done.
 
-    It comes up first, so that no reader goes back in time: see ``come_up``. The ``transactions`` that were open when it
-    had done so once have to have ended. What was there before is left for ``drop_old``.
+    It comes up first, so that no reader goes back in time: see ``come_up``. The caller has waited for the
+    ``open_transactions`` of the moment when it had come up once. What was there before is left for ``drop_old``.
     """
     live, following = Build(subscription, "live"), Build(subscription, "next")
     if await come_up(connection, subscription, tx) is None:

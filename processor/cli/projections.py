@@ -81,6 +81,7 @@ def rebuild(
     """Compute a projection's tables anew from the log, beside those that there are, and put them in their place.
 
     Readers see the old tables until the new ones are complete, and then those; workers may run meanwhile.
+    When they are complete it waits for transactions that began before that, and says for which.
     Interrupt it at any time: the same command goes on where it was.
 
         holdfast projections rebuild examples.permits.app:app traces

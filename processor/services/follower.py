@@ -46,7 +46,7 @@ class Step:
 
 @dataclass(slots=True)
 class _Older:
-    """What is left of the transactions that were open when a build, begun at that time, was whole."""
+    """The transactions that were open when a build was whole, and are still; and when that build was begun."""
 
     begun_at: datetime
     open: set[str]
@@ -92,6 +92,11 @@ class Follower:
                 raise failure(error) from error
             raise
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether this build is whole, and waits for older transactions to end."""
+        return self._older is not None and self._older.is_told and bool(self._older.open)
+
     async def stopped_by(self) -> str | None:
         """Return why the build stands still, if it does."""
         progress = await self._connections.run(lambda connection: lag.progress(connection, self.build))
@@ -108,12 +113,12 @@ class Follower:
     async def promote(self) -> bool:
         """Let this build, which has come to the end of the log, be what readers see; see ``builds.promote``.
 
-        False where it cannot be, as yet: what is too much for it, or a handler does not take, is for ``step``, and
-        transactions that began before it had come there, and would not see all of it, are to end first.
+        False where it cannot be, as yet: what is too much for it, or a handler does not take, is for ``step``, and who
+        began before it was whole, and would not see all of it, has to end first: see ``is_waiting``.
         """
         try:
             async with asyncio.timeout(self._timeout), self._connections.take() as connection:
-                if await self._is_older_open(connection):
+                if await self._must_wait(connection):
                     return False
                 async with connection.transaction():
                     done = await builds.promote(connection, self.subscription, Handle(connection))
@@ -136,19 +141,20 @@ class Follower:
         except psycopg.Error as error:
             log.warning("the tables of the build before are still read", error=str(error))
 
-    async def _is_older_open(self, connection: Connection) -> bool:
-        """Tell whether a transaction is open that began before this build was whole, or whether it is not yet."""
+    async def _must_wait(self, connection: Connection) -> bool:
+        """Tell whether the swap has to wait: for the build to be whole, or for who began before it was."""
+        if self._older is not None and self._older.open:
+            found = await builds.open_transactions(connection)
+            self._older.open &= found.keys()
+            self._older.tell(self.subscription.name, found)
+            if self._older.open:
+                return True
         async with connection.transaction():
             whole = await builds.come_up(connection, self.subscription, Handle(connection))
         if whole is None:
-            self._older = None
             return True
-        found = await builds.transactions(connection)
         if self._older is None or self._older.begun_at != whole.begun_at:
-            self._older = _Older(whole.begun_at, set(found))
-        else:
-            self._older.open &= found.keys()
-            self._older.tell(self.subscription.name, found)
+            self._older = _Older(whole.begun_at, set(await builds.open_transactions(connection)))
         return bool(self._older.open)
 
     async def _step(self) -> Step:

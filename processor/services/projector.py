@@ -53,8 +53,9 @@ class Projector:
                 group.create_task(self._follow(subscription))
 
     async def catch_up(self) -> None:
-        """Follow the log to where it ends now.
+        """Follow the log to where it ends now, one subscription after the other.
 
+        A first build waits for transactions that began before it was whole, however long these take.
         Raises as ``Follower.step``, and ``ProjectionError`` if tables cannot be created; once all have come as far as
         they can, ``ProjectionStopped`` if one stands still, and ``ProjectionError`` if tables are of another version.
         """

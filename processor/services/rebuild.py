@@ -18,6 +18,9 @@ from holdfast.schemas.settings import Settings
 _PAUSE = 0.1
 """Seconds before another look, where another process is at work on the same."""
 
+_PATIENCE = 1.0
+"""Seconds before another look, where other people's transactions are waited for."""
+
 
 async def rebuild(
     connections: Connections,
@@ -30,9 +33,10 @@ async def rebuild(
     """Compute a projection's tables anew, and yield how far that is, at first and after every page.
 
     Readers find the tables as they were until the new ones, whole, stand in their place; what happens meanwhile is in
-    both. A rebuild that was interrupted is gone on with, unless ``restart``. There are two ``connections`` at least.
-    Raises ``RebuildRefused``, also where somebody drops what it has built, and ``ProjectionStopped`` at an event that a
-    handler cannot take, behind which it can be gone on with.
+    both. Transactions that began before these were whole are waited for, however long that takes. A rebuild that was
+    interrupted is gone on with, unless ``restart``. There are two ``connections`` at least. Raises ``RebuildRefused``,
+    also where somebody drops what it has built, and ``ProjectionStopped`` at an event that a handler cannot take,
+    behind which it can be gone on with.
     """
     build, ahead = Build(subscription, "next"), ReadingAhead(connections)
     follower = Follower(connections, build, timeout=settings.transaction_timeout, read=ahead.read)
@@ -46,7 +50,7 @@ async def rebuild(
                 raise ProjectionStopped(subscription.name, progress.stopped_by)
             step = await follower.step()
             if not step.is_more and (step.is_elsewhere or not await follower.promote()):
-                await environment.sleep(_PAUSE)
+                await environment.sleep(_PATIENCE if follower.is_waiting else _PAUSE)
     finally:
         await ahead.close()
     after = await connections.run(lambda connection: checkpoint(connection, live))

@@ -26,8 +26,7 @@ set status = 'running', error = null, failed_instance_id = null, failed_version 
 where app = %(app)s::text and name = %(name)s::text and build = %(build)s::text and status = 'stopped'
 returning name;
 
--- name: transactions
--- Who may not see which transactions have a snapshot takes every one for one that has.
+-- name: open_transactions
 select l.virtualxid, l.pid
 from pg_locks l
 join pg_stat_activity a on a.pid = l.pid
@@ -37,7 +36,7 @@ where l.locktype = 'virtualxid'
     and l.pid <> pg_backend_pid()
     and a.datname = current_database()
     and a.usesysid is not null
-    and (a.backend_xmin is not null or a.backend_type is null);
+    and a.backend_xmin is not null;
 
 -- name: create_schema
 select holdfast.create_schema(%(schema)s::text);

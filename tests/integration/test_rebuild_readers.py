@@ -1,10 +1,11 @@
-"""While a projection is rebuilt, whoever reads its tables finds them whole, in whatever transaction."""
+"""While a projection is rebuilt, whoever reads its tables finds them whole, whatever transaction that is in."""
 
 import asyncio
 
 import pytest
 from psycopg import AsyncConnection, IsolationLevel
 from psycopg.errors import UndefinedTable
+from structlog.testing import capture_logs
 
 from holdfast import RebuildRefused
 from holdfast.processor import projecting
@@ -83,8 +84,11 @@ async def test_a_transaction_that_began_before_the_tables_were_whole_finds_the_o
         await anext(rebuilding)
         # It is whole, and could be promoted, but for the one that would not see it.
         await newer.execute("select 1")
-        for _ in range(3):
-            await anext(rebuilding)
+        with capture_logs() as logs:
+            for _ in range(3):
+                await anext(rebuilding)
+        (told,) = [it for it in logs if it["event"] == "built, and waits for older transactions"]
+        assert told["pids"] == [older.info.backend_pid]
         assert await (await older.execute(STARTED)).fetchall() == [(1000,)]
         await older.rollback()
         _ = [step async for step in rebuilding]
