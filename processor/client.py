@@ -73,7 +73,8 @@ class Client(Control, Forks, LookingBack, Versions):
     ``database_url`` is needed by everything but ``publish``, ``amqp_url`` and ``app`` by ``publish`` and replays alone.
     Where ``app`` is given, lists are of that app. Nothing connects before it has to. Methods raise ``StorageError`` or
     ``BrokerError`` when a server refuses or cannot be reached; one client may serve many tasks at once.
-    ``publish_patience`` is how many seconds RabbitMQ may go on without confirming any message.
+    ``publish_patience`` is how many seconds RabbitMQ may go on without confirming any message. The first call of a
+    method imports what it needs, which may take some tenths of a second.
     """
 
     def __init__(

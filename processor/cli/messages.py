@@ -38,7 +38,10 @@ def messages(
     ] = None,
     count: Annotated[bool, typer.Option("--count", help="Print only how many there are of each verdict.")] = False,
     tally: Annotated[
-        bool, typer.Option("--tally", help="Print only how many there ever were of each type and verdict.")
+        bool,
+        typer.Option(
+            "--tally", help="Print only how many came to each verdict, ever, and how many are buffered, by type."
+        ),
     ] = False,
     all_: Annotated[bool, typer.Option("--all", help="Print all of them, as JSON lines, as they come.")] = False,
     limit: Limit = 50,

@@ -1,5 +1,6 @@
 """Hosts share the partitions of a real broker: who comes gets its share, who goes leaves it, without a gap."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -14,7 +15,7 @@ from holdfast.processor.services.intake import Intake
 from holdfast.processor.services.sharing import Sharing
 from holdfast.processor.testing.host import SimulatedHost
 from holdfast.processor.testing.world import World
-from tests.support.broker import Broker, connect, dice, eventually, message, running_broker
+from tests.support.broker import PATIENCE, Broker, connect, dice, eventually, message, running_broker
 
 PARTITIONS = 4
 
@@ -90,8 +91,9 @@ async def test_who_was_relieved_goes_only_once_the_owner_consumes(amqp_url: str,
             await settle(world, first, second)
         left = {number: int(number in first.intake.taken) for number in range(PARTITIONS)}
         # The broker may say that a channel is closed before it counts its consumer no more.
-        while await count_consumers(broker.connection, broker.topology, range(PARTITIONS)) != left:
-            pass
+        async with asyncio.timeout(PATIENCE):
+            while await count_consumers(broker.connection, broker.topology, range(PARTITIONS)) != left:
+                pass
 
 
 async def test_the_deputy_stands_in_for_an_owner_whose_connection_is_gone_though_its_lease_lives(

@@ -1,7 +1,8 @@
 """The command ``holdfast``, each time in a process of its own, as on a command line.
 
 Tests run it many hundreds of times, and most of what it costs is to import the product. So its processes are forked
-from one that has done that and nothing else. Where a terminal or a pipe matters, ``HOLDFAST`` is started as it is.
+from one that has done that and nothing else. They share what Python decides as it starts, such as the seed of hashes,
+and end without its clearing up. Where that matters, or a terminal or a pipe, ``HOLDFAST`` is started as it is.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,7 +28,12 @@ _forks.set_forkserver_preload(
         "aio_pika",
         "holdfast.processor.cli.output",
         "holdfast.processor.client",
+        "holdfast.processor.exporting.exports",
+        "holdfast.processor.following",
+        "holdfast.processor.forking",
+        "holdfast.processor.migrating",
         "holdfast.processor.process",
+        "holdfast.processor.replaying",
         "holdfast.processor.worker",
         "rich.table",
     ]
@@ -89,6 +96,8 @@ def _run(arguments: Sequence[str], env: Mapping[str, str], out: Path, err: Path)
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(env)
-    sys.path[:0] = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
+    time.tzset()
+    given = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
+    sys.path[:] = [*given, *(path for path in sys.path if path not in ("", f"{ROOT}"))]
     sys.argv = ["holdfast", *arguments]
     sys.exit(main())
