@@ -26,7 +26,7 @@ from holdfast.schemas.postgres.migrate import _HOME, Migrated, migrate
 
 EVERY_REVISION = (
     *("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"),
-    *("0012", "0013", "0014", "0016", "0017", "0018"),
+    *("0012", "0013", "0014", "0016", "0017", "0018", "0019"),
 )
 NOTHING = Migrated(applied=(), epoch=None, granted=(), missing=())
 

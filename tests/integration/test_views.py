@@ -24,16 +24,23 @@ def connection(shared_database_url: str) -> Iterator[psycopg.Connection]:
         connection.rollback()
 
 
-def test_every_view_and_each_of_its_columns_has_a_comment(connection: psycopg.Connection) -> None:
+def test_what_keeps_its_columns_has_a_comment_on_each_of_them(connection: psycopg.Connection) -> None:
     found = connection.execute(
         """select c.relname, a.attname, col_description(c.oid, a.attnum), obj_description(c.oid, 'pg_class')
         from pg_class c
         join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-        where c.relnamespace = 'holdfast'::regnamespace and c.relkind = 'v'"""
+        where c.relnamespace = 'holdfast'::regnamespace and (c.relkind = 'v' or c.relname = 'bookmarks')"""
     ).fetchall()
-    assert {view for view, *_ in found} >= {"instances", "non_persisted", "tally", "projection_lag"}
+    assert {view for view, *_ in found} >= {"instances", "bookmarks", "non_persisted", "tally", "projection_lag"}
     assert [(view, column) for view, column, text, _ in found if not text] == []
     assert {view for view, _, _, text in found if not text} == set()
+
+
+def test_the_table_of_bookmarks_keeps_its_columns_as_the_page_promises(connection: psycopg.Connection) -> None:
+    assert "the table `holdfast.bookmarks` as the views do" in PAGE
+    columns = connection.execute("select * from holdfast.bookmarks").description or ()
+    promised = ("instance_id", "name", "app", "kind", "message_type", "correlation_key", "due", "line", "opened_at")
+    assert tuple(it.name for it in columns)[: len(promised)] == promised
 
 
 def test_every_table_has_a_comment(connection: psycopg.Connection) -> None:
