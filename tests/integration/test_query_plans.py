@@ -12,6 +12,7 @@ from psycopg.rows import class_row
 
 from benchmarks.queries import CASES, fill
 from compose.local.services import Services
+from holdfast.processor.cli.instances import CRITERIA, Status
 from holdfast.projections import queries
 from holdfast.projections.criteria import Criteria, Order
 from holdfast.projections.queries import Instance
@@ -120,3 +121,7 @@ def test_every_order_is_looked_at_here() -> None:
 
     assert {order(criteria) for criteria in CASES.values()} == {*get_args(Order)}
     assert {name for criteria in CASES.values() for name in criteria} >= {*Criteria.__annotations__}
+
+
+def test_every_status_of_the_command_line_is_looked_at_here() -> None:
+    assert [status for status in Status if CRITERIA[status] not in CASES.values()] == []
