@@ -15,7 +15,11 @@ from uuid import UUID
 from holdfast.events.postgres import read_stream
 from holdfast.events.types import (
     ActivityCompleted,
+    ActivityDelayed,
     ActivityFailed,
+    ActivityIntended,
+    ActivityRequested,
+    ActivityResolved,
     Event,
     InstanceContinued,
     InstanceForked,
@@ -48,13 +52,17 @@ class Done:
     """What the origin did after the point of the fork, at a ``version``: ``name`` is that of the activity or workflow.
 
     A ``record`` is an activity whose SQL committed with it; a ``successor`` is the instance as which the origin went on
-    when it ended. ``detail`` is an activity's outcome, ``completed`` or ``failed``, or the id of the other instance.
+    when it ended. ``detail`` is the id of the other instance, or what became of an activity by now: ``completed``,
+    ``failed``, or how far it is without an outcome. Then it is ``intended``, so it may have run, ``delayed`` until its
+    next attempt, or ``requested`` of a ``queue`` by the message with the id ``request``.
     """
 
     version: int
     kind: str
     name: str
     detail: str
+    queue: str | None = None
+    request: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,26 +203,49 @@ async def _afterwards(
 ) -> tuple[tuple[SentLater, ...], tuple[Done, ...]]:
     """Return what an instance sent, and what it did, after a version."""
     sent: list[SentLater] = []
-    done: list[Done] = []
+    done: dict[str, Done] = {}
     async for recorded in read_stream(connection, origin, at + 1):
         event, version = recorded.event, recorded.version
-        match event:
-            case MessageSent():
-                sent.append(
-                    SentLater(
-                        version=version,
-                        message_id=event.message_id,
-                        type=event.message_type,
-                        correlation_key=event.correlation_key,
-                    )
+        if isinstance(event, MessageSent):
+            sent.append(
+                SentLater(
+                    version=version,
+                    message_id=event.message_id,
+                    type=event.message_type,
+                    correlation_key=event.correlation_key,
                 )
-            case ActivityCompleted():
-                kind = "record" if event.is_record else "activity"
-                done.append(Done(version=version, kind=kind, name=event.activity, detail="completed"))
-            case ActivityFailed():
-                done.append(Done(version=version, kind="activity", name=event.activity, detail="failed"))
-            case SubflowStarted():
-                done.append(Done(version=version, kind="subflow", name=event.workflow, detail=event.instance_id))
-            case InstanceContinued():
-                done.append(Done(version=version, kind="successor", name=workflow, detail=event.instance_id))
-    return tuple(sent), tuple(done)
+            )
+        found = _done(version, event, workflow)
+        if found is not None:
+            of, it = found
+            done.pop(of, None)  # A call is told once, as it stands now.
+            done[of] = it
+    return tuple(sent), tuple(done.values())
+
+
+def _done(version: int, event: Event, workflow: str) -> tuple[str, Done] | None:
+    """Return what an event says that the instance did, behind what tells it from the others: a call, or an instance."""
+    queue: str | None = None
+    request: str | None = None
+    kind = "activity"
+    match event:
+        case SubflowStarted(instance_id=other, workflow=name):
+            return other, Done(version=version, kind="subflow", name=name, detail=other)
+        case InstanceContinued(instance_id=other):
+            return other, Done(version=version, kind="successor", name=workflow, detail=other)
+        case ActivityIntended():
+            detail = "intended"
+        case ActivityRequested():
+            detail, queue, request = "requested", event.queue, event.message_id
+        case ActivityDelayed():
+            detail = "delayed"
+        case ActivityCompleted():
+            kind, detail = "record" if event.is_record else "activity", "completed"
+        case ActivityResolved(decision="done"):
+            detail = "completed"
+        case ActivityFailed() | ActivityResolved(decision="fail"):
+            detail = "failed"
+        case _:
+            return None
+    done = Done(version=version, kind=kind, name=event.activity, detail=detail, queue=queue, request=request)
+    return event.idempotency_key, done

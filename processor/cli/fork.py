@@ -12,7 +12,7 @@ from holdfast.processor.cli.control import By, Why, login
 from holdfast.processor.cli.options import DatabaseUrl, InstanceId, JsonDocument, open_client, run
 
 if TYPE_CHECKING:
-    from holdfast.processor.forking import Fork
+    from holdfast.processor.forking import Done, Fork
 
 
 def fork(
@@ -104,5 +104,18 @@ def _print(planned: Fork) -> None:
         )
     if planned.done:
         say("\nwhat it did after that", style="bold")
-        rows = [(each.version, each.kind, each.name, each.detail) for each in planned.done]
+        rows = [(each.version, each.kind, each.name, _detail(each)) for each in planned.done]
         table(["version", "what", "name", ""], rows)
+
+
+def _detail(done: Done) -> str:
+    """Return what became of something; without an outcome, what there is to know of it."""
+    match done.detail:
+        case "requested":
+            return f"asked of queue {done.queue} by {done.request}, not answered"
+        case "intended":
+            return "may have run, and must not run twice"
+        case "delayed":
+            return "failed, and was not tried again so far"
+        case outcome:
+            return outcome

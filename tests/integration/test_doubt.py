@@ -22,6 +22,7 @@ from holdfast import (
 )
 from holdfast.processor.engine.arrival import Arrival
 from holdfast.processor.services.detection import Detection
+from holdfast.schemas.control import Decision
 from holdfast.schemas.settings import Settings
 from tests.support.commands import holdfast
 from tests.support.hosts import Host, running_host
@@ -255,6 +256,35 @@ async def test_a_failure_that_the_workflow_does_not_catch_stays_decided_and_is_r
     assert await instance_of(host) == (instance_id, (False, None, "cancelled"))
     assert ran == ["before", "charge kay"]
     assert [checked.differences async for checked in client.verify()] == [()]
+
+
+@pytest.mark.parametrize(
+    ("decision", "told"),
+    [
+        ("done", [("charge", "completed"), ("note", "completed")]),
+        ("retry", [("charge", "completed"), ("note", "completed")]),
+        ("fail", [("charge", "failed")]),
+    ],
+)
+async def test_the_preview_of_a_fork_tells_what_may_have_run_and_then_what_was_decided(
+    database_url: str, host: Host, client: Client, decision: Decision, told: list[tuple[str, str]]
+) -> None:
+    await fall(database_url, Begun(key="kay"), "kay")
+    await look(host)
+    instance_id, _ = await instance_of(host)
+    ((at,),) = await host.ask("select version from holdfast.events where data ->> 'reason' = 'activity_completed'")
+
+    async def done() -> list[tuple[str, str]]:
+        planned = await client.fork(instance_id, at, by="ann", key="kim", dry_run=True)
+        return [(it.name, it.detail) for it in planned.done]
+
+    assert await done() == [("charge", "intended")]
+    command = ("fork", str(instance_id), "--at", str(at), "--key", "kim", "--dry-run")
+    shown = await asyncio.to_thread(holdfast, *command, env=environment(database_url, ""))
+    assert "charge  may have run, and must not run twice" in shown.stdout
+    await client.resolve(instance_id, decision, by="ann", result=12 if decision == "done" else None)
+    await look(host)
+    assert await done() == told
 
 
 async def test_a_result_of_another_type_is_rejected_with_the_reason(

@@ -25,7 +25,10 @@ from holdfast import (
     send,
     start,
 )
+from holdfast.processor.forking import Done
+from holdfast.schemas.activity_messages import ActivityResult
 from holdfast.schemas.settings import Settings
+from tests.support import mailing
 from tests.support.commands import holdfast
 from tests.support.hosts import Host, running_host
 from tests.support.workers import environment
@@ -229,6 +232,55 @@ async def test_the_preview_names_the_instance_as_which_the_origin_went_on(host: 
     planned = await client.fork(origin, found.version, by="ann", key="d", dry_run=True)
     ((successor,),) = await host.ask("select instance_id::text from holdfast.instances where instance_id <> %s", origin)
     assert [(d.kind, d.name, d.detail) for d in planned.done] == [("successor", "counting", successor)]
+
+
+async def test_the_preview_tells_what_a_queue_was_asked_for_until_it_has_answered(database_url: str) -> None:
+    async with (
+        running_host(mailing.app, database_url, Settings(lease=60)) as host,
+        Client(database_url, app=mailing.app.name) as client,
+    ):
+        origin = await host.deliver(mailing.Nudged(key="k"))
+        (found, _) = await client.instance(origin)
+
+        async def done() -> list[Done]:
+            planned = await client.fork(origin, found.version, by="ann", key="l", dry_run=True)
+            assert planned.sent == ()
+            return list(planned.done)
+
+        async def asked() -> list[Any]:
+            return await host.ask(
+                """select version, data ->> 'message_id', data ->> 'idempotency_key' from holdfast.events
+                where type = 'ActivityRequested' order by position"""
+            )
+
+        assert await done() == []
+        await host.tell(mailing.Nudge(key="k"))
+        ((version, request, _),) = await asked()
+        open_ = Done(version=version, kind="activity", name="insist", detail="requested", queue="mail", request=request)
+        assert await done() == [open_]
+        command = ("fork", str(origin), "--at", str(found.version), "--key", "l", "--dry-run")
+        env = environment(database_url, "")
+        assert f"insist  asked of queue mail by {request}, not answered" in holdfast(*command, env=env).stdout
+        (told,) = json.loads(holdfast(*command, "--json", env=env).stdout)["done"]
+        assert (told["detail"], told["queue"], told["request"]) == ("requested", "mail", request)
+
+        error = {"$exception": "RuntimeError", "args": ["no such box"]}
+        await host.hear(ActivityResult(request=request, outcome="failed", error=error).envelope("r1"))
+        assert [(it.name, it.detail, it.queue) for it in await done()] == [("insist", "delayed", None)]
+        assert "insist  failed, and was not tried again so far" in holdfast(*command, env=env).stdout
+        await host.ask("update holdfast.bookmarks set due = now() where kind = 'timer' returning true")
+        await host.look()
+        (again,) = await done()
+        assert (again.detail, again.request == request) == ("requested", False)
+        await host.hear(ActivityResult(request=again.request or "", outcome="completed", result="sent").envelope("r2"))
+        assert [(it.name, it.detail, it.queue) for it in await done()] == [("insist", "completed", None)]
+
+        # As it said, the fork asks too, and nobody can take that for a double.
+        await client.fork(origin, found.version, by="ann", key="l")
+        await host.tell(mailing.Nudge(key="l"))
+        *mine, (_, _, forks) = await asked()
+        assert len(mine) == 2
+        assert forks not in {call for _, _, call in mine}
 
 
 async def test_a_fork_in_the_middle_of_a_burst_runs_on_from_there(host: Host, client: Client) -> None:

@@ -71,6 +71,10 @@ class Unwritable(Message, correlation="key"):
     key: str
 
 
+class Nudged(Message, correlation="key"):
+    key: str
+
+
 class Nudge(Message, correlation="key"):
     key: str
 
@@ -144,6 +148,12 @@ async def timed(start: Timed) -> str:
 @app.workflow(start=Beside)
 async def beside(start: Beside) -> list[str]:
     return list(await gather(here("one"), mail("two"), here("three")))
+
+
+@app.workflow(start=Nudged)
+async def nudged(start: Nudged) -> str:
+    await receive(Nudge, start.key)
+    return await insist(start.key)
 
 
 @app.workflow(start=Both)
