@@ -11,10 +11,14 @@ import psycopg
 import pytest
 from aiormq import Channel
 from aiormq.exceptions import ChannelPreconditionFailed
+from jsonschema import Draft202012Validator
 
+from holdfast.events.event_schemas import event_schemas
+from holdfast.schemas.message_schemas import message_schema
 from tests.support.commands import holdfast
 from tests.support.node import node
 from tests.support.rabbitmq import remove_app
+from tests.support.watched import Placed, Shipped
 from tests.support.workers import Workers, await_hosts, environment, eventually
 
 APP = "watched"
@@ -203,13 +207,23 @@ def test_the_broker_has_the_queues_with_the_arguments_that_the_document_gives(
             asyncio.run(declare(queue, **{"x-delivery-limit": 3}))
 
 
-def test_every_file_is_told(env: dict[str, str], tmp_path: Path) -> None:
+def test_every_file_is_told_and_is_what_it_is_told_to_be(env: dict[str, str], tmp_path: Path) -> None:
     done = holdfast("schemas", "export", SPEC, "--to", str(tmp_path / "out"), "--json", env=env)
     told = [json.loads(line) for line in done.stdout.splitlines()]
     files = {str(path) for path in (tmp_path / "out").rglob("*.json")}
     assert {each["file"] for each in told} == files
-    assert {each["name"] for each in told if each["kind"] == "message"} >= {"Placed", "Paid", "Shipped"}
-    assert {each["kind"] for each in told} == {"asyncapi", "message", "event"}
+    found: dict[str, dict[str, Any]] = {"asyncapi": {}, "message": {}, "event": {}}
+    for each in told:
+        found[each["kind"]][each["name"]] = json.loads(Path(each["file"]).read_text())
+    for schema in (*found["message"].values(), *found["event"].values()):
+        Draft202012Validator.check_schema(schema)
+    assert found["event"] == event_schemas()
+    read, written = message_schema(Placed, "validation"), message_schema(Placed, "serialization")
+    assert found["message"]["Placed"] == read != written
+    read, written = message_schema(Shipped, "validation"), message_schema(Shipped, "serialization")
+    assert found["message"]["Shipped"] == written != read
+    assert found["message"].keys() >= {"Placed", "Paid", "Shipped"}
+    assert [(name, it["asyncapi"][:2]) for name, it in found["asyncapi"].items()] == [(APP, "3.")]
 
 
 def test_a_file_is_no_folder_to_write_to(env: dict[str, str], tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ class Paid(Message, correlation="key"):
 
 class Shipped(Message, correlation="key"):
     key: str
+    parcels: int = 1
 
 
 @app.activity
