@@ -24,8 +24,9 @@ from holdfast.projections import builds, subscription
 from holdfast.projections.definition import Subscription
 from holdfast.projections.subscription import Build
 from holdfast.schemas.settings import Settings
-from tests.support.projections import commit, life, settle, start
+from tests.support.projections import commit, life, settle, start, write
 from tests.support.rabbitmq import bind_out, remove_app, take_all
+from tests.support.replays import queue
 
 
 @pytest.fixture
@@ -47,13 +48,13 @@ async def catch_up(url: str, it: Subscription) -> None:
 
 
 async def bind(amqp_url: str, app_name: str) -> str:
-    queue = f"{app_name}-heard"
-    await asyncio.to_thread(bind_out, amqp_url, app_name, queue, "events")
-    return queue
+    name = f"{app_name}-heard"
+    await asyncio.to_thread(bind_out, amqp_url, app_name, name, "events")
+    return name
 
 
-async def heard(amqp_url: str, queue: str) -> list[DeliveredMessage]:
-    return await asyncio.to_thread(take_all, amqp_url, queue)
+async def heard(amqp_url: str, name: str) -> list[DeliveredMessage]:
+    return await asyncio.to_thread(take_all, amqp_url, name)
 
 
 def ids(messages: list[DeliveredMessage]) -> list[str | None]:
@@ -63,11 +64,11 @@ def ids(messages: list[DeliveredMessage]) -> list[str | None]:
 async def test_events_are_published_as_documented(
     database_url: str, amqp_url: str, app_name: str, publisher: Publisher
 ) -> None:
-    queue = await bind(amqp_url, app_name)
+    name = await bind(amqp_url, app_name)
     (instance,) = await commit(database_url, life("order", "done"), app=app_name)
     await commit(database_url, life("elsewhere"), app="another")
     await catch_up(database_url, feed(app_name, publisher))
-    messages = await heard(amqp_url, queue)
+    messages = await heard(amqp_url, name)
     assert ids(messages) == [f"{instance}:1", f"{instance}:2", f"{instance}:3"]
     assert [getattr(message.delivery, "routing_key", None) for message in messages] == [
         "order.InstanceStarted",
@@ -98,7 +99,7 @@ async def test_events_are_published_as_documented(
 async def test_a_process_that_dies_after_publishing_leaves_the_page_to_the_next_one(
     database_url: str, amqp_url: str, app_name: str, publisher: Publisher
 ) -> None:
-    queue = await bind(amqp_url, app_name)
+    name = await bind(amqp_url, app_name)
     it = feed(app_name, publisher)
     instances = await commit(database_url, life(), life(), life(), app=app_name)
     await settle(database_url)
@@ -111,7 +112,7 @@ async def test_a_process_that_dies_after_publishing_leaves_the_page_to_the_next_
         await dying.close()  # Everything is confirmed, and nothing committed.
     await commit(database_url, [start()], app=app_name)
     await catch_up(database_url, it)
-    messages = ids(await heard(amqp_url, queue))
+    messages = ids(await heard(amqp_url, name))
     assert messages[:9] == messages[9:18]
     assert len(messages) == 19
     once = list(dict.fromkeys(messages))
@@ -180,6 +181,26 @@ async def test_what_the_broker_does_not_confirm_is_published_again(database_url:
         await catch_up(database_url, it)
         (lag,) = await client.projections.lag()
         assert (lag.events_behind, lag.error) == (0, None)
+
+
+async def test_after_a_refusal_all_of_the_page_is_heard_in_order(
+    database_url: str, amqp_url: str, app_name: str, publisher: Publisher
+) -> None:
+    name, exchange = f"{app_name}-heard", Topology(app_name).events
+    await queue(amqp_url, name, exchange=exchange, limit=3)
+    async with await AsyncConnection.connect(database_url) as connection:
+        both = await write(connection, [[start()], [start()]], app_name)
+        for event in life()[1:]:
+            for instance in both:
+                await write(connection, [[event]], app_name, instance)
+    it = feed(app_name, publisher)
+    with pytest.raises(BrokerError, match=r":2 was not published"):
+        await catch_up(database_url, it)
+    everything = [f"{instance}:{version}" for version in (1, 2, 3) for instance in both]
+    assert ids(await heard(amqp_url, name)) == everything[:3]
+    await queue(amqp_url, name, exchange=exchange)
+    await catch_up(database_url, it)
+    assert ids(await heard(amqp_url, name)) == everything
 
 
 async def test_an_event_that_the_broker_can_never_take_stops_the_feed(
