@@ -8,11 +8,15 @@ import shlex
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
+from holdfast import Client
 from holdfast.processor.cli.application import main
+from holdfast.processor.services import replay as service
+from holdfast.processor.services.replay import Replayer
 from tests.architecture.house import ROOT
 from tests.support.commands import HOLDFAST, holdfast
 from tests.support.projections import catch_up, commit, life, rows, settle, start
@@ -170,6 +174,34 @@ def test_mistakes_are_told(
     assert capsys.readouterr().err == "holdfast: there is no replay 'august'\n"
     assert rows(database_url, "select * from holdfast.replays") == []
     asyncio.run(remove(amqp_url, "lab"))
+
+
+def test_unless_told_otherwise_a_replay_publishes_a_thousand_messages_a_second_at_most(
+    database_url: str, amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[int] = []
+
+    class Noting(Replayer):
+        def __init__(self, *given: Any, rate: int, **more: Any) -> None:
+            rates.append(rate)
+            super().__init__(*given, rate=rate, **more)
+
+    async def from_python() -> None:
+        async with Client(database_url, amqp_url, "orders") as client:
+            await client.replays.begin("july", to_queue="lab")
+            assert [step.replay.published async for step in client.replays.run("july")][-1] == 3
+
+    monkeypatch.setattr(service, "Replayer", Noting)
+    monkeypatch.setenv("HOLDFAST_DATABASE_URL", database_url)
+    monkeypatch.setenv("HOLDFAST_AMQP_URL", amqp_url)
+    asyncio.run(queue(amqp_url, "lab"))
+    asyncio.run(commit(database_url, life("order"), app="orders"))
+    asyncio.run(settle(database_url))
+    command = ["replay", "--app", "orders", "--to-queue", "lab"]
+    assert [main(command), main([*command, "--rate", "50/s"])] == [0, 0]
+    asyncio.run(from_python())
+    assert rates == [1000, 50, 1000]
+    assert len(take_all(amqp_url, "lab")) == 9
 
 
 def test_an_interrupted_replay_ends_quietly_and_goes_on_when_it_is_told_to(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -104,8 +105,15 @@ async def test_what_was_passed_over_is_made_good_for_exactly_once(database_url: 
 
 
 async def test_only_what_is_meant_is_given(database_url: str) -> None:
-    for name in ("a", "b", "a"):
-        await commit(database_url, life(name, f"end of {name}"))
+    instances: list[Any] = []
+    for number, name in enumerate(("a", "b", "a")):
+        began = replace(start(name), correlation_key=f"k-{number}")
+        instances += await commit(database_url, [began, *life(name, f"end of {name}")[1:]])
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "insert into holdfast.instance_states (instance_id, state, promoted) values (%s, '', %s)",
+            [instances[1], '{"region": "north"}'],
+        )
     app = app_with(Seen)
     await catch_up(database_url, app)
 
@@ -115,15 +123,20 @@ async def test_only_what_is_meant_is_given(database_url: str) -> None:
         found = rows(database_url, "select what from shop_seen.seen order by place")
         return [what for (what,) in found[before:]]
 
-    cursors = [
-        str(it[0])
-        for it in rows(database_url, "select epoch||'-'||xid||'-'||position from holdfast.events order by position")
-    ]
+    found = rows(
+        database_url, "select epoch||'-'||xid||'-'||position, recorded_at from holdfast.events order by position"
+    )
+    cursors, times = [str(cursor) for cursor, _ in found], [moment for _, moment in found]
     assert await seen(workflow="b") == ["b", "end of b"]
+    assert await seen(correlation_key="k-1") == ["b", "end of b"]
+    assert await seen(promoted={"region": "north"}) == ["b", "end of b"]
+    assert await seen(promoted={"region": "south"}) == []
     assert await seen(type="InstanceStarted") == ["a", "b", "a"]
     # A type that the projection has no handler for is none of its events.
     assert await seen(type="Persisted") == []
     assert await seen(since=cursors[2], until=cursors[3]) == ["end of a", "b"]
+    assert await seen(since=times[3], until=times[3]) == ["b", "end of b"]
+    assert await seen(until=times[3]) == ["a", "end of a", "b", "end of b"]
     assert await seen() == ["a", "end of a", "b", "end of b", "a", "end of a"]
 
 
