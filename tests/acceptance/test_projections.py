@@ -3,14 +3,17 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from compose.local.services import Services
+from holdfast import Client
 from tests.support.commands import HOLDFAST, holdfast
 from tests.support.monitoring import Port
 from tests.support.projections import commit, rows, settle, start
+from tests.support.rabbitmq import remove_app
 from tests.support.workers import Workers, environment, eventually
 
 MODULE = """
@@ -68,6 +71,24 @@ def test_a_stopped_projection_is_shown_skipped_and_goes_on(
         resumed = holdfast("projections", "resume", "seen", "--json", env=env)
         assert json.loads(resumed.stdout) == {"projection": "seen", "resumed": False}
         assert process.stop() == 0
+
+
+def test_a_worker_runs_the_projections_of_its_app(
+    database_url: str, amqp_url: str, env: dict[str, str], tmp_path: Path
+) -> None:
+    async def seen(workflow: str) -> list[Any]:
+        await commit(database_url, [start(workflow)])
+        async with Client(database_url, app="shop") as client:
+            await client.projections.wait_until("seen")
+        return rows(database_url, "select what from shop_seen.seen order by what")
+
+    with Workers("shop:app", env | {"HOLDFAST_AMQP_URL": amqp_url}, tmp_path) as workers:
+        worker = workers.start()
+        eventually("it is built", lambda: rows(database_url, "select to_regclass('shop_seen.seen') is not null")[0][0])
+        assert asyncio.run(seen("a")) == [("a",)]
+        assert asyncio.run(seen("b")) == [("a",), ("b",)]
+        assert worker.stop() == 0
+    remove_app(amqp_url, "shop")
 
 
 def test_a_process_that_only_runs_projections_tells_how_it_is_doing(

@@ -9,6 +9,7 @@ import pytest
 from psycopg import AsyncConnection
 from structlog.testing import capture_logs
 
+from compose.local.services import Services
 from holdfast import (
     App,
     Client,
@@ -88,12 +89,18 @@ async def test_what_commits_late_is_waited_for_and_never_skipped(database_url: s
     assert rows(database_url, WHAT) == [("slow",), ("fast",)]
 
 
-async def test_a_transaction_elsewhere_that_stays_open_delays_and_nothing_more(database_url: str) -> None:
+@pytest.mark.parametrize("is_of_another_database", [False, True])
+async def test_a_transaction_elsewhere_that_stays_open_delays_and_nothing_more(
+    database_url: str, services: Services, *, is_of_another_database: bool
+) -> None:
     app = app_with(Seen)
     await catch_up(database_url, app)
-    async with await AsyncConnection.connect(database_url) as idler, projector(database_url, app) as it:
+    where = services.database_url if is_of_another_database else database_url
+    async with await AsyncConnection.connect(where) as idler, projector(database_url, app) as it:
         await idler.execute("select pg_current_xact_id()")
         await commit(database_url, [start("one")])
+        await it.catch_up()
+        assert rows(database_url, WHAT) == []
         async with await AsyncConnection.connect(database_url) as slow:
             await write(slow, [[start("two")]])
             await commit(database_url, [start("three")])
