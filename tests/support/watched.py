@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from decimal import Decimal
 from pathlib import Path
 
 import structlog
@@ -16,6 +17,7 @@ class Placed(Message, correlation="key"):
     key: str
     fate: str = ""
     gate: str = ""
+    amount: Decimal = Decimal(0)
 
 
 class Paid(Message, correlation="key"):
@@ -24,7 +26,7 @@ class Paid(Message, correlation="key"):
 
 class Shipped(Message, correlation="key"):
     key: str
-    parcels: int = 1
+    amount: Decimal = Decimal(0)
 
 
 @app.activity
@@ -78,4 +80,4 @@ async def order(placed: Placed) -> None:
         await mail(placed.key)
     await receive(Paid, placed.key)
     await pack(placed.key)
-    await send(Shipped(key=placed.key))
+    await send(Shipped(key=placed.key, amount=placed.amount))
