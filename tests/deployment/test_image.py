@@ -7,8 +7,6 @@ import pytest
 from tests.support.app_image import PACKAGE, build_holdfast, build_shop
 from tests.support.compose import docker, inspect
 
-pytestmark = pytest.mark.timeout(600)
-
 OWN_SIZE = 125_000_000
 """Bytes above those of the base image; 100 million were measured."""
 RESTRICTED = ("--rm", "--init", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--entrypoint=sh")

@@ -13,8 +13,6 @@ from tests.faults.patience import Answered, Asked
 from tests.support.rabbitmq import Raw, publish, remove_app
 from tests.support.workers import Workers, await_hosts, environment, eventually
 
-pytestmark = pytest.mark.timeout(300)
-
 APP = "faulty-patience"
 ANSWERED = 100
 LATE = 5

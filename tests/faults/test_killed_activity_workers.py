@@ -15,8 +15,6 @@ from tests.support.commands import ROOT, holdfast
 from tests.support.rabbitmq import Raw, publish, remove_app
 from tests.support.workers import Workers, await_hosts, environment, eventually
 
-pytestmark = pytest.mark.timeout(300)
-
 APP = "faulty-letters"
 LETTERS = 600
 KILLS = 6

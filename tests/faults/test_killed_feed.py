@@ -13,8 +13,6 @@ from tests.support.projections import rows
 from tests.support.rabbitmq import Raw, bind_out, publish, remove_app, take_all
 from tests.support.workers import Workers, await_hosts, environment, eventually
 
-pytestmark = pytest.mark.timeout(300)
-
 APP = "faulty-orders"
 HEARD = "test-faulty-orders-events"
 ORDERS = 500

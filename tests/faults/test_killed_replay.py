@@ -16,8 +16,6 @@ from tests.support.rabbitmq import take_all
 from tests.support.replays import ids, queue
 from tests.support.workers import Worker, environment, eventually
 
-pytestmark = pytest.mark.timeout(300)
-
 APP = "orders"
 INSTANCES = 1000
 EVENTS = 3 * INSTANCES

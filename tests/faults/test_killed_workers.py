@@ -15,8 +15,6 @@ from tests.support.commands import holdfast
 from tests.support.rabbitmq import Raw, bind_out, publish, remove_app, take_all
 from tests.support.workers import Workers, await_hosts, environment, eventually
 
-pytestmark = pytest.mark.timeout(600)
-
 APP = "faulty-orders"
 OUT = "test-faulty-orders-out"
 ORDERS = 2000

@@ -118,7 +118,7 @@ def test_rabbitmq_goes_away_in_mid_run(
         own_services.rabbitmq.stop(mode)
         assert closed(own_database_url) < ORDERS
         own_services.rabbitmq.start()
-        eventually("every order is closed", lambda: closed(own_database_url) == ORDERS, 120)
+        eventually("every order is closed", lambda: closed(own_database_url) == ORDERS, 300)
         assert worker.is_running
         check(own_database_url, own_services.amqp_url, ORDERS)
 
@@ -136,7 +136,7 @@ def test_postgres_is_restarted_in_mid_run(
         eventually("a part of the orders is closed", lambda: closed(own_database_url) >= 20)
         own_services.postgres.restart(mode)
         assert closed(own_database_url) < ORDERS
-        eventually("every order is closed", lambda: closed(own_database_url) == ORDERS, 120)
+        eventually("every order is closed", lambda: closed(own_database_url) == ORDERS, 300)
         assert worker.is_running
         check(own_database_url, own_services.amqp_url, ORDERS)
 
@@ -156,7 +156,7 @@ def test_pgbouncer_dies_in_mid_run(own_services: Services, own_database_url: str
                 pgbouncer.kill()
                 assert closed(own_database_url) < ORDERS
                 pgbouncer.start()
-            eventually("every order is closed", lambda: closed(own_database_url) == ORDERS, 120)
+            eventually("every order is closed", lambda: closed(own_database_url) == ORDERS, 300)
             assert all(worker.is_running for worker in running)
             check(own_database_url, own_services.amqp_url, ORDERS)
     remove_app(own_services.amqp_url, APP)

@@ -2,13 +2,9 @@
 
 from pathlib import Path
 
-import pytest
-
 from compose.local.services import Services
 from tests.faults.soak.deaths import KINDS
 from tests.faults.soak.run import Plan, soak
-
-pytestmark = pytest.mark.timeout(400)
 
 EVERY = 9.0
 SEED = 20261128

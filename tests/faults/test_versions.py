@@ -12,8 +12,6 @@ from tests.support.commands import holdfast
 from tests.support.rabbitmq import Raw, publish, remove_app
 from tests.support.workers import Workers, await_hosts, environment, eventually
 
-pytestmark = pytest.mark.timeout(300)
-
 APP = "parcels"
 KEYS = [f"k-{number}" for number in range(12)]
 

@@ -16,9 +16,6 @@ from holdfast.schemas.control import Command
 from holdfast.schemas.settings import Settings
 from tests.support.hosts import Host, running_host
 
-pytestmark = pytest.mark.timeout(120)
-
-
 app = App("detecting")
 refusing: set[str] = set()
 

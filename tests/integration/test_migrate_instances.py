@@ -16,8 +16,6 @@ from tests.support.hosts import running_host
 from tests.support.rabbitmq import Raw, publish, remove_app
 from tests.support.workers import Workers, await_hosts, environment, eventually
 
-pytestmark = pytest.mark.timeout(300)
-
 APP = "migrating"
 
 HEAD = """

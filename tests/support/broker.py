@@ -18,7 +18,7 @@ from holdfast.processor.broker.publisher import Fate, Publisher
 from holdfast.processor.broker.topology import Topology, declare
 from holdfast.schemas.message import Envelope
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds after which a test gives up waiting for a signal."""
 
 

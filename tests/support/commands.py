@@ -40,7 +40,7 @@ _forks.set_forkserver_preload(
 )
 
 
-def holdfast(*arguments: str, env: Mapping[str, str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def holdfast(*arguments: str, env: Mapping[str, str], timeout: float = 180) -> subprocess.CompletedProcess[str]:
     """Run one ``holdfast`` command to its end, in the environment ``env`` and without input."""
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")

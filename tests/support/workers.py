@@ -24,7 +24,7 @@ def environment(database_url: str, amqp_url: str, **settings: object) -> dict[st
     return inherited | addresses | given
 
 
-def eventually(what: str, condition: Callable[[], bool], timeout: float = 60) -> None:
+def eventually(what: str, condition: Callable[[], bool], timeout: float = 180) -> None:
     """Return as soon as ``condition`` holds; fail if it does not within ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while not condition():
