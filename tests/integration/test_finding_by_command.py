@@ -5,6 +5,7 @@ import json
 import subprocess
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
+from itertools import cycle
 from typing import Any, LiteralString
 
 import psycopg
@@ -142,8 +143,8 @@ def all_options(command: str) -> set[str]:
 async def test_each_option_finds_what_its_criterion_finds(database_url: str, capsys: Printed) -> None:
     finding: set[str] = set()
     by_status: dict[str, tuple[str, ...]] = {}
-    for criteria in [*(it for it, _ in CASES), *STATUSES.values(), *MORE]:
-        given = options(criteria)
+    asked = [(criteria, options(criteria)) for criteria in [*(it for it, _ in CASES), *STATUSES.values(), *MORE]]
+    for how, (criteria, given) in zip(cycle(["--json", "--all"]), asked, strict=False):
         if given is None:
             continue
         async with Client(database_url, app=criteria.get("app")) as client:
@@ -151,9 +152,8 @@ async def test_each_option_finds_what_its_criterion_finds(database_url: str, cap
                 str(it.instance_id)
                 for it in await client.instances(**{name: it for name, it in criteria.items() if name != "app"})
             ]
-        for how in ("--json", "--all"):
-            found = await lines(capsys, "instances", "--database-url", database_url, how, *given)
-            assert [it["instance_id"] for it in found] == wanted, given
+        found = await lines(capsys, "instances", "--database-url", database_url, how, *given)
+        assert [it["instance_id"] for it in found] == wanted, given
         if wanted:
             finding |= {it for it in given if it.startswith("--")}
         if given[:1] == ["--status"] and len(given) == 2:
