@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from holdfast import App, Client, Message, receive
-from holdfast.processor import versions
+from holdfast.processor import migrating
 from holdfast.processor.store.persistence_point import write
 from holdfast.schemas.errors import WrongExpectedVersion
 from holdfast.schemas.settings import Settings
@@ -81,7 +81,7 @@ async def test_a_move_whose_connection_broke_after_the_commit_is_made_once(
                 proxy.cut = "after"
             return await write(*arguments)
 
-        monkeypatch.setattr(versions, "write", write_and_cut)
+        monkeypatch.setattr(migrating, "write", write_and_cut)
         verdict = await client.migrate(two, instance_id, by="ann")
         assert proxy.cuts == 1
         assert verdict.can_move
@@ -99,7 +99,7 @@ async def test_a_stream_that_went_on_otherwise_is_not_taken_for_the_move(
         await host.ask("update holdfast.instance_rows set version = version + 1 returning 1")
         return await write(*arguments)
 
-    monkeypatch.setattr(versions, "write", write_late)
+    monkeypatch.setattr(migrating, "write", write_late)
     async with Client(database_url, app=two.name) as client:
         with pytest.raises(WrongExpectedVersion):
             await client.migrate(two, instance_id, by="ann")
