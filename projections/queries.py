@@ -211,6 +211,9 @@ def find(
         wanted["promoted"] = orjson.dumps(wanted["promoted"]).decode()
     bounds = _bounds(by, after, ascending=ascending)
     own = {"by": by, "descending": not ascending, "limit": limit, "few": max(_FEW, limit)}
+    if by == "bookmark" and not wanted["is_completed"]:
+        # What has a bookmark lives. The planner does not know, and would expect few of them to.
+        wanted["is_completed"] = None
     return f"instances_by_{by}" if by in _OWN else "instances_in_order", wanted | bounds | own
 
 

@@ -203,14 +203,16 @@ where (
         ))
     )
     and w.instance_id between %(from_id)s::uuid and %(to_id)s::uuid
-    and w.name = (
-        select min(b.name)
-        from holdfast.bookmarks b
+    and (%(waits_for_kind)s::text is distinct from 'message' or w.kind = 'message')
+    and not exists (
+        select from holdfast.bookmarks b
         where b.instance_id = w.instance_id
+            and b.name < w.name
             and (%(waits_for)s::text is null or b.message_type = %(waits_for)s::text)
             and (%(waits_for_kind)s::text is null or b.kind = %(waits_for_kind)s::text)
             and (%(waits_for_key)s::text is null or b.correlation_key = %(waits_for_key)s::text)
             and (%(waits_at)s::text is null or b.name = %(waits_at)s::text)
+        offset 0
     )
     and
     -- fits
