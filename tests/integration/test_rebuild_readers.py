@@ -1,6 +1,7 @@
 """While a projection is rebuilt, whoever reads its tables finds them whole, whatever transaction that is in."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 from psycopg import AsyncConnection, IsolationLevel
@@ -9,6 +10,7 @@ from structlog.testing import capture_logs
 
 from holdfast import RebuildRefused
 from holdfast.processor import projecting
+from holdfast.projections.lag import Progress
 from holdfast.schemas.settings import Settings
 from tests.support.projections import (
     Started,
@@ -20,6 +22,13 @@ from tests.support.projections import (
 )
 from tests.support.rebuilds import SCHEMAS, STARTED, Counted, fill, rebuild
 from tests.support.workers import eventually
+
+
+async def until_whole(rebuilding: AsyncIterator[Progress]) -> None:
+    """Go on with a rebuild until it has come to the end of the log and has looked who is to end before the swap."""
+    while (step := await anext(rebuilding)).position < step.end:
+        pass
+    await anext(rebuilding)
 
 
 async def test_readers_never_see_a_half_built_table_while_events_keep_coming(database_url: str) -> None:
@@ -79,9 +88,7 @@ async def test_a_transaction_that_began_before_the_tables_were_whole_finds_the_o
             await reader.set_isolation_level(IsolationLevel.REPEATABLE_READ)
         await older.execute("select 1")
         rebuilding = projecting.rebuild(app_with(Counted), "started", Settings(database_url=database_url))
-        while (step := await anext(rebuilding)).position < step.end:
-            pass
-        await anext(rebuilding)
+        await until_whole(rebuilding)
         # It is whole, and could be promoted, but for the one that would not see it.
         await newer.execute("select 1")
         with capture_logs() as logs:
@@ -124,9 +131,7 @@ async def test_a_reader_in_the_middle_of_a_transaction_is_not_cut_off(database_u
     ):
         await older.execute("declare hold cursor for select 1")
         rebuilding = projecting.rebuild(app_with(Counted), "started", Settings(database_url=database_url))
-        while (step := await anext(rebuilding)).position < step.end:
-            pass
-        await anext(rebuilding)
+        await until_whole(rebuilding)
         await reader.execute("declare walk cursor for select * from shop_started.started")
         await older.rollback()
         _ = [step async for step in rebuilding]  # It does not wait for the reader; the old tables do.
