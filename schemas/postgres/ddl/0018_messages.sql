@@ -84,3 +84,18 @@ having sum(change) <> 0;
 
 comment on view holdfast.messages_by_verdict is 'How many messages of a type have which verdict: kept, not counted, and exact at every moment. What retention removes stays counted; a duplicate is not.';
 comment on column holdfast.messages_by_verdict.messages is 'How many there are or were: with a final verdict, all since the first; buffered, those that wait now.';
+
+do $$
+declare
+    name text;
+begin
+    foreach name in array array['holdfast_worker', 'holdfast_observer'] loop
+        if exists (select from pg_roles where rolname = name) then
+            execute format('grant select on holdfast.message_tally_rows to %I', name);
+        end if;
+    end loop;
+    if exists (select from pg_roles where rolname = 'holdfast_worker') then
+        grant insert, update, delete on holdfast.message_tally_rows to holdfast_worker;
+    end if;
+end
+$$;
