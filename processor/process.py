@@ -68,7 +68,11 @@ def configure_logging() -> None:
 
     An app that has configured structlog or ``logging`` itself keeps what it has.
     """
-    renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    renderer = (
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if sys.stderr.isatty()
+        else structlog.processors.JSONRenderer()
+    )
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         log_context,

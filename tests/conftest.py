@@ -28,6 +28,9 @@ pytest.register_assert_rewrite("holdfast.processor.testing.conformance")
 settings.register_profile("holdfast", deadline=None, print_blob=True)
 settings.load_profile("holdfast")
 
+# Rich tracebacks show what every name holds at every level, and take seconds each.
+structlog.dev.ConsoleRenderer.get_active().exception_formatter = structlog.dev.plain_traceback
+
 
 SERVERS = pytest.StashKey[str]()
 SERVERS_OUTPUT = "holdfast_servers"
