@@ -20,6 +20,7 @@ from hypothesis import settings
 from compose.local.postgres import NEWEST
 from compose.local.services import Containers, Services, running_services
 from holdfast.schemas.postgres.migrate import migrate
+from tests.support import length
 
 # The laws of the port speak by `assert`, like tests.
 pytest.register_assert_rewrite("holdfast.processor.testing.conformance")
@@ -44,7 +45,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         ("--no-containers", "never", "run them as private servers, also where an engine answers"),
     ):
         group.addoption(flag, dest="containers", action="store_const", const=value, default="if possible", help=meaning)
+    parser.getgroup("general").addoption("--long", action="store_true", help="let the long tests do all that they can")
     group.addoption("--postgres", type=int, default=NEWEST, help="major version of the private Postgres: 15, 16 or 18")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    length.is_long = config.getoption("--long")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

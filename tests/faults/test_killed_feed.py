@@ -9,14 +9,15 @@ from typing import LiteralString
 import psycopg
 import pytest
 
+from tests.support.length import length
 from tests.support.projections import rows
 from tests.support.rabbitmq import Raw, bind_out, publish, remove_app, take_all
 from tests.support.workers import Workers, await_hosts, environment, eventually
 
 APP = "faulty-orders"
 HEARD = "test-faulty-orders-events"
-ORDERS = 500
-KILLS = 4
+ORDERS = length(200, long=500)
+KILLS = length(2, long=4)
 
 CLOSED: LiteralString = "select count(*)::int from holdfast.instances where is_completed"
 FED: LiteralString = "select coalesce(max(handled), 0)::int from holdfast.projections where name = 'holdfast.feed'"

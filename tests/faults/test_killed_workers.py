@@ -12,13 +12,14 @@ import pytest
 
 from tests.faults.orders import Paid, Placed, PlacedInMemory, Settled
 from tests.support.commands import holdfast
+from tests.support.length import length
 from tests.support.rabbitmq import Raw, bind_out, publish, remove_app, take_all
 from tests.support.workers import Workers, await_hosts, environment, eventually
 
 APP = "faulty-orders"
 OUT = "test-faulty-orders-out"
-ORDERS = 2000
-KILLS = 10
+ORDERS = length(600, long=2000)
+KILLS = length(4, long=10)
 SEED = 20260101
 """Of the moments at which a worker is killed and of the choice which one; a moment is a number of messages applied."""
 

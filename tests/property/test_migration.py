@@ -1,6 +1,5 @@
 """A running function goes on in a program that has more steps elsewhere as it would have without having been moved."""
 
-import os
 import re
 from collections import Counter
 from dataclasses import replace
@@ -16,12 +15,13 @@ from holdfast.processor.language.compiler import compile_workflow
 from holdfast.processor.language.program import Program
 from holdfast.projections.instance import InstanceState, fold
 from tests.property.test_random_programs import TYPES, History
+from tests.support.length import length
 from tests.support.native_source import instrumented
 from tests.support.program_world import effects_of
 from tests.support.programs import Sample, samples
 from tests.support.twin import Images, Result, routines_of, run_machine, run_native, stored
 
-EXAMPLES = int(os.environ.get("HOLDFAST_EXAMPLES", "150"))
+EXAMPLES = length(60, long=1000)
 
 NEVER = """\
     for never in ():

@@ -1,7 +1,6 @@
 """Any workflow function does in a machine what it does in Python, wherever it is stored and loaded again."""
 
 import gc
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,13 +17,14 @@ from holdfast.processor.language.compiler import compile_workflow
 from holdfast.processor.language.program import Program
 from holdfast.projections.instance import evolve, fold, initial
 from holdfast.schemas.values import Types
+from tests.support.length import length
 from tests.support.native_source import instrumented
 from tests.support.program_world import CLASSES, effects_of
 from tests.support.programs import Sample, samples
 from tests.support.twin import Images, Result, codec_reload, routines_of, run_machine, run_native, stored
 
-EXAMPLES = int(os.environ.get("HOLDFAST_EXAMPLES", "400"))
-"""How many functions to try; some thousands take minutes and find more."""
+EXAMPLES = length(150, long=3000)
+"""How many functions to try."""
 
 MODULES = ("math",)
 TYPES = Types.of(*STORED, *compensable.STORED, *CLASSES, modules=MODULES)
