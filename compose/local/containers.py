@@ -15,6 +15,7 @@ from functools import cache, partial
 import docker
 from docker.errors import DockerException, ImageNotFound
 from docker.models.containers import Container
+from requests.exceptions import RequestException
 from testcontainers.core.container import DockerContainer
 
 from compose.local.postgres import takes_connections
@@ -46,7 +47,7 @@ def why_not() -> str | None:
         try:
             with closing(docker.from_env()) as client:
                 _obtain(client)
-        except DockerException as error:
+        except (DockerException, RequestException) as error:
             return str(error)
         finally:
             gc.collect()

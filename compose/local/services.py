@@ -91,13 +91,14 @@ def running_services(
             stack.callback(server.close)
         for start in [starts.submit(server.start) for server in servers]:
             start.result()
-        own = f"containers of {' and '.join(containers.images())}" if contained else "private servers"
+        images = [image for image, server in zip(containers.images(), (postgres, rabbitmq), strict=True) if server]
+        own = f"containers of {' and '.join(images)}" if contained else "private servers"
         yield Services(
             database_url=database_url or (postgres.url if postgres else ""),
             amqp_url=amqp_url or (rabbitmq.url if rabbitmq else ""),
             postgres=postgres,
             rabbitmq=rabbitmq,
-            origin=own if servers else "given addresses",
+            origin={0: "given addresses", 1: f"a given address and {own}", 2: own}[len(servers)],
         )
 
 

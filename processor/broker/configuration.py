@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from holdfast.processor.broker.topology import PLUGIN
 from holdfast.schemas.settings import Settings
 
+DISK_FREE = "2GB"
+"""The room on the disk with less of which a node takes in nothing, rather than fail while it writes a queue's log."""
+
 CONSUMER_TIMEOUT = 1800.0
 """Seconds that a delivery may stay unacked at least: what RabbitMQ grants if nothing is configured."""
 
@@ -56,6 +59,7 @@ def node_settings(settings: Settings, nodes: Sequence[str] = (), memory: int | N
         "heartbeat": settings.heartbeat,
         # In milliseconds. No delivery to a worker is to outlive it.
         "consumer_timeout": int(1000 * max(CONSUMER_TIMEOUT, 2 * settings.ack_deadline)),
+        "disk_free_limit.absolute": DISK_FREE,
     }
     if memory is not None:
         # Publishers are held up at a share of this.

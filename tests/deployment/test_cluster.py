@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.architecture.house import ROOT
-from tests.support.app_image import build_holdfast, settings_file
+from tests.support.app_image import blocks, build_holdfast, settings_file
 from tests.support.compose import Compose, docker, is_healthy
 from tests.support.workers import eventually
 
@@ -15,6 +15,7 @@ pytestmark = pytest.mark.timeout(1200)
 
 IMAGE = "holdfast-test-orders"
 ORDERS = 200
+REPLICAS = "select usename, sync_state from pg_stat_replication"
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +69,7 @@ def ask(cluster: Compose, server: str, query: str) -> str:
 
 
 def test_a_primary_that_has_lost_its_standby_goes_on_when_told_to(cluster: Compose) -> None:
-    replicas = "select usename, sync_state from pg_stat_replication"
-    assert ask(cluster, "postgres", replicas) == "standby|sync"
+    assert ask(cluster, "postgres", REPLICAS) == "standby|sync"
     (primary,), (standby,) = cluster.containers("postgres"), cluster.containers("postgres-standby")
     docker("kill", standby)
     write = ("psql", "--username=postgres", "--dbname=holdfast", "--command", "create table written ()")
@@ -83,7 +83,7 @@ def test_a_primary_that_has_lost_its_standby_goes_on_when_told_to(cluster: Compo
     docker("start", standby)
     ask(cluster, "postgres", "alter system reset synchronous_standby_names")
     ask(cluster, "postgres", "select pg_reload_conf()")
-    eventually("commits wait for it again", lambda: ask(cluster, "postgres", replicas) == "standby|sync")
+    eventually("commits wait for it again", lambda: ask(cluster, "postgres", REPLICAS) == "standby|sync")
 
 
 def test_one_server_of_each_kind_may_be_lost(cluster: Compose) -> None:
@@ -110,4 +110,15 @@ def test_one_server_of_each_kind_may_be_lost(cluster: Compose) -> None:
         "never persisted": 3 * ORDERS // 10,
     }
     eventually("all orders that can be are completed", lambda: tally(cluster) == ended, 300)
+    assert "no difference" in holdfast(cluster, "verify", "--app", "orders")
+
+
+def test_the_old_primary_becomes_a_standby_by_the_commands_of_the_page(cluster: Compose) -> None:
+    (commands,) = (block for block in blocks("sh") if "pg_basebackup --dbname" in block)
+    cluster.follow(commands)
+    eventually("it follows", lambda: ask(cluster, "postgres-standby", REPLICAS) == "standby|async")
+    ask(cluster, "postgres-standby", "alter system set synchronous_standby_names = 'standby'")
+    ask(cluster, "postgres-standby", "select pg_reload_conf()")
+    eventually("commits wait for it", lambda: ask(cluster, "postgres-standby", REPLICAS) == "standby|sync")
+    assert ask(cluster, "postgres", "select pg_is_in_recovery()") == "t"
     assert "no difference" in holdfast(cluster, "verify", "--app", "orders")

@@ -1,7 +1,9 @@
 """`docker compose up` brings the orders example up; killing or replacing any container under load loses nothing."""
 
 import json
+import os
 import re
+import signal
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -211,10 +213,23 @@ def test_workers_have_no_more_rights_than_they_need(development: Development) ->
         assert inspect(container)["HostConfig"]["CapDrop"] == ["ALL"]
 
 
+def test_a_worker_whose_event_loop_stands_still_is_not_healthy(development: Development) -> None:
+    worker, *_ = development.containers("worker")
+    processes = [line.split(maxsplit=1) for line in docker("top", worker, "-eo", "pid,args").splitlines()]
+    (process,) = (pid for pid, command in processes if "holdfast worker" in command and "-init" not in command)
+    os.kill(int(process), signal.SIGSTOP)
+    try:
+        eventually("it is found out", lambda: state(worker)["Health"]["Status"] == "unhealthy")
+    finally:
+        os.kill(int(process), signal.SIGCONT)
+    eventually("it is healthy again", lambda: is_healthy(worker))
+
+
 def test_every_container_is_limited(development: Development) -> None:
     for container in development.containers():
         found = inspect(container)["HostConfig"]
         assert min(found["Memory"], found["NanoCpus"], found["PidsLimit"] or 0) > 0, found
+        assert found["LogConfig"]["Type"] == "local"
     (rabbitmq,) = development.containers("rabbitmq")
     limit = docker("exec", rabbitmq, "rabbitmqctl", "--quiet", "eval", "vm_memory_monitor:get_total_memory().")
     assert int(limit) == inspect(rabbitmq)["HostConfig"]["Memory"]

@@ -21,7 +21,7 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
         lines.writelines(f"{name}={value}\n" for name, value in SETTING.items())
     variables = {"HOLDFAST_IMAGE": build_shop(tmp_path_factory.mktemp("shop"))}
     with Compose("--env-file", f"{file}", "-f", "compose.yml", variables=variables) as production:
-        production.run("up", "--detach", "--scale", "worker=2")
+        production.run("up", "--detach")
         yield production
 
 
@@ -31,6 +31,7 @@ def holdfast(production: Compose, *arguments: str) -> str:
 
 def test_an_app_runs_with_the_settings_of_the_file(production: Compose) -> None:
     workers = production.containers("worker")
+    assert len(workers) == 3
     eventually("the workers are healthy", lambda: all(map(is_healthy, workers)), 180)
     for message in ("Asked", "Answered"):
         holdfast(production, "publish", "shop.workflows:app", message, '{"key": "a"}')

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import secrets
+import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -43,8 +45,16 @@ class Compose:
 
     def run(self, *arguments: str, check: bool = True) -> str:
         """Run a command of Compose and return its output, or fail with it."""
+        return self._call([*self._command, *arguments], check=check)
+
+    def follow(self, lines: str) -> None:
+        """Run lines of a page, in which `docker compose -f … --env-file FILE` stands for this project."""
+        own = shlex.join(self._command)
+        self._call(["sh", "-ec", re.sub(r"docker compose -f \S+ --env-file FILE", lambda _: own, lines)], check=True)
+
+    def _call(self, command: list[str], *, check: bool) -> str:
         done = subprocess.run(
-            [*self._command, *arguments],
+            command,
             cwd=ROOT / "compose",
             env=self._environment,
             stdin=subprocess.DEVNULL,
@@ -54,7 +64,7 @@ class Compose:
             check=False,
         )
         if check and done.returncode:
-            pytest.fail(f"{' '.join(arguments)}:\n{done.stdout}")
+            pytest.fail(f"{' '.join(command)}:\n{done.stdout}")
         return done.stdout
 
     def containers(self, service: str | None = None) -> list[str]:

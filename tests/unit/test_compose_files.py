@@ -11,7 +11,7 @@ import pytest
 from compose.local.containers import POSTGRES_IMAGE, RABBITMQ_IMAGE
 from holdfast.schemas.settings import Settings
 from tests.architecture.house import ROOT
-from tests.support.app_image import settings_file
+from tests.support.app_image import blocks, settings_file
 
 FOLDER = ROOT / "compose"
 PRODUCTION = ("compose.yml", "cluster.yml")
@@ -51,7 +51,8 @@ def test_the_servers_are_those_of_the_tests() -> None:
 def test_the_file_of_the_page_sets_what_has_no_default_and_secrets_that_nobody_knows(file: Path) -> None:
     values = dict(line.split("=", 1) for line in file.read_text().splitlines())
     needed = {name for each in PRODUCTION for name in NEEDED.findall(read(each))}
-    assert {*values} == needed | {"COMPOSE_PROJECT_NAME"}
+    assert {*values} == needed | {"COMPOSE_PROJECT_NAME", "WORKERS"}
+    assert file.stat().st_mode & 0o077 == 0
     secrets = [value for name, value in values.items() if name.endswith(("_PASSWORD", "_KEY", "_COOKIE"))]
     assert len(secrets) == len({*secrets}) == 7
     assert all(re.fullmatch("[0-9a-f]{48}", secret) for secret in secrets)
@@ -66,6 +67,14 @@ def test_compose_takes_what_is_for_production_with_that_file_and_refuses_it_with
     assert any(missing in done.stderr for missing in NEEDED.findall(read(name)))
 
 
+def test_compose_takes_what_the_page_adds_for_activities(file: Path, tmp_path: Path) -> None:
+    (text,) = blocks("yaml")
+    added = tmp_path / "mail.yml"
+    added.write_text(text.replace("services.yml", f"{FOLDER}/services.yml"))
+    done = compose("--env-file", file, "-f", "compose.yml", "-f", added)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_compose_takes_what_is_for_development_as_it_stands() -> None:
     done = compose()
     assert (done.returncode, done.stderr) == (0, "")
@@ -78,5 +87,6 @@ def test_only_development_knows_passwords_and_builds_an_image() -> None:
         assert "development" not in re.sub(r"#.*", "", text)
         secret = r"^ +\w*(?:PASS|PASSWORD|KEY|COOKIE): (?!\$\{\w+:\?\}$)"
         assert re.findall(secret, text, re.MULTILINE) == []
+        assert re.findall(r"://\w+:(?!\$\{\w+:\?\}@)\S*@", text) == []
     assert read("development.yml").count("build:") == 1
     assert not re.search("PASSWORD|KEY|COOKIE", read(".env"))

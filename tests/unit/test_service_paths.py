@@ -67,6 +67,7 @@ def test_what_is_not_given_is_a_container(lives: list[str], monkeypatch: pytest.
     given = {"HOLDFAST_DATABASE_URL": "postgresql://given"}
     with running_services(given, use_containers="if possible") as found:
         assert (found.database_url, found.amqp_url) == ("postgresql://given", "contained RabbitMQ server")
+        assert found.origin == f"a given address and containers of {containers.images()[1]}"
     assert not any("Postgres" in line for line in lives)
 
 

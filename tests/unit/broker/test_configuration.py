@@ -30,6 +30,10 @@ def test_no_delivery_to_a_worker_outlives_the_time_out_of_consumers() -> None:
     assert int(values(node_settings(patient))["consumer_timeout"]) > 1000 * patient.ack_deadline
 
 
+def test_a_node_keeps_room_for_the_logs_of_queues() -> None:
+    assert values(node_settings(Settings()))["disk_free_limit.absolute"] == "2GB"
+
+
 def test_the_nodes_of_a_cluster_find_each_other_and_stop_where_they_are_few() -> None:
     found = values(node_settings(Settings(), ["rabbit@one", "rabbit@two"]))
     assert found["cluster_formation.classic_config.nodes.1"] == "rabbit@one"
