@@ -1,6 +1,9 @@
 """Where the servers of the tests come from: given addresses first, then containers, then private servers."""
 
+import docker
 import pytest
+from docker.errors import DockerException
+from requests.exceptions import ReadTimeout
 
 from compose.local import containers, services
 from compose.local.process import ServerError
@@ -80,6 +83,16 @@ def test_they_are_private_servers_where_no_engine_answers_or_none_is_wanted(
         assert (found.database_url, found.amqp_url) == ("private Postgres 16 server", "private RabbitMQ server")
         assert found.origin == "private servers"
     assert len(lives) > 2
+
+
+@pytest.mark.parametrize("error", [DockerException("no engine"), ReadTimeout("it says nothing")])
+def test_an_engine_that_does_not_answer_well_is_none(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise error
+
+    monkeypatch.setattr(docker, "from_env", refuse)
+    monkeypatch.setattr(containers, "why_not", containers.why_not.__wrapped__)
+    assert containers.why_not() == str(error)
 
 
 def test_who_insists_on_containers_is_told_why_there_are_none(
