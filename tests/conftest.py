@@ -8,6 +8,7 @@ ask for them starts them.
 import asyncio
 import os
 import secrets
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 import structlog
 from hypothesis import settings
 
+from compose.local import place
 from compose.local.postgres import NEWEST
 from compose.local.services import Containers, Services, running_services
 from holdfast.schemas.postgres.migrate import migrate
@@ -51,6 +53,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     length.is_long = config.getoption("--long")
+    # What servers lose with the machine is lost with the test run anyway.
+    place.below = place.memory()
+    # A shell's background job ignores Ctrl-C, and so would all that tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -7,13 +7,12 @@ serves for a second at most, so that two transactions of one client rarely have 
 import os
 import shutil
 import signal
-import tempfile
 from functools import partial
-from pathlib import Path
 from urllib.parse import quote
 
 from psycopg.conninfo import conninfo_to_dict
 
+from compose.local.place import new_folder
 from compose.local.postgres import takes_connections
 from compose.local.process import Server, ServerError
 from compose.local.provide import install, taking_turns
@@ -46,7 +45,7 @@ class PgBouncer:
                 program = _find()
         if program is None:
             raise ServerError(HELP)
-        folder = Path(tempfile.mkdtemp(prefix="holdfast-pgbouncer-"))
+        folder = new_folder("pgbouncer")
         given = conninfo_to_dict(database_url)
         self.url = f"postgresql://{quote(str(given.get('user', '')))}@/{given['dbname']}?host={folder}&port={PORT}"
         passed = {name: value for name, value in given.items() if name in ("host", "port", "user", "password")}

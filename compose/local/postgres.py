@@ -2,8 +2,9 @@
 
 Only the server's files are taken from the wheel, whose own manager, run as root, makes a system user and opens every
 folder above its data to everybody. Here the data live in a folder directly below the system's folder for temporary
-files, closed to other users. Root, whom Postgres refuses to serve, runs it as `nobody`, from links to the server's
-files in that same folder, since `nobody` may not reach the place where the wheel is installed.
+files, or in memory for tests (`place`), closed to other users. Root, whom Postgres refuses to serve, runs it as
+`nobody`, from links to the server's files, or copies, in that same folder, since `nobody` may not reach the place where
+the wheel is installed.
 
 The server listens on a socket in its folder and on no network. Its settings are Postgres's own; in particular each
 commit is flushed to the disk. Only the number of connections is raised, for tests that run several workers.
@@ -13,7 +14,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +21,7 @@ from pathlib import Path
 import psycopg
 
 from compose.local.leash import identity
+from compose.local.place import new_folder
 from compose.local.process import Server, ServerError
 from compose.local.server import DatabaseStopMode
 
@@ -48,7 +49,7 @@ class Postgres:
 
     def __init__(self, version: int = NEWEST, *, backup: Path | None = None) -> None:
         """Describe the server; it takes over the data of a base backup if there is one."""
-        folder = Path(tempfile.mkdtemp(prefix="holdfast-postgres-"))
+        folder = new_folder("postgres")
         self.url = f"postgresql://postgres@/postgres?host={folder}"
         self._backup = backup
         self._user = "nobody" if os.geteuid() == 0 else ""

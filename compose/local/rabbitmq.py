@@ -11,12 +11,12 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import aiormq
 
+from compose.local.place import new_folder
 from compose.local.process import Server, ServerError
 from compose.local.server import StopMode
 from holdfast.processor.broker.configuration import ADVANCED, enabled_plugins
@@ -48,7 +48,7 @@ class RabbitMQ:
     """One private node, of the RabbitMQ whose start script is given."""
 
     def __init__(self, script: Path) -> None:
-        folder = Path(tempfile.mkdtemp(prefix="holdfast-rabbitmq-"))
+        folder = new_folder("rabbitmq")
         port, distribution, mapper = free_ports(3)
         password = secrets.token_hex(8)
         self.url = f"amqp://holdfast:{password}@127.0.0.1:{port}/"
@@ -103,7 +103,7 @@ def _port_mapper(port: int, environment: Mapping[str, str]) -> Server:
     program = shutil.which("epmd")
     if program is None:
         raise ServerError("epmd, which comes with Erlang and so with RabbitMQ, is not on the PATH")
-    folder = Path(tempfile.mkdtemp(prefix="holdfast-epmd-"))
+    folder = new_folder("epmd")
     return Server(folder, [program, "-port", f"{port}", "-address", "127.0.0.1"], environment=environment)
 
 
