@@ -19,7 +19,7 @@ APP = "faulty-tallies"
 PARTITIONS = 8
 KEYS = 60
 NUMBERS = 12
-LEASE = 15
+LEASE = 30
 SEED = 20260102
 """Of the choice which worker is killed."""
 

@@ -58,7 +58,7 @@ Hosts = Callable[[], AbstractAsyncContextManager[Host]]
 @pytest.fixture
 def hosts(database_url: str) -> Hosts:
     ran.clear()
-    return partial(running_host, app, database_url, Settings(lease=1))
+    return partial(running_host, app, database_url, Settings())
 
 
 async def test_what_runs_side_by_side_is_done_once_and_goes_on_where_another_host_left_it(hosts: Hosts) -> None:

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from compose.local import place
 from compose.local.postgres import Postgres
 from compose.local.process import ServerError
 from holdfast.events.log import Expected
@@ -79,8 +80,8 @@ async def check_that_no_event_is_passed_over(url: str, kept: Cursor, lost: Curso
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder for the archive and the backup, where a server may write that runs as somebody else."""
-    with tempfile.TemporaryDirectory(prefix="holdfast-archive-") as folder:
+    """A folder for the archive and the backup, beside the servers', who run as somebody else and write to it."""
+    with tempfile.TemporaryDirectory(prefix="holdfast-archive-", dir=place.below) as folder:
         Path(folder).chmod(0o777)
         yield Path(folder)
 

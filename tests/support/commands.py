@@ -7,6 +7,7 @@ and end without its clearing up. Where that matters, or a terminal or a pipe, ``
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import subprocess
@@ -90,6 +91,8 @@ class Command:
 
 
 def _run(arguments: Sequence[str], env: Mapping[str, str], out: Path, err: Path) -> None:
+    # What was imported before the fork is not collected, and so stays shared.
+    gc.freeze()
     for path, stream in ((out, sys.stdout), (err, sys.stderr)):
         with path.open("ab") as file:
             os.dup2(file.fileno(), stream.fileno())

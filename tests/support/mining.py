@@ -52,7 +52,7 @@ def _make(folder: Path) -> None:
     if not (folder / "whole").exists():
         shutil.rmtree(INSTALLED, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=120)
-        options = ["-qq", "--disable-pip-version-check", "--require-hashes", "-r", str(LOCK)]
+        options = ["-qq", "--disable-pip-version-check", "--no-compile", "--require-hashes", "-r", str(LOCK)]
         pip = [str(folder / "bin" / "python"), "-m", "pip", "install", *options]
         done = subprocess.run(pip, capture_output=True, text=True, timeout=900, check=False)
         assert done.returncode == 0, f"pip could not install what {LOCK} locks:\n{done.stdout}{done.stderr}"
