@@ -18,6 +18,7 @@ from tests.support.commands import HOLDFAST, ROOT, holdfast
 from tests.support.exports import QUERY, add_orders, files
 from tests.support.instances import PAID, WAITING
 from tests.support.projections import commit, life, rows, settle, start
+from tests.support.roles import in_role
 from tests.support.workers import environment, eventually
 
 
@@ -61,7 +62,7 @@ def test_the_command_exports_instances(orders: list[UUID], env: dict[str, str]) 
 
 
 def test_an_observer_may_export(orders: list[UUID], database_url: str, env: dict[str, str], tmp_path: Path) -> None:
-    env["HOLDFAST_DATABASE_URL"] = f"{database_url}&options=-c%20role%3Dholdfast_observer"
+    env["HOLDFAST_DATABASE_URL"] = in_role(database_url, "holdfast_observer")
     for arguments in (["jsonl"], ["xes"], ["jsonl", "--instances"], ["jsonl", "--where", "status=completed"]):
         done = holdfast("export", "--format", *arguments, env=env)
         assert done.returncode == 0, done.stderr

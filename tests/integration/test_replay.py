@@ -31,6 +31,7 @@ from holdfast.schemas.settings import Settings
 from tests.support.projections import commit, life, rows, settle, start, write
 from tests.support.rabbitmq import remove_app, take_all
 from tests.support.replays import ids, in_thread, queue, remove, replayed
+from tests.support.roles import in_role
 
 
 @pytest.fixture
@@ -414,7 +415,7 @@ async def test_observers_look_and_workers_replay(
     client: Client, database_url: str, amqp_url: str, app_name: str, heard: str
 ) -> None:
     def member_of(role: str) -> Client:
-        return Client(f"{database_url}&options=-c%20role%3D{role}", amqp_url, app_name)
+        return Client(in_role(database_url, role), amqp_url, app_name)
 
     await commit(database_url, life(), app=app_name)
     await settle(database_url)
