@@ -4,6 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
+import psutil
+
 MEMORY = Path("/dev/shm")  # noqa: S108  It is only a place for folders, which are made as safely as in any other.
 ROOM = 8 << 30
 """How many bytes have to be free there: a server of each kind for each of several processes takes some gigabytes."""
@@ -26,5 +28,6 @@ def memory() -> Path | None:
         found = os.statvfs(MEMORY)
     except OSError:
         return None
-    is_fit = found.f_bavail * found.f_frsize >= ROOM and not found.f_flag & os.ST_NOEXEC and os.access(MEMORY, os.W_OK)
+    room = min(found.f_bavail * found.f_frsize, psutil.virtual_memory().available)
+    is_fit = room >= ROOM and not found.f_flag & os.ST_NOEXEC and os.access(MEMORY, os.W_OK)
     return MEMORY if is_fit else None

@@ -1,9 +1,7 @@
 """`docker compose up` brings the orders example up; killing or replacing any container under load loses nothing."""
 
 import json
-import os
 import re
-import signal
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -35,6 +33,15 @@ import socket, urllib.request
 for *_, (address, _) in socket.getaddrinfo("worker", 9464, socket.AF_INET, socket.SOCK_STREAM):
     print(urllib.request.urlopen(f"http://{address}:9464/metrics", timeout=30).read().decode())
 """
+SEND = """
+import os, pathlib, signal, sys
+(worker,) = (
+    int(process.name) for process in pathlib.Path("/proc").glob("[0-9]*")
+    if b"/holdfast\\0worker\\0" in (process / "cmdline").read_bytes()
+)
+os.kill(worker, getattr(signal, sys.argv[1]))
+"""
+"""Sends the worker of a container a signal, inside."""
 
 
 class Development(Compose):
@@ -215,13 +222,11 @@ def test_workers_have_no_more_rights_than_they_need(development: Development) ->
 
 def test_a_worker_whose_event_loop_stands_still_is_not_healthy(development: Development) -> None:
     worker, *_ = development.containers("worker")
-    processes = [line.split(maxsplit=1) for line in docker("top", worker, "-eo", "pid,args").splitlines()]
-    (process,) = (pid for pid, command in processes if "holdfast worker" in command and "-init" not in command)
-    os.kill(int(process), signal.SIGSTOP)
+    docker("exec", worker, "python3", "-c", SEND, "SIGSTOP")
     try:
         eventually("it is found out", lambda: state(worker)["Health"]["Status"] == "unhealthy")
     finally:
-        os.kill(int(process), signal.SIGCONT)
+        docker("exec", worker, "python3", "-c", SEND, "SIGCONT")
     eventually("it is healthy again", lambda: is_healthy(worker))
 
 

@@ -16,7 +16,7 @@ from tests.support.workers import Workers, await_hosts, environment, eventually
 
 APP = "faulty-orders"
 HEARD = "test-faulty-orders-events"
-ORDERS = length(200, long=500)
+ORDERS = length(400, long=500)
 KILLS = length(2, long=4)
 
 CLOSED: LiteralString = "select count(*)::int from holdfast.instances where is_completed"
@@ -55,6 +55,7 @@ def test_a_listener_hears_every_event_in_order_while_workers_are_killed(
         publish(amqp_url, APP, messages())
         for kill in range(1, KILLS + 1):
             eventually("more events are out", partial(has_fed, database_url, kill * ORDERS))
+            assert rows(database_url, BEHIND) != [(0,)]
             running.pop(0).kill()
             running.append(workers.start())
         eventually("all orders are done", lambda: rows(database_url, CLOSED) == [(ORDERS,)], 120)

@@ -18,8 +18,8 @@ from tests.support.workers import Workers, await_hosts, environment, eventually
 
 APP = "faulty-orders"
 OUT = "test-faulty-orders-out"
-ORDERS = length(600, long=2000)
-KILLS = length(4, long=10)
+ORDERS = length(1000, long=2000)
+KILLS = length(5, long=10)
 SEED = 20260101
 """Of the moments at which a worker is killed and of the choice which one; a moment is a number of messages applied."""
 
@@ -79,10 +79,13 @@ def test_killed_workers_lose_nothing_and_repeat_nothing(
         await_hosts(database_url, 2)
         publish(amqp_url, APP, starts())
         publish(amqp_url, APP, payments())
+        busy = 0
         for progress in sorted(chance.sample(range(MESSAGES), KILLS)):
             await_applied(database_url, progress)
+            busy += count(database_url, CLOSED) < ORDERS
             running.pop(chance.randrange(len(running))).kill()
             running.append(workers.start())
+        assert busy > KILLS // 2
         eventually("every order is closed", lambda: count(database_url, CLOSED) == ORDERS, 300)
         eventually("every message is out", lambda: count(database_url, "select count(*) from holdfast.outbox") == 0)
         assert all(worker.is_running for worker in running)

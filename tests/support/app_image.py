@@ -59,6 +59,6 @@ def build_shop(folder: Path) -> str:
 
 def settings_file(folder: Path) -> Path:
     """Return FILE, which the lines of the page write into a folder."""
-    (lines,) = (block for block in blocks("sh") if block.startswith("umask 077\ncat >FILE"))
+    (lines,) = (block for block in blocks("sh") if block.startswith("(umask 077 && cat >FILE)"))
     subprocess.run(["sh", "-c", lines], cwd=folder, check=True)
     return folder / "FILE"
